@@ -1,0 +1,387 @@
+//! Publishing: the handle that users hold, and what can be said beside the message.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::clock::{Clock, Rng};
+use crate::message::{
+    Encoder, HeaderValue, Headers, Message, MessageId, Outgoing, check_topic, format_time,
+    headers::name,
+};
+use crate::observability::{Correlation, TraceContext};
+
+use super::publish::{PublishError, PublishErrorKind, PublishPort, Receipt};
+
+/// Publishes messages. Cheap to clone.
+///
+/// A handler takes it as an argument; it then passes on correlation and trace of the message that is
+/// being handled. Outside of handlers it comes from the running app.
+///
+/// ```
+/// use interline::prelude::*;
+///
+/// #[derive(Message, Serialize, Deserialize)]
+/// #[message(topic = "audit.noted", subscribers = optional)]
+/// struct Noted { text: String }
+///
+/// async fn note(publisher: &Publisher) -> Result<(), PublishError> {
+///     publisher.publish(&Noted { text: "hello".into() }).await?;
+///     Ok(())
+/// }
+/// ```
+#[derive(Clone)]
+pub struct Publisher {
+    shared: Arc<Shared>,
+    cause: Option<Arc<Cause>>,
+}
+
+struct Shared {
+    port: Arc<dyn PublishPort>,
+    service: Arc<str>,
+    clock: Arc<dyn Clock>,
+    rng: Rng,
+}
+
+struct Cause {
+    correlation: Correlation,
+    trace: TraceContext,
+}
+
+impl Publisher {
+    /// A publisher for `service` through `port`.
+    #[must_use]
+    pub fn new(
+        port: Arc<dyn PublishPort>,
+        service: Arc<str>,
+        clock: Arc<dyn Clock>,
+        rng: Rng,
+    ) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                port,
+                service,
+                clock,
+                rng,
+            }),
+            cause: None,
+        }
+    }
+
+    /// Publishes `message` (`&message`, or a [`Publish`] with more to say) and waits for the broker's
+    /// confirmation.
+    ///
+    /// # Errors
+    /// [`PublishError`]; its kind says whether the broker may have the message all the same.
+    pub async fn publish(&self, message: impl Publishable) -> Result<Receipt, PublishError> {
+        let outgoing = message.prepare(self)?;
+        self.shared.port.publish(outgoing).await
+    }
+
+    /// Publishes bytes to a topic that is known only at run time. The headers say what the bytes
+    /// are; without a `content-type` a subscriber falls back to its own codec.
+    ///
+    /// # Errors
+    /// [`PublishError`], also if `topic` is not a valid topic.
+    pub async fn publish_raw(
+        &self,
+        topic: impl Into<String>,
+        body: impl Into<Bytes>,
+        headers: Headers,
+    ) -> Result<Receipt, PublishError> {
+        let topic = topic.into();
+        check_topic(&topic).map_err(|error| {
+            PublishError::new(PublishErrorKind::Topic, &*topic, error.to_string())
+        })?;
+        let given = headers
+            .text(name::MESSAGE_ID)
+            .and_then(|id| MessageId::parse(&id));
+        let id = given.unwrap_or_else(|| self.new_id());
+        let mut outgoing = Outgoing::new(topic, id, body.into());
+        outgoing.headers = headers;
+        self.stamp(&mut outgoing);
+        self.shared.port.publish(outgoing).await
+    }
+
+    /// Publishes a message again whose outcome was unknown, with the same identity.
+    ///
+    /// # Errors
+    /// [`PublishError`], as for [`Publisher::publish`].
+    pub async fn resend(&self, outgoing: Outgoing) -> Result<Receipt, PublishError> {
+        self.shared.port.publish(outgoing).await
+    }
+
+    /// The service that publishes.
+    #[must_use]
+    pub fn service(&self) -> &str {
+        &self.shared.service
+    }
+
+    pub(crate) fn port(&self) -> &dyn PublishPort {
+        &*self.shared.port
+    }
+
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.shared.clock
+    }
+
+    pub(crate) fn rng(&self) -> &Rng {
+        &self.shared.rng
+    }
+
+    pub(crate) fn caused_by(&self, correlation: Correlation, trace: TraceContext) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            cause: Some(Arc::new(Cause { correlation, trace })),
+        }
+    }
+
+    fn new_id(&self) -> MessageId {
+        MessageId::generate(&*self.shared.clock, &self.shared.rng)
+    }
+
+    /// Adds the headers that every message carries, each unless it is there.
+    fn stamp(&self, outgoing: &mut Outgoing) {
+        let id = outgoing.id.to_string();
+        let headers = &mut outgoing.headers;
+        headers.set(name::MESSAGE_ID, id);
+        let mut fill = |name: &'static str, value: &dyn Fn() -> String| {
+            if !headers.contains(name) {
+                headers.push(name, value());
+            }
+        };
+        fill(name::PUBLISHED_AT, &|| format_time(self.shared.clock.now()));
+        fill(name::SENDER, &|| self.shared.service.to_string());
+        let cause = self.cause.as_deref();
+        fill(name::CORRELATION_ID, &|| match cause {
+            Some(cause) => cause.correlation.correlation_id.clone(),
+            None => outgoing.id.to_string(),
+        });
+        if let Some(cause) = cause {
+            fill(name::CAUSATION_ID, &|| {
+                cause.correlation.causation_id.to_string()
+            });
+        }
+        match cause {
+            Some(cause) => cause.trace.write(&mut outgoing.headers),
+            None if outgoing.headers.contains(name::TRACEPARENT) => {}
+            None => TraceContext::root(&self.shared.rng).write(&mut outgoing.headers),
+        }
+    }
+
+    /// Prepares a message; `id` is used where neither the message nor the caller has one.
+    pub(crate) fn prepare<M: Message>(
+        &self,
+        message: &M,
+        options: PublishOptions,
+        id: impl FnOnce() -> Option<MessageId>,
+    ) -> Result<Outgoing, PublishError> {
+        let contract = M::CONTRACT;
+        let topic = match options.topic {
+            Some(topic) => Cow::Owned(topic),
+            None => message.topic().map_err(|error| {
+                PublishError::new(PublishErrorKind::Topic, contract.topic, error.to_string())
+            })?,
+        };
+        check_topic(&topic).map_err(|error| {
+            PublishError::new(PublishErrorKind::Topic, &*topic, error.to_string())
+        })?;
+        let encode_error =
+            |text: String| PublishError::new(PublishErrorKind::Encode, &*topic, text);
+        let id = match message.id() {
+            Some(text) => MessageId::parse(&text).ok_or_else(|| {
+                encode_error(format!(
+                    "`{text}` cannot be a message id: 1 to 128 printable characters"
+                ))
+            })?,
+            None => id().unwrap_or_else(|| self.new_id()),
+        };
+        let codec = self
+            .shared
+            .port
+            .codec(&topic, options.broker.as_deref(), contract.codec)?;
+        let mut headers = Headers::with_capacity(12 + options.headers.len());
+        headers.push(name::CONTENT_TYPE, codec.content_type());
+        headers.push(name::MESSAGE_TYPE, contract.name);
+        headers.push(name::MESSAGE_VERSION, contract.version);
+        headers.extend(
+            options
+                .headers
+                .iter()
+                .map(|(name, value)| (name.to_owned(), value.clone())),
+        );
+        let body = message
+            .encode(Encoder::new(&codec, &topic, &mut headers))
+            .map_err(|error| {
+                encode_error(format!(
+                    "`{}` has no form in {}",
+                    contract.name,
+                    codec.name()
+                ))
+                .with_source(error)
+            })?;
+        let mut outgoing = Outgoing::new(topic, id, body);
+        outgoing.headers = headers;
+        outgoing.follow(contract);
+        outgoing.key = options.key.or_else(|| message.key());
+        if let Some(key) = &outgoing.key {
+            outgoing.headers.set(name::MESSAGE_KEY, key.clone());
+        }
+        outgoing.ttl = options.ttl.or(outgoing.ttl);
+        outgoing.priority = options.priority.or(outgoing.priority);
+        outgoing.broker = options.broker.map(Cow::Owned);
+        outgoing.rabbitmq.exchange = options.exchange.map(Cow::Owned);
+        outgoing.rabbitmq.routing_key = options.routing_key.map(Cow::Owned);
+        self.stamp(&mut outgoing);
+        Ok(outgoing)
+    }
+}
+
+impl fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publisher")
+            .field("service", &self.shared.service)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What can be said beside a message; all of it optional.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PublishOptions {
+    topic: Option<String>,
+    broker: Option<String>,
+    key: Option<String>,
+    headers: Headers,
+    ttl: Option<Duration>,
+    priority: Option<u8>,
+    exchange: Option<String>,
+    routing_key: Option<String>,
+}
+
+impl PublishOptions {
+    pub(crate) fn key(mut self, key: Option<String>) -> Self {
+        self.key = key;
+        self
+    }
+
+    pub(crate) fn has_key(&self) -> bool {
+        self.key.is_some()
+    }
+}
+
+/// A message with more to say: headers, another key, topic or broker.
+///
+/// ```
+/// use interline::prelude::*;
+/// # #[derive(Message, Serialize, Deserialize)]
+/// # #[message(topic = "audit.noted", subscribers = optional)]
+/// # struct Noted { text: String }
+///
+/// let note = Publish::new(Noted { text: "hello".into() })
+///     .header("x-tenant", "acme")
+///     .to("audit.noted.acme");
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "a `Publish` does nothing until it is returned or given to a publisher"]
+pub struct Publish<M> {
+    message: M,
+    options: PublishOptions,
+}
+
+impl<M: Message> Publish<M> {
+    /// `message`, with nothing more to say yet.
+    pub fn new(message: M) -> Self {
+        Self {
+            message,
+            options: PublishOptions::default(),
+        }
+    }
+
+    /// With this header.
+    pub fn header(
+        mut self,
+        name: impl Into<Cow<'static, str>>,
+        value: impl Into<HeaderValue>,
+    ) -> Self {
+        self.options.headers.set(name, value);
+        self
+    }
+
+    /// With this key in place of the message's own.
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.options.key = Some(key.into());
+        self
+    }
+
+    /// To this topic in place of the contract's.
+    pub fn to(mut self, topic: impl Into<String>) -> Self {
+        self.options.topic = Some(topic.into());
+        self
+    }
+
+    /// To this broker, by its name in the configuration, in place of the one that the routes name.
+    pub fn broker(mut self, name: impl Into<String>) -> Self {
+        self.options.broker = Some(name.into());
+        self
+    }
+
+    /// Worth delivering for this long.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.options.ttl = Some(ttl);
+        self
+    }
+
+    /// With this priority, 0 to 255, on brokers that have one.
+    pub fn priority(mut self, priority: u8) -> Self {
+        self.options.priority = Some(priority);
+        self
+    }
+
+    /// On RabbitMQ: to this exchange in place of the configured one.
+    pub fn rabbitmq_exchange(mut self, exchange: impl Into<String>) -> Self {
+        self.options.exchange = Some(exchange.into());
+        self
+    }
+
+    /// On RabbitMQ: with this routing key in place of the topic.
+    pub fn rabbitmq_routing_key(mut self, key: impl Into<String>) -> Self {
+        self.options.routing_key = Some(key.into());
+        self
+    }
+
+    /// The message.
+    pub fn message(&self) -> &M {
+        &self.message
+    }
+
+    pub(crate) fn into_parts(self) -> (M, PublishOptions) {
+        (self.message, self.options)
+    }
+}
+
+/// What a [`Publisher`] takes: `&message` or [`Publish`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be published",
+    label = "expected a reference to a message, or `Publish`",
+    note = "write `publisher.publish(&message)`, or derive `Message` for the type"
+)]
+pub trait Publishable: Send {
+    /// Encodes the message with all its headers.
+    #[doc(hidden)]
+    fn prepare(self, publisher: &Publisher) -> Result<Outgoing, PublishError>;
+}
+
+impl<M: Message> Publishable for &M {
+    fn prepare(self, publisher: &Publisher) -> Result<Outgoing, PublishError> {
+        publisher.prepare(self, PublishOptions::default(), || None)
+    }
+}
+
+impl<M: Message> Publishable for Publish<M> {
+    fn prepare(self, publisher: &Publisher) -> Result<Outgoing, PublishError> {
+        publisher.prepare(&self.message, self.options, || None)
+    }
+}

@@ -1,0 +1,264 @@
+//! The surroundings of one attempt: deadline, cancellation, publisher, and what was sent so far.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+use crate::message::{CodecRef, Codecs, Incoming, Message, Outgoing, TopicPattern};
+use crate::observability::{Correlation, TraceContext};
+
+use super::outcome::Outcome;
+use super::publish::PublishError;
+use super::publisher::{Publish, Publisher};
+
+/// What is done with a message that a subscriber has no handler for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnUnknown {
+    /// It goes to the dead letters.
+    DeadLetter,
+    /// It is dropped, and counted.
+    Skip,
+}
+
+/// What is the same for every attempt of one subscriber.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct SubscriberContext {
+    /// The subscriber's stable name.
+    pub name: Arc<str>,
+    /// The topic, or template, that it listens to.
+    pub pattern: TopicPattern,
+    /// All codecs of the app.
+    pub codecs: Arc<Codecs>,
+    /// The codec for messages without a `content-type`.
+    pub codec: CodecRef,
+    /// What is done with a message it cannot read although it was told to take anything.
+    pub on_unknown: OnUnknown,
+    /// Publishes for the service that the subscriber belongs to.
+    pub publisher: Publisher,
+}
+
+impl SubscriberContext {
+    /// The context of the subscriber `name`.
+    #[must_use]
+    pub fn new(
+        name: Arc<str>,
+        pattern: TopicPattern,
+        codecs: Arc<Codecs>,
+        codec: CodecRef,
+        publisher: Publisher,
+    ) -> Self {
+        Self {
+            name,
+            pattern,
+            codecs,
+            codec,
+            on_unknown: OnUnknown::DeadLetter,
+            publisher,
+        }
+    }
+
+    /// With this answer to what it cannot read.
+    #[must_use]
+    pub fn with_on_unknown(mut self, on_unknown: OnUnknown) -> Self {
+        self.on_unknown = on_unknown;
+        self
+    }
+}
+
+/// The surroundings of one attempt. Cheap to clone; extractors take from it what they need.
+#[derive(Clone)]
+pub struct Scope(Arc<Inner>);
+
+struct Inner {
+    context: Arc<SubscriberContext>,
+    input: Arc<Incoming>,
+    trace: TraceContext,
+    deadline: Instant,
+    cancel: Cancel,
+    outputs: Mutex<Outputs>,
+    verdict: Mutex<Option<oneshot::Sender<Outcome>>>,
+}
+
+#[derive(Default)]
+struct Outputs {
+    count: usize,
+    sent: Vec<Outgoing>,
+}
+
+impl Scope {
+    /// The scope of an attempt at `input` (for a batch: its first message) that ends at `deadline`.
+    #[must_use]
+    pub fn new(
+        context: Arc<SubscriberContext>,
+        input: Arc<Incoming>,
+        deadline: Instant,
+        cancel: Cancel,
+    ) -> Self {
+        let rng = context.publisher.rng();
+        let trace = TraceContext::read(&input.headers)
+            .map_or_else(|| TraceContext::root(rng), |parent| parent.child(rng));
+        Self(Arc::new(Inner {
+            context,
+            input,
+            trace,
+            deadline,
+            cancel,
+            outputs: Mutex::default(),
+            verdict: Mutex::default(),
+        }))
+    }
+
+    /// What is the same for every attempt of this subscriber.
+    #[must_use]
+    pub fn context(&self) -> &SubscriberContext {
+        &self.0.context
+    }
+
+    /// When the attempt is ended.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        self.0.deadline
+    }
+
+    /// Fires when the attempt should stop.
+    #[must_use]
+    pub fn cancel(&self) -> &Cancel {
+        &self.0.cancel
+    }
+
+    /// Where the attempt stands in its trace.
+    #[must_use]
+    pub fn trace(&self) -> &TraceContext {
+        &self.0.trace
+    }
+
+    /// A publisher that passes on correlation and trace of the message being handled.
+    #[must_use]
+    pub fn publisher(&self) -> Publisher {
+        let correlation = Correlation::following(&self.0.input);
+        self.0
+            .context
+            .publisher
+            .caused_by(correlation, self.0.trace.clone())
+    }
+
+    /// Prepares a message that is published when the attempt has succeeded. Its identity is derived
+    /// from the input's, and it inherits the input's key unless it has its own.
+    pub(crate) fn prepare_output<M: Message>(
+        &self,
+        publish: Publish<M>,
+    ) -> Result<Outgoing, PublishError> {
+        let index = {
+            let mut outputs = self.outputs();
+            outputs.count += 1;
+            outputs.count - 1
+        };
+        let (message, mut options) = publish.into_parts();
+        if !options.has_key() && message.key().is_none() {
+            options = options.key(self.0.input.key.as_deref().map(str::to_owned));
+        }
+        let derive = || Some(self.0.input.id.derive(&self.0.context.name, index));
+        self.publisher().prepare(&message, options, derive)
+    }
+
+    /// Keeps a prepared message until the attempt has succeeded.
+    pub(crate) fn send_later(&self, outgoing: Outgoing) {
+        self.outputs().sent.push(outgoing);
+    }
+
+    /// Takes what was sent during the attempt.
+    pub(crate) fn take_sent(&self) -> Vec<Outgoing> {
+        std::mem::take(&mut self.outputs().sent)
+    }
+
+    /// Where a manual settlement arrives. The engine calls it before the handler runs.
+    pub(crate) fn expect_verdict(&self) -> oneshot::Receiver<Outcome> {
+        let (sender, receiver) = oneshot::channel();
+        *self
+            .0
+            .verdict
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        receiver
+    }
+
+    pub(crate) fn take_verdict(&self) -> Option<oneshot::Sender<Outcome>> {
+        self.0
+            .verdict
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
+    fn outputs(&self) -> MutexGuard<'_, Outputs> {
+        self.0
+            .outputs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scope")
+            .field("subscriber", &self.0.context.name)
+            .field("input", &self.0.input.id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Tells a handler that it should stop: its time is up, or the service is going down and will not
+/// wait longer.
+#[derive(Clone, Default)]
+pub struct Cancel(Arc<CancelState>);
+
+#[derive(Default)]
+struct CancelState {
+    fired: AtomicBool,
+    notify: Notify,
+}
+
+impl Cancel {
+    /// One that has not fired.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Fires it; everybody who waits is woken.
+    pub fn cancel(&self) {
+        self.0.fired.store(true, Ordering::Release);
+        self.0.notify.notify_waiters();
+    }
+
+    /// Whether it has fired.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.0.fired.load(Ordering::Acquire)
+    }
+
+    /// Waits until it fires.
+    pub async fn cancelled(&self) {
+        loop {
+            let notified = self.0.notify.notified();
+            tokio::pin!(notified);
+            // Registered before the flag is read, so that a firing in between is not missed.
+            notified.as_mut().enable();
+            if self.is_cancelled() {
+                return;
+            }
+            notified.await;
+        }
+    }
+}
+
+impl fmt::Debug for Cancel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Cancel").field(&self.is_cancelled()).finish()
+    }
+}

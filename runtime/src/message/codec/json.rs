@@ -1,0 +1,17 @@
+//! JSON, the default.
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::CodecError;
+
+pub(super) fn encode<T: Serialize>(value: &T) -> Result<Bytes, CodecError> {
+    serde_json::to_vec(value)
+        .map(Bytes::from)
+        .map_err(|error| CodecError::new("json", "the value cannot be written").with_source(error))
+}
+
+pub(super) fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, CodecError> {
+    serde_json::from_slice(body).map_err(|error| CodecError::new("json", error.to_string()))
+}

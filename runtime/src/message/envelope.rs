@@ -1,0 +1,261 @@
+//! A message under way: [`Incoming`] on its way to a handler, [`Outgoing`] on its way to a broker.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+
+use super::contract::Contract;
+use super::headers::{Headers, name};
+use super::id::MessageId;
+
+/// A message as a handler sees it: data, cheap to share. How it is settled is not part of it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Incoming {
+    /// The topic it was published to.
+    pub topic: Arc<str>,
+    /// The body, exactly as it was published.
+    pub body: Bytes,
+    /// The headers, ours and foreign ones.
+    pub headers: Headers,
+    /// The key, if it has one.
+    pub key: Option<Arc<str>>,
+    /// Its identity: the header `message-id`, else derived from its origin.
+    pub id: MessageId,
+    /// Which attempt this is, from 1.
+    pub attempt: u32,
+    /// Whether the broker has handed it out before.
+    pub redelivered: bool,
+    /// Where it was read.
+    pub origin: Origin,
+}
+
+impl Incoming {
+    /// A message read at `origin`. The attempt is that of the header `x-attempt`; the id falls back
+    /// to one derived from the origin.
+    #[must_use]
+    pub fn new(topic: Arc<str>, body: Bytes, headers: Headers, origin: Origin) -> Self {
+        let id = headers
+            .text(name::MESSAGE_ID)
+            .and_then(|id| MessageId::parse(&id))
+            .unwrap_or_else(|| origin.message_id(&body));
+        let attempt = headers
+            .get(name::ATTEMPT)
+            .and_then(|value| u32::try_from(value.to_u64()?).ok())
+            .unwrap_or(1)
+            .max(1);
+        let key = headers.text(name::MESSAGE_KEY).map(|key| Arc::from(&*key));
+        Self {
+            topic,
+            body,
+            headers,
+            key,
+            id,
+            attempt,
+            redelivered: false,
+            origin,
+        }
+    }
+
+    /// The name of its contract, if the sender wrote one.
+    #[must_use]
+    pub fn message_type(&self) -> Option<Cow<'_, str>> {
+        self.headers.text(name::MESSAGE_TYPE)
+    }
+
+    /// When its first attempt failed, if one did.
+    #[must_use]
+    pub fn first_failure(&self) -> Option<SystemTime> {
+        parse_time(&self.headers.text(name::FIRST_FAILURE)?)
+    }
+}
+
+/// Where a message was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Origin {
+    /// The broker, by its name in the configuration.
+    pub broker: Arc<str>,
+    /// The place on that broker.
+    pub place: Place,
+}
+
+impl Origin {
+    /// A place on a broker.
+    #[must_use]
+    pub fn new(broker: Arc<str>, place: Place) -> Self {
+        Self { broker, place }
+    }
+
+    /// An identity for a message that came without one. A place that names the message (a partition
+    /// and offset) gives the same one again; a queue does not, so there the body has to help.
+    fn message_id(&self, body: &[u8]) -> MessageId {
+        let text = match &self.place {
+            Place::Memory { queue, offset } => format!("{}/{queue}/{offset}", self.broker),
+            Place::RabbitMq { queue, .. } => {
+                let digest = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, body);
+                format!("{}/{queue}/{digest}", self.broker)
+            }
+        };
+        let uuid = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_URL, text.as_bytes());
+        MessageId::parse(&uuid.to_string()).expect("a UUID is a valid message id")
+    }
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.place {
+            Place::Memory { queue, offset } => write!(f, "{}:{queue}@{offset}", self.broker),
+            Place::RabbitMq { queue, .. } => write!(f, "{}:{queue}", self.broker),
+        }
+    }
+}
+
+/// A place on a broker, in the broker's own words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Place {
+    /// The embedded broker.
+    Memory {
+        /// The queue of the subscription.
+        queue: Arc<str>,
+        /// The position in the order of publishing.
+        offset: u64,
+    },
+    /// RabbitMQ.
+    RabbitMq {
+        /// The exchange it was published to.
+        exchange: Arc<str>,
+        /// The routing key it was published with.
+        routing_key: Arc<str>,
+        /// The queue it was read from.
+        queue: Arc<str>,
+    },
+}
+
+/// A message ready to be published: encoded, identified, with all its headers.
+///
+/// Publishing it again, for example after an unknown outcome, sends the same message with the same
+/// identity.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Outgoing {
+    /// The topic.
+    pub topic: Cow<'static, str>,
+    /// The body.
+    pub body: Bytes,
+    /// The headers.
+    pub headers: Headers,
+    /// The key, if it has one.
+    pub key: Option<String>,
+    /// Its identity.
+    pub id: MessageId,
+    /// How long it is worth delivering.
+    pub ttl: Option<Duration>,
+    /// Its priority, on brokers that have one.
+    pub priority: Option<u8>,
+    /// Whether it is fine that nobody listens.
+    pub subscribers_optional: bool,
+    /// The broker, by its name in the configuration; `None` leaves it to the routes.
+    pub broker: Option<Cow<'static, str>>,
+    /// What only RabbitMQ understands.
+    pub rabbitmq: RabbitMqPublish,
+}
+
+impl Outgoing {
+    /// A message with this topic, identity and body; everything else unset.
+    #[must_use]
+    pub fn new(topic: impl Into<Cow<'static, str>>, id: MessageId, body: Bytes) -> Self {
+        Self {
+            topic: topic.into(),
+            body,
+            headers: Headers::new(),
+            key: None,
+            id,
+            ttl: None,
+            priority: None,
+            subscribers_optional: false,
+            broker: None,
+            rabbitmq: RabbitMqPublish::default(),
+        }
+    }
+
+    /// Takes over what the contract fixes: time to live, priority, optional subscribers.
+    pub(crate) fn follow(&mut self, contract: &Contract) {
+        self.ttl = contract.ttl;
+        self.priority = contract.priority;
+        self.subscribers_optional = contract.subscribers_optional;
+    }
+}
+
+/// What only RabbitMQ understands of a publish; elsewhere it has no effect.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RabbitMqPublish {
+    /// The exchange, in place of the configured one.
+    pub exchange: Option<Cow<'static, str>>,
+    /// The routing key, in place of the topic.
+    pub routing_key: Option<Cow<'static, str>>,
+}
+
+/// A time as it stands in a header: RFC 3339 in UTC with milliseconds.
+pub(crate) fn format_time(time: SystemTime) -> String {
+    humantime::format_rfc3339_millis(time).to_string()
+}
+
+/// Reads a time from a header; `None` for anything else.
+pub(crate) fn parse_time(text: &str) -> Option<SystemTime> {
+    humantime::parse_rfc3339_weak(text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin() -> Origin {
+        Origin::new(
+            "main".into(),
+            Place::Memory {
+                queue: "q".into(),
+                offset: 4,
+            },
+        )
+    }
+
+    #[test]
+    fn our_headers_become_fields_and_foreign_nonsense_does_not_fail() {
+        let headers: Headers = [
+            (name::MESSAGE_ID, "m-1"),
+            (name::ATTEMPT, "3"),
+            (name::MESSAGE_KEY, "k"),
+        ]
+        .into_iter()
+        .collect();
+        let incoming = Incoming::new("t".into(), Bytes::new(), headers, origin());
+        assert_eq!((incoming.id.as_str(), incoming.attempt), ("m-1", 3));
+        assert_eq!(incoming.key.as_deref(), Some("k"));
+
+        let headers: Headers = [(name::MESSAGE_ID, "has space"), (name::ATTEMPT, "-1")]
+            .into_iter()
+            .collect();
+        let incoming = Incoming::new("t".into(), Bytes::new(), headers, origin());
+        assert_eq!(incoming.attempt, 1);
+        assert_eq!(incoming.id.as_str().len(), 36);
+    }
+
+    #[test]
+    fn a_message_without_an_id_gets_the_same_one_again() {
+        let read = || Incoming::new("t".into(), Bytes::new(), Headers::new(), origin()).id;
+        assert_eq!(read(), read());
+    }
+
+    #[test]
+    fn times_survive_a_header() {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123);
+        assert_eq!(format_time(time), "2023-11-14T22:13:20.123Z");
+        assert_eq!(parse_time(&format_time(time)), Some(time));
+        assert_eq!(parse_time("yesterday"), None);
+    }
+}

@@ -1,0 +1,233 @@
+//! Correlation and trace context: read from a message, written on the next.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use crate::clock::Rng;
+use crate::message::{Headers, Incoming, MessageId, headers::name};
+
+/// Longest `tracestate` or `baggage` that is passed on, in bytes; a longer one is dropped.
+const CONTEXT_BYTES_MAX: usize = 8_192;
+
+/// A position in a distributed trace, as in W3C Trace Context (`traceparent`, `tracestate`).
+///
+/// What arrives is not trusted: anything malformed starts a new trace instead of failing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceContext {
+    trace_id: u128,
+    span_id: u64,
+    flags: u8,
+    state: Option<String>,
+    baggage: Option<String>,
+}
+
+impl TraceContext {
+    /// The first span of a new trace.
+    #[must_use]
+    pub fn root(rng: &Rng) -> Self {
+        let trace_id = u128::from_le_bytes(rng.bytes16()).max(1);
+        Self {
+            trace_id,
+            span_id: new_span_id(rng),
+            flags: 1,
+            state: None,
+            baggage: None,
+        }
+    }
+
+    /// The context that a message carries, if it carries a valid one.
+    #[must_use]
+    pub fn read(headers: &Headers) -> Option<Self> {
+        let mut context = Self::parse(&headers.text(name::TRACEPARENT)?)?;
+        let bounded = |name| {
+            let value = headers.text(name)?;
+            (value.len() <= CONTEXT_BYTES_MAX).then(|| value.into_owned())
+        };
+        context.state = bounded(name::TRACESTATE);
+        context.baggage = bounded(name::BAGGAGE);
+        Some(context)
+    }
+
+    /// A new span below this one.
+    #[must_use]
+    pub fn child(&self, rng: &Rng) -> Self {
+        Self {
+            span_id: new_span_id(rng),
+            ..self.clone()
+        }
+    }
+
+    /// The trace's identity, 32 hexadecimal digits.
+    #[must_use]
+    pub fn trace_id(&self) -> String {
+        format!("{:032x}", self.trace_id)
+    }
+
+    /// The span's identity, 16 hexadecimal digits.
+    #[must_use]
+    pub fn span_id(&self) -> String {
+        format!("{:016x}", self.span_id)
+    }
+
+    /// Whether the trace is sampled.
+    #[must_use]
+    pub fn is_sampled(&self) -> bool {
+        self.flags & 1 == 1
+    }
+
+    /// Writes the context on a message. A header that is already there stays.
+    pub fn write(&self, headers: &mut Headers) {
+        if headers.contains(name::TRACEPARENT) {
+            return;
+        }
+        headers.set(name::TRACEPARENT, self.to_string());
+        let carried = [
+            (name::TRACESTATE, &self.state),
+            (name::BAGGAGE, &self.baggage),
+        ];
+        for (name, value) in carried {
+            if let Some(value) = value {
+                headers.set(name, value.clone());
+            }
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.trim().split('-');
+        let (version, trace, span, flags) =
+            (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let lower_hex = |part: &str, digits: usize| {
+            part.len() == digits
+                && part
+                    .bytes()
+                    .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        };
+        let shaped = lower_hex(version, 2)
+            && lower_hex(trace, 32)
+            && lower_hex(span, 16)
+            && lower_hex(flags, 2)
+            && version != "ff"
+            && (version != "00" || parts.next().is_none());
+        if !shaped {
+            return None;
+        }
+        let trace_id = u128::from_str_radix(trace, 16).ok().filter(|id| *id != 0)?;
+        let span_id = u64::from_str_radix(span, 16).ok().filter(|id| *id != 0)?;
+        let flags = u8::from_str_radix(flags, 16).ok()?;
+        Some(Self {
+            trace_id,
+            span_id,
+            flags,
+            state: None,
+            baggage: None,
+        })
+    }
+}
+
+impl fmt::Display for TraceContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "00-{:032x}-{:016x}-{:02x}",
+            self.trace_id, self.span_id, self.flags
+        )
+    }
+}
+
+fn new_span_id(rng: &Rng) -> u64 {
+    rng.below(u64::MAX - 1) + 1
+}
+
+/// What ties a message to those that led to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Correlation {
+    /// The same for everything that one original message led to.
+    pub correlation_id: String,
+    /// The message that is being handled.
+    pub causation_id: MessageId,
+}
+
+impl Correlation {
+    /// The correlation of what is sent while `incoming` is handled: its own correlation id, or its
+    /// id where it carries none that can be trusted.
+    #[must_use]
+    pub fn following(incoming: &Incoming) -> Self {
+        let correlation_id = incoming
+            .headers
+            .text(name::CORRELATION_ID)
+            .filter(|id| is_correlation_id(id))
+            .map_or_else(|| incoming.id.to_string(), Cow::into_owned);
+        Self {
+            correlation_id,
+            causation_id: incoming.id.clone(),
+        }
+    }
+}
+
+/// Whether an id from outside can be passed on: 1 to 128 of `A-Z a-z 0-9 . _ : -`.
+fn is_correlation_id(id: &str) -> bool {
+    let allowed =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b':' | b'-');
+    (1..=128).contains(&id.len()) && id.bytes().all(allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{Origin, Place};
+    use bytes::Bytes;
+
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    #[test]
+    fn a_trace_goes_on_with_a_new_span() {
+        let headers: Headers = [(name::TRACEPARENT, PARENT), (name::TRACESTATE, "a=1")]
+            .into_iter()
+            .collect();
+        let context = TraceContext::read(&headers).unwrap();
+        assert_eq!(context.to_string(), PARENT);
+        let child = context.child(&Rng::with_seed(1));
+        assert_eq!(child.trace_id(), "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert_ne!(child.span_id(), context.span_id());
+        let mut out = Headers::new();
+        child.write(&mut out);
+        assert_eq!(out.text(name::TRACESTATE).as_deref(), Some("a=1"));
+        assert_eq!(TraceContext::read(&out), Some(child));
+    }
+
+    #[test]
+    fn malformed_contexts_are_ignored() {
+        for text in [
+            "",
+            "00",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-x",
+        ] {
+            assert_eq!(TraceContext::parse(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn correlation_is_inherited_when_it_can_be_trusted() {
+        let origin = Origin::new(
+            "main".into(),
+            Place::Memory {
+                queue: "q".into(),
+                offset: 1,
+            },
+        );
+        let with = |id: &'static str| {
+            let headers: Headers = [(name::MESSAGE_ID, "m"), (name::CORRELATION_ID, id)]
+                .into_iter()
+                .collect();
+            let incoming = Incoming::new("t".into(), Bytes::new(), headers, origin.clone());
+            Correlation::following(&incoming).correlation_id
+        };
+        assert_eq!(with("order-1"), "order-1");
+        assert_eq!(with("two words"), "m");
+        assert_eq!(with(""), "m");
+    }
+}
