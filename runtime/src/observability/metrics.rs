@@ -57,8 +57,6 @@ catalogue! {
     CONNECTION_UP = Gauge "interline.broker.connected" in "1" by ["broker"];
     /// Connections to a broker that were made again after a loss.
     RECONNECTS = Counter "interline.broker.reconnects" in "{reconnect}" by ["broker"];
-    /// Settlements of a connection that no longer exists; the broker delivers the message again.
-    STALE_SETTLEMENTS = Counter "interline.consumer.stale_settlements" in "{message}" by ["broker", "subscription"];
     /// Messages moved to the dead letters.
     DEAD_LETTERED = Counter "interline.consumer.dead_lettered" in "{message}" by ["subscription", "handler", "reason"];
     /// Messages that a handler or an option dropped by name.
@@ -71,6 +69,8 @@ catalogue! {
     RETRIED = Counter "interline.consumer.retried" in "{message}" by ["subscription", "handler", "reason"];
     /// Whether a subscription is consuming (1) or not (0).
     CONSUMER_RUNNING = Gauge "interline.consumer.running" in "1" by ["subscription"];
+    /// Settlements of a connection that no longer exists; the broker delivers the message again.
+    STALE_SETTLEMENTS = Counter "interline.consumer.stale_settlements" in "{message}" by ["broker", "subscription"];
     /// Messages that were handed to a handler.
     CONSUMED = Counter "messaging.client.consumed.messages" in "{message}" by ["subscription", "handler"];
     /// How long a publish took, confirmation included.
