@@ -146,12 +146,12 @@ mod tests {
         assert_eq!(own.name, "billing");
         assert_eq!(
             own.interline.describe(),
-            "brokers.main.from = \"2020-01-02\"        # embedded configuration\n\
-             brokers.main.hosts = [\"a\", \"b\"]       # embedded configuration\n\
-             brokers.main.lazy = true                # embedded configuration\n\
-             brokers.main.prefetch = 20              # embedded configuration\n\
-             brokers.main.rate = 1.5                 # embedded configuration\n\
-             brokers.main.url = \"amqp://u:***@h\"     # embedded configuration\n"
+            "brokers.main.from = \"2020-01-02\"     # embedded configuration\n\
+             brokers.main.hosts = [\"a\", \"b\"]      # embedded configuration\n\
+             brokers.main.lazy = true             # embedded configuration\n\
+             brokers.main.prefetch = 20           # embedded configuration\n\
+             brokers.main.rate = 1.5              # embedded configuration\n\
+             brokers.main.url = \"amqp://u:***@h\"  # embedded configuration\n"
         );
         assert!(!format!("{own:?}").contains("canary"));
         let own: Own = toml::from_str("name = 'billing'").unwrap();
@@ -161,7 +161,12 @@ mod tests {
     #[test]
     fn what_cannot_be_a_configuration_is_refused() {
         let error = toml::from_str::<Own>("name = 'x'\ninterline = 5").unwrap_err();
-        assert!(error.to_string().contains("a table of settings"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains("the configuration must be a table"),
+            "{error}"
+        );
     }
 
     #[cfg(feature = "json")]

@@ -17,7 +17,7 @@ pub(super) fn read(
 ) -> Table {
     let mut ours: Vec<(String, OsString)> = variables
         .into_iter()
-        .filter_map(|(name, value)| Some((name.to_string_lossy().into_owned(), value)))
+        .map(|(name, value)| (name.to_string_lossy().into_owned(), value))
         .filter(|(name, _)| name.starts_with(PREFIX))
         .collect();
     // The order of an environment is arbitrary; a report must not be.
@@ -81,17 +81,15 @@ fn insert(table: &mut Table, name: &str, value: OsString) -> Result<(), Box<Faul
         let node = inner
             .entry(section.clone())
             .or_insert_with(|| Node::table(origin.clone()));
-        if !matches!(node.content, Content::Table(_)) {
+        let Content::Table(table) = &mut node.content else {
+            let existing = &node.origin;
             return Err(Box::new(collision(
                 &path,
                 origin,
                 "a section",
                 "a value",
-                node,
+                existing,
             )));
-        }
-        let Content::Table(table) = &mut node.content else {
-            unreachable!("anything but a table has returned");
         };
         inner = table;
     }
@@ -102,7 +100,11 @@ fn insert(table: &mut Table, name: &str, value: OsString) -> Result<(), Box<Faul
             _ => "also a value",
         };
         return Err(Box::new(collision(
-            &path, origin, "a value", lower, existing,
+            &path,
+            origin,
+            "a value",
+            lower,
+            &existing.origin,
         )));
     }
     let content = Content::Text(text);
@@ -138,8 +140,8 @@ mod tests {
         assert!(faults.is_empty(), "{faults:?}");
         assert_eq!(
             described,
-            "brokers.main.url = \"amqp://h\"              # environment variable INTERLINE__BROKERS__MAIN__URL\n\
-             run.only = \"\"                              # environment variable INTERLINE__RUN__ONLY\n\
+            "brokers.main.url = \"amqp://h\"             # environment variable INTERLINE__BROKERS__MAIN__URL\n\
+             run.only = \"\"                             # environment variable INTERLINE__RUN__ONLY\n\
              subscribers.send_receipt.timeout = \"10s\"  # environment variable INTERLINE__SUBSCRIBERS__SEND_RECEIPT__TIMEOUT\n"
         );
     }

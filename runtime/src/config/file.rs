@@ -45,6 +45,9 @@ pub(super) fn read(path: &Path, name: &str, optional: bool, faults: &mut Faults)
     }
 }
 
+/// A longer line is not shown; it would not help.
+const EXCERPT_BYTES_MAX: usize = 160;
+
 /// Reads TOML; what is wrong with it goes to `faults`, with the line.
 pub(super) fn parse(name: &str, text: &str, faults: &mut Faults) -> Table {
     if text.len() > FILE_BYTES_MAX {
@@ -173,15 +176,26 @@ struct Lines<'a> {
     name: Arc<str>,
     text: &'a str,
     starts: Vec<usize>,
+    /// The characters before each multiple of [`STRIDE`] bytes, so that a column costs the same
+    /// in a file that is one line.
+    characters: Vec<usize>,
 }
+
+const STRIDE: usize = 1 << 10;
 
 impl<'a> Lines<'a> {
     fn new(name: &str, text: &'a str) -> Self {
         let newlines = text.match_indices('\n').map(|(at, _)| at + 1);
+        let mut characters = vec![0];
+        for block in text.as_bytes().chunks(STRIDE) {
+            let before = characters.last().copied().unwrap_or_default();
+            characters.push(before + count_characters(block));
+        }
         Self {
             name: Arc::from(name),
             text,
             starts: std::iter::once(0).chain(newlines).collect(),
+            characters,
         }
     }
 
@@ -198,11 +212,14 @@ impl<'a> Lines<'a> {
     /// Line and column in characters, both from 0.
     fn position(&self, at: usize) -> (usize, usize) {
         let line = self.starts.partition_point(|start| *start <= at) - 1;
-        let column = self
-            .text
-            .get(self.starts[line]..at)
-            .map_or(0, |before| before.chars().count());
+        let column = self.characters_before(at) - self.characters_before(self.starts[line]);
         (line, column)
+    }
+
+    fn characters_before(&self, at: usize) -> usize {
+        let block = at.min(self.text.len()) / STRIDE;
+        let rest = &self.text.as_bytes()[block * STRIDE..at.min(self.text.len())];
+        self.characters[block] + count_characters(rest)
     }
 
     fn line(&self, line: usize) -> &'a str {
@@ -216,14 +233,13 @@ impl<'a> Lines<'a> {
     /// The line with a mark below the mistake. A value that may be a secret is not shown: whoever
     /// forgot a quote must not find the password in the log.
     fn excerpt(&self, at: usize) -> Option<String> {
-        const WIDTH_MAX: usize = 120;
         let (line, column) = self.position(at);
-        let whole = self.line(line);
-        let shown = self.without_secrets(line);
-        if whole.trim().is_empty() || whole.chars().count() > WIDTH_MAX {
+        let text = self.line(line);
+        if text.trim().is_empty() || text.len() > EXCERPT_BYTES_MAX {
             return None;
         }
-        if shown == whole {
+        let shown = self.without_secrets(line);
+        if shown == text {
             let mark = "^";
             Some(format!("{shown}\n{mark:>width$}", width = column + 1))
         } else {
@@ -233,24 +249,53 @@ impl<'a> Lines<'a> {
 
     fn without_secrets(&self, line: usize) -> String {
         let text = self.line(line);
-        // A line in the middle of a long string or list belongs to a key further up.
-        let key_line = (0..=line)
-            .rev()
-            .map(|line| self.line(line))
-            .take_while(|text| !text.trim_start().starts_with('[') || *text == self.line(line))
-            .find(|text| text.contains('='));
-        let names_a_secret = |text: &str| {
-            text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '-')
-                .any(is_sensitive_key)
-        };
-        match (key_line, text.split_once('=')) {
-            (Some(key), Some((before, _))) if names_a_secret(key) && key == text => {
-                format!("{before}= {REDACTED}")
+        if let Some((before, _)) = text.split_once('=') {
+            // An inline table has its keys behind the first `=`, so the whole line is searched.
+            if names_a_secret(text) {
+                return format!("{before}= {REDACTED}");
             }
-            (Some(key), _) if names_a_secret(key) => REDACTED.to_owned(),
-            _ => redact_url(text),
         }
+        if self.continues_a_secret(line) {
+            return REDACTED.to_owned();
+        }
+        redact_url(text)
     }
+
+    /// True when the line may be a part of a value that began further up.
+    fn continues_a_secret(&self, line: usize) -> bool {
+        const LOOKED_BACK_MAX: usize = 1_000;
+        let mut above = (0..line).rev().map(|line| self.line(line));
+        let Some(text) = above
+            .by_ref()
+            .take(LOOKED_BACK_MAX)
+            .find(|text| text.contains('='))
+        else {
+            return above.next().is_some();
+        };
+        let value = text.split_once('=').map_or("", |(_, value)| value.trim());
+        text.len() > EXCERPT_BYTES_MAX || (names_a_secret(text) && !is_closed(value))
+    }
+}
+
+/// Each character of UTF-8 has one byte that does not continue another.
+fn count_characters(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|byte| **byte & 0xC0 != 0x80).count()
+}
+
+/// True when the value surely ends on its line.
+fn is_closed(value: &str) -> bool {
+    let quoted = ['"', '\''].into_iter().any(|quote| {
+        value
+            .strip_prefix(quote)
+            .and_then(|rest| rest.strip_suffix(quote))
+            .is_some_and(|inner| !inner.contains(quote))
+    });
+    quoted || value.starts_with('{') && value.ends_with('}')
+}
+
+fn names_a_secret(text: &str) -> bool {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '-')
+        .any(is_sensitive_key)
 }
 
 #[cfg(test)]
@@ -288,6 +333,8 @@ mod tests {
             ]
         );
         assert_eq!(origins("\u{feff}a = 1"), ["a f.toml:1:1"]);
+        let long = format!("\n\"{}\" = {{ b = 1 }}", "ü€".repeat(5_000));
+        assert!(origins(&long)[0].ends_with(" f.toml:2:10008"));
         assert!(origins("").is_empty());
     }
 
@@ -313,11 +360,23 @@ mod tests {
             "client-secret = '''\n  canary",
             "url = \"amqp://user:canary@host",
             "url = amqp://user:canary@host",
+            "password = \"abc\ncanary\"",
+            "password = [\n  ['x'],\n  canary\n]",
+            "password = \"\"\"\nabc\n\"\"\" canary",
         ] {
             let report = faults_of(text);
             assert!(!report.contains("canary"), "{text}: {report}");
             assert!(report.contains("f.toml:"), "{report}");
         }
+    }
+
+    #[test]
+    fn the_line_behind_a_secret_is_shown() {
+        let report = faults_of("password = 'x'\n[brokers.main\n");
+        assert!(
+            report.ends_with("\n    | [brokers.main\n    |              ^"),
+            "{report}"
+        );
     }
 
     #[test]

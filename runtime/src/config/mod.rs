@@ -18,8 +18,8 @@
 //! )?;
 //! assert_eq!(
 //!     config.describe(),
-//!     "brokers.main.prefetch = 20                               # interline.toml:4:5\n\
-//!      brokers.main.url = \"amqp://billing:***@rabbit/prod\"      # interline.toml:3:5\n"
+//!     "brokers.main.prefetch = 20                           # interline.toml:4:5\n\
+//!      brokers.main.url = \"amqp://billing:***@rabbit/prod\"  # interline.toml:3:5\n"
 //! );
 //! # Ok::<(), interline::config::ConfigError>(())
 //! ```
@@ -40,8 +40,8 @@ mod path;
 mod redact;
 mod secret;
 mod section;
-mod suggest;
-mod units;
+pub(crate) mod suggest;
+pub(crate) mod units;
 mod value;
 
 pub use fault::{ConfigError, Fault, Faults};
@@ -51,17 +51,8 @@ pub use secret::{Secret, SecretError, SecretText};
 pub use section::Section;
 pub use value::Value;
 
-#[allow(
-    unused_imports,
-    reason = "the plan and the adapters use them as they come to need them"
-)]
-pub(crate) use self::{
-    suggest::suggest,
-    units::{HumanDuration, parse_duration, parse_size},
-};
-
 use path::KeyPath;
-use value::{Content, Node, Table};
+use value::Table;
 
 /// The file that is read when `INTERLINE_CONFIG` names none.
 const DEFAULT_FILE: &str = "interline.toml";
@@ -197,24 +188,7 @@ impl Config {
     pub fn set(&mut self, path: &str, value: impl Into<Value>) {
         let origin = Origin::Code(Location::caller());
         let path = KeyPath::parse(path);
-        let mut table = &mut self.root;
-        let mut keys = path.keys().iter().peekable();
-        while let Some(key) = keys.next() {
-            if keys.peek().is_none() {
-                table.insert(key.clone(), value.into().into_node(&origin));
-                return;
-            }
-            let node = table
-                .entry(key.clone())
-                .or_insert_with(|| Node::table(origin.clone()));
-            if !matches!(node.content, Content::Table(_)) {
-                *node = Node::table(origin.clone());
-            }
-            match &mut node.content {
-                Content::Table(inner) => table = inner,
-                _ => return,
-            }
-        }
+        value::put(&mut self.root, path.keys(), value.into().into_node(&origin));
     }
 
     /// [`set`](Self::set) in a chain.

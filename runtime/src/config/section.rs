@@ -60,7 +60,8 @@ impl<'a> Section<'a> {
         self.path.last()
     }
 
-    /// Where the section begins; [`Origin::Absent`] when it is not in the configuration.
+    /// Where the section begins, or else the nearest section around it that is there;
+    /// [`Origin::Absent`] when none is.
     pub fn origin(&self) -> &'a Origin {
         self.origin
     }
@@ -137,10 +138,8 @@ impl<'a> Section<'a> {
         };
         match T::try_from(number) {
             Ok(value) => self.within(key, value, &range, T::to_string, node, faults),
-            Err(_) => {
-                let message = outside_of_type(number, &range);
-                self.refuse(key, node, message, faults)
-            }
+            Err(_) if is_sensitive_key(key) => self.wrong("a whole number", key, node, faults),
+            Err(_) => self.refuse(key, node, outside_of_type(number, &range), faults),
         }
     }
 
@@ -328,10 +327,10 @@ impl<'a> Section<'a> {
         match self.table.and_then(|table| table.get(key)) {
             Some(node) => self
                 .open(path, key, node, faults)
-                .unwrap_or_else(Self::none),
+                .unwrap_or_else(|path| Self::none(path, &node.origin)),
             None => {
                 faults.asked.section(&path);
-                Self::none(path)
+                Self::none(path, self.origin)
             }
         }
     }
@@ -378,9 +377,9 @@ impl<'a> Section<'a> {
                         table = inner;
                         origin = &node.origin;
                     }
-                    _ => return Self::none(path),
+                    _ => return Self::none(path, &node.origin),
                 },
-                None => return Self::none(path),
+                None => return Self::none(path, origin),
             }
         }
         Self {
@@ -390,11 +389,11 @@ impl<'a> Section<'a> {
         }
     }
 
-    fn none(path: KeyPath) -> Self {
+    fn none(path: KeyPath, origin: &'a Origin) -> Self {
         Self {
             path,
             table: None,
-            origin: &ABSENT,
+            origin,
         }
     }
 
@@ -498,7 +497,11 @@ impl<'a> Section<'a> {
             (_, Bound::Excluded(most)) if value >= *most => format!("less than {}", show(most)),
             _ => return Some(value),
         };
-        let message = format!("must be {limit}, not {}", show(&value));
+        let message = if is_sensitive_key(key) {
+            format!("must be {limit}")
+        } else {
+            format!("must be {limit}, not {}", show(&value))
+        };
         self.refuse(key, node, message, faults)
     }
 }
@@ -520,3 +523,6 @@ fn outside_of_type<T: Display>(number: i128, range: &impl RangeBounds<T>) -> Str
     };
     format!("must be {limit}, not {number}")
 }
+
+#[cfg(test)]
+mod tests;

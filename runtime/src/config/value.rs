@@ -161,6 +161,28 @@ impl<T: Into<Self>, const N: usize> From<[T; N]> for Value {
     }
 }
 
+/// Puts a value at the end of the path, making the tables on the way; a value that stands in the
+/// way is replaced.
+pub(super) fn put(table: &mut Table, path: &[String], value: Node) {
+    match path {
+        [] => {}
+        [key] => {
+            table.insert(key.clone(), value);
+        }
+        [key, below @ ..] => {
+            let node = table
+                .entry(key.clone())
+                .or_insert_with(|| Node::table(value.origin.clone()));
+            if let Content::Table(inner) = &mut node.content {
+                put(inner, below, value);
+            } else {
+                *node = Node::table(value.origin.clone());
+                put(table, path, value);
+            }
+        }
+    }
+}
+
 /// Puts the values of `over` above those of `base`. A value that meets a table is a mistake,
 /// since one of the two would silently lose everything it says.
 pub(super) fn merge(base: &mut Table, over: Table, path: &KeyPath, faults: &mut Faults) {
@@ -173,7 +195,6 @@ pub(super) fn merge(base: &mut Table, over: Table, path: &KeyPath, faults: &mut 
             base.insert(name, node);
             continue;
         };
-        let replaces = |table: &Table| is_reference(table);
         match (&mut existing.content, node.content) {
             (Content::Table(lower), Content::Table(upper))
                 if !(is_reference(lower) && is_reference(&upper)) =>
@@ -181,25 +202,25 @@ pub(super) fn merge(base: &mut Table, over: Table, path: &KeyPath, faults: &mut 
                 merge(lower, upper, &path.child(&name), faults);
             }
             (Content::Table(lower), upper)
-                if !matches!(upper, Content::Table(_)) && !replaces(lower) =>
+                if !matches!(upper, Content::Table(_)) && !is_reference(lower) =>
             {
                 faults.push(collision(
                     &here,
                     node.origin,
                     "a value",
-                    "a table",
-                    existing,
+                    "a section",
+                    &existing.origin,
                 ));
             }
             (lower, Content::Table(upper))
-                if !matches!(lower, Content::Table(_)) && !replaces(&upper) =>
+                if !matches!(lower, Content::Table(_)) && !is_reference(&upper) =>
             {
                 faults.push(collision(
                     &here,
                     node.origin,
-                    "a table",
+                    "a section",
                     "a value",
-                    existing,
+                    &existing.origin,
                 ));
             }
             (lower, upper) => {
@@ -215,12 +236,12 @@ pub(super) fn collision(
     origin: Origin,
     upper: &str,
     lower: &str,
-    existing: &Node,
+    existing: &Origin,
 ) -> Fault {
     Fault::new(
         origin,
         key.to_string(),
-        format!("is {upper} here but {lower} in {}", existing.origin),
+        format!("is {upper} here but {lower} in {existing}"),
     )
     .with_help("remove one of the two")
 }
