@@ -66,7 +66,7 @@ fn unknown_in(table: &Table, path: &KeyPath, asked: &Asked, found: &mut Vec<Faul
     for (key, node) in table {
         match (asked.keys.get(key), &node.content) {
             (None, _) => found.push(unknown(key, node, path, asked)),
-            (Some(known), _) if known.as_value || known.whole => {}
+            (Some(known), _) if known.as_value => {}
             (Some(known), Content::Table(inner)) => {
                 unknown_in(inner, &path.child(key), known, found);
             }
