@@ -9,6 +9,9 @@ pub mod message;
 pub mod messaging;
 pub mod observability;
 pub mod registry;
+#[cfg(feature = "testing")]
+#[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
+pub mod testing;
 
 #[doc(hidden)]
 pub mod __private;

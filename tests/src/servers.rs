@@ -1,0 +1,88 @@
+//! The servers that the cases of one test program share.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use interline::testing::{RabbitMqNode, ServerError, ServerFixture};
+use tokio::sync::OnceCell;
+
+use crate::management::{Management, ManagementError};
+
+/// A kind of server that a case may need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Server {
+    /// RabbitMQ, 3.10 or newer.
+    RabbitMq,
+}
+
+impl Server {
+    /// Whether such a server can be had here.
+    ///
+    /// # Errors
+    ///
+    /// [`ServerError::Missing`], which says what to do about it.
+    pub fn available(self) -> Result<(), ServerError> {
+        match self {
+            Self::RabbitMq => RabbitMqNode::available(),
+        }
+    }
+}
+
+/// The RabbitMQ server of this test program, started by the first case that asks and ended with the
+/// program. Cases keep apart by using a [`Vhost`] each; one that kills or pauses the server starts
+/// its own instead.
+///
+/// # Errors
+///
+/// As [`RabbitMqNode::start`].
+pub async fn rabbitmq() -> Result<&'static ServerFixture, ServerError> {
+    static SHARED: OnceCell<ServerFixture> = OnceCell::const_new();
+    SHARED
+        .get_or_try_init(|| ServerFixture::rabbitmq().start())
+        .await
+}
+
+/// A virtual host that belongs to one case.
+#[derive(Debug)]
+pub struct Vhost {
+    /// Its name.
+    pub name: String,
+    /// Where to connect, this virtual host included.
+    pub url: String,
+    /// The management API, speaking of this virtual host.
+    pub management: Management,
+}
+
+impl Vhost {
+    /// Makes a virtual host with a new name on `server`, in which the user of its address may do
+    /// everything.
+    ///
+    /// # Errors
+    ///
+    /// When the management API refuses.
+    pub async fn create_on(server: &ServerFixture) -> Result<Self, ManagementError> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        // An external server keeps what earlier runs left.
+        let name = format!(
+            "interline-{}-{}-{:08x}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed),
+            fastrand::u32(..)
+        );
+        let management = Management::of(server)?;
+        management.create_vhost(&name).await?;
+        Ok(Self {
+            url: server.url_with_vhost(&name),
+            management: management.in_vhost(&name),
+            name,
+        })
+    }
+
+    /// Deletes the virtual host with everything in it.
+    ///
+    /// # Errors
+    ///
+    /// When the management API refuses.
+    pub async fn delete(self) -> Result<(), ManagementError> {
+        self.management.delete_vhost(&self.name).await
+    }
+}
