@@ -9,6 +9,7 @@ pub mod message;
 pub mod messaging;
 pub mod observability;
 pub mod registry;
+pub mod resilience;
 #[cfg(feature = "testing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 pub mod testing;

@@ -8,7 +8,7 @@ use crate::message::{Incoming, Outgoing};
 use super::BoxFuture;
 use super::handler::OneFn;
 use super::outcome::Outcome;
-use super::publish::{PublishError, PublishPort, Receipt};
+use super::publish::{PublishError, Receipt};
 use super::scope::Scope;
 
 /// Code around the handling of each message of single-message subscribers.
@@ -109,21 +109,23 @@ pub trait PublishMiddleware: Send + Sync + 'static {
 #[derive(Clone)]
 pub struct PublishNext<'a> {
     rest: &'a [Arc<dyn PublishMiddleware>],
-    port: &'a dyn PublishPort,
+    last: &'a LastFn<'a>,
 }
 
+/// Sends a message that has passed all middleware.
+type LastFn<'a> =
+    dyn Fn(Outgoing) -> BoxFuture<'a, Result<Receipt, PublishError>> + Send + Sync + 'a;
+
 impl<'a> PublishNext<'a> {
-    /// The way through `rest` to `port`.
-    #[must_use]
-    pub fn new(rest: &'a [Arc<dyn PublishMiddleware>], port: &'a dyn PublishPort) -> Self {
-        Self { rest, port }
+    pub(crate) fn new(rest: &'a [Arc<dyn PublishMiddleware>], last: &'a LastFn<'a>) -> Self {
+        Self { rest, last }
     }
 
     /// Goes on.
     pub fn run(self, outgoing: Outgoing) -> BoxFuture<'a, Result<Receipt, PublishError>> {
         match self.rest.split_first() {
             Some((first, rest)) => first.publish(outgoing, Self { rest, ..self }),
-            None => self.port.publish(outgoing),
+            None => (self.last)(outgoing),
         }
     }
 }

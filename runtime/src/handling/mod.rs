@@ -26,6 +26,7 @@ pub use bind::{Bind, BindFault, States};
 pub use extract::{
     Extract, Meta, Rejection, State, header, optional_header, optional_segment, segment,
 };
+pub(crate) use failure::truncate;
 pub use failure::{Failure, describe};
 pub use handler::{BatchFn, Handler, OneFn};
 pub use middleware::{Middleware, Next, PublishMiddleware, PublishNext};
@@ -33,6 +34,7 @@ pub use out::Out;
 pub use outcome::{Failed, Fate, IntoOutcome, Outcome, Reason};
 #[cfg(feature = "protobuf")]
 pub use payload::foreign_protobuf;
+pub(crate) use payload::unknown_type;
 pub use payload::{Payload, PayloadError, Raw, foreign, message, tombstone};
 pub use publish::{PublishError, PublishErrorKind, PublishPort, Receipt};
 pub use publisher::{Publish, Publishable, Publisher};

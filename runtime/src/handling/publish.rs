@@ -73,6 +73,25 @@ pub enum PublishErrorKind {
     Unroutable,
 }
 
+impl PublishErrorKind {
+    /// The code, as it stands in metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ChannelLost => "channel_lost",
+            Self::Closed => "closed",
+            Self::Encode => "encode",
+            Self::Nacked => "nacked",
+            Self::QueueFull => "queue_full",
+            Self::Timeout => "timeout",
+            Self::TooLarge => "too_large",
+            Self::Topic => "topic",
+            Self::UnknownBroker => "unknown_broker",
+            Self::Unroutable => "unroutable",
+        }
+    }
+}
+
 /// A publish that was not confirmed.
 ///
 /// Where the outcome is unknown it carries the prepared message:

@@ -120,14 +120,6 @@ impl Publisher {
         &self.shared.service
     }
 
-    pub(crate) fn port(&self) -> &dyn PublishPort {
-        &*self.shared.port
-    }
-
-    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
-        &self.shared.clock
-    }
-
     pub(crate) fn rng(&self) -> &Rng {
         &self.shared.rng
     }

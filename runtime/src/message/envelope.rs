@@ -160,6 +160,9 @@ pub struct Outgoing {
     pub subscribers_optional: bool,
     /// The broker, by its name in the configuration; `None` leaves it to the routes.
     pub broker: Option<Cow<'static, str>>,
+    /// The contract's topic with its placeholders, a bounded label for metrics; `None` for a topic
+    /// that is known only at run time.
+    pub template: Option<&'static str>,
     /// What only RabbitMQ understands.
     pub rabbitmq: RabbitMqPublish,
 }
@@ -178,12 +181,14 @@ impl Outgoing {
             priority: None,
             subscribers_optional: false,
             broker: None,
+            template: None,
             rabbitmq: RabbitMqPublish::default(),
         }
     }
 
     /// Takes over what the contract fixes: time to live, priority, optional subscribers.
     pub(crate) fn follow(&mut self, contract: &Contract) {
+        self.template = Some(contract.topic);
         self.ttl = contract.ttl;
         self.priority = contract.priority;
         self.subscribers_optional = contract.subscribers_optional;

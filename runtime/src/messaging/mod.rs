@@ -1,9 +1,14 @@
 //! Messaging: the engine that runs subscriptions, and the broker adapters.
 
+mod engine;
 mod options;
 mod planned;
 mod port;
 
+pub use engine::{
+    BrokerLimits, Drained, Environment, PublishTarget, Publishing, Routes, Runner,
+    SubscriptionHealth,
+};
 pub use options::*;
 pub use planned::{PlannedHandler, PlannedSubscription};
 pub use port::*;

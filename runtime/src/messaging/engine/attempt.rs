@@ -1,0 +1,180 @@
+//! One attempt: the handler under its time limit, with panics caught.
+
+use std::any::Any;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::task::Poll;
+
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+use tracing::Instrument;
+
+use crate::handling::{BatchFn, Cancel, Failed, Fate, Next, OneFn, Outcome, Reason, Scope};
+use crate::message::{Incoming, headers::name};
+use crate::messaging::Ack;
+
+use super::subscription::{HandlerRuntime, Subscribed};
+
+/// Runs a handler of single messages once.
+pub(super) async fn run_one(
+    subscribed: &Subscribed,
+    runtime: &HandlerRuntime,
+    handler: &OneFn,
+    incoming: &Arc<Incoming>,
+) -> Outcome {
+    let cancel = Cancel::new();
+    let deadline = Instant::now() + runtime.timeout;
+    let scope = Scope::new(
+        Arc::clone(&runtime.context),
+        Arc::clone(incoming),
+        deadline,
+        cancel.clone(),
+    );
+    let manual = (subscribed.planned.ack == Ack::Manual).then(|| scope.expect_verdict());
+    let middleware = &subscribed.environment.middleware;
+    let attempt = async {
+        let outcome = if middleware.is_empty() {
+            handler(Arc::clone(incoming), scope.clone()).await
+        } else {
+            let mut changed = Incoming::clone(incoming);
+            Next::new(middleware, handler, &scope)
+                .run(&mut changed)
+                .await
+        };
+        match manual {
+            Some(verdict) if outcome.fate == Fate::Done => settled_by_hand(verdict, outcome).await,
+            _ => outcome,
+        }
+    };
+    let span = span(runtime, incoming, &scope, 1);
+    guarded(attempt, deadline, &cancel, runtime)
+        .instrument(span)
+        .await
+}
+
+/// Runs a batch handler once; gives one outcome for each message.
+pub(super) async fn run_batch(
+    runtime: &HandlerRuntime,
+    handler: &BatchFn,
+    messages: &[Arc<Incoming>],
+) -> Vec<Outcome> {
+    let Some(first) = messages.first() else {
+        return Vec::new();
+    };
+    let cancel = Cancel::new();
+    let deadline = Instant::now() + runtime.timeout;
+    let scope = Scope::new(
+        Arc::clone(&runtime.context),
+        Arc::clone(first),
+        deadline,
+        cancel.clone(),
+    );
+    let span = span(runtime, first, &scope, messages.len());
+    let mut outcomes = Vec::new();
+    let attempt = async {
+        outcomes = handler(messages.to_vec(), scope).await;
+        Outcome::done()
+    };
+    let whole = guarded(attempt, deadline, &cancel, runtime)
+        .instrument(span)
+        .await;
+    if whole.fate != Fate::Done {
+        return vec![whole; messages.len()];
+    }
+    outcomes.resize_with(messages.len(), || {
+        Outcome::retry("the batch handler gave no outcome for this message")
+    });
+    outcomes
+}
+
+/// The handler has returned; the message is settled when its `Settle` is used.
+async fn settled_by_hand(verdict: oneshot::Receiver<Outcome>, mut returned: Outcome) -> Outcome {
+    match verdict.await {
+        Ok(mut outcome) => {
+            if outcome.fate == Fate::Done {
+                returned.outgoing.append(&mut outcome.outgoing);
+                outcome.outgoing = returned.outgoing;
+            }
+            outcome
+        }
+        Err(_) => {
+            let text = "`Settle` was dropped without being used";
+            let failed = Failed::new(Reason::Abandoned, "Settle", text);
+            Outcome::failed(Fate::Retry { after: None }, failed)
+        }
+    }
+}
+
+/// An attempt that ends at its deadline, and whose panic is a failure like any other.
+async fn guarded(
+    attempt: impl Future<Output = Outcome>,
+    deadline: Instant,
+    cancel: &Cancel,
+    runtime: &HandlerRuntime,
+) -> Outcome {
+    let failed = match timeout_at(deadline, catch_panic(attempt)).await {
+        Ok(Ok(outcome)) => return outcome,
+        Ok(Err(panic)) => Failed::new(Reason::Panic, "panic", panic_text(&*panic)),
+        Err(_) => {
+            let text = format!("`{}` took longer than {:?}", runtime.name, runtime.timeout);
+            Failed::new(Reason::Timeout, "timeout", text)
+        }
+    };
+    // What the handler spawned may still run, and listens to this.
+    cancel.cancel();
+    Outcome::failed(Fate::Retry { after: None }, failed)
+}
+
+fn span(
+    runtime: &HandlerRuntime,
+    incoming: &Incoming,
+    scope: &Scope,
+    count: usize,
+) -> tracing::Span {
+    let span = tracing::info_span!(
+        "process",
+        otel.name = %runtime.span_name,
+        otel.kind = "consumer",
+        messaging.operation.name = "process",
+        messaging.operation.r#type = "process",
+        messaging.destination.template = runtime.context.pattern.as_str(),
+        messaging.message.id = %incoming.id,
+        messaging.message.conversation_id = tracing::field::Empty,
+        messaging.batch.message_count = tracing::field::Empty,
+        trace_id = tracing::field::Empty,
+        subscriber = &*runtime.name,
+        attempt = incoming.attempt,
+    );
+    if !span.is_disabled() {
+        span.record("trace_id", scope.trace().trace_id());
+        if let Some(correlation) = incoming.headers.text(name::CORRELATION_ID) {
+            span.record("messaging.message.conversation_id", &*correlation);
+        }
+        if count > 1 {
+            span.record("messaging.batch.message_count", count);
+        }
+    }
+    span
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<&'static str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("the handler panicked").to_owned()
+}
+
+/// Runs a future; its panic becomes the result.
+async fn catch_panic<F: Future>(future: F) -> Result<F::Output, Box<dyn Any + Send>> {
+    tokio::pin!(future);
+    poll_fn(|context| {
+        // A future that has panicked is never polled again, so nobody sees what it left half done.
+        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+            Ok(polled) => polled.map(Ok),
+            Err(panic) => Poll::Ready(Err(panic)),
+        }
+    })
+    .await
+}

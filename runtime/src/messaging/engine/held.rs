@@ -1,0 +1,50 @@
+//! A delivery in the engine's hands: whatever happens to the task that holds it, it is settled.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::message::Incoming;
+use crate::messaging::{Delivery, Settlement};
+
+/// A message and its settlement. Dropped unsettled (the task was aborted or panicked), the
+/// settlement goes to the runner, which gives the message back to the broker.
+pub(super) struct Held {
+    pub(super) incoming: Arc<Incoming>,
+    settlement: Option<Settlement>,
+    returns: mpsc::Sender<Settlement>,
+}
+
+impl Held {
+    pub(super) fn new(delivery: Delivery, returns: mpsc::Sender<Settlement>) -> Self {
+        let Delivery {
+            incoming,
+            settlement,
+        } = delivery;
+        Self {
+            incoming: Arc::new(incoming),
+            settlement: Some(settlement),
+            returns,
+        }
+    }
+
+    /// Whether it can still be settled.
+    pub(super) fn is_current(&self) -> bool {
+        self.settlement.as_ref().is_some_and(Settlement::is_current)
+    }
+
+    /// Takes the settlement out: from now on the caller answers for it.
+    pub(super) fn take(&mut self) -> Option<Settlement> {
+        self.settlement.take()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(settlement) = self.settlement.take() {
+            // The channel holds as many as can be out. If the runner is gone, so is the connection,
+            // and the broker hands the message out again by itself.
+            let _ = self.returns.try_send(settlement);
+        }
+    }
+}

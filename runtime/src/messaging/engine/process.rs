@@ -1,0 +1,300 @@
+//! The way of one message through the engine: attempts until a verdict, then the settlement.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep};
+
+use crate::handling::{Failed, Fate, Handler, Outcome, PublishErrorKind, Reason, describe};
+use crate::message::Incoming;
+use crate::messaging::{BrokerError, RetryPolicy, Settled};
+
+use super::attempt;
+use super::held::Held;
+use super::subscription::{HandlerRuntime, Subscribed};
+use super::verdict::{self, HELD_WAIT_MAX, Verdict};
+
+/// Longest pause that a message waits out in the process; for a longer one it waits on the broker.
+const HELD_PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// How a message keeps its turn.
+pub(super) enum Turn {
+    /// Among many: the place is free for others while the message waits.
+    Place {
+        permit: Option<OwnedSemaphorePermit>,
+        places: Arc<Semaphore>,
+    },
+    /// In a lane: what comes after it waits with it.
+    Lane,
+}
+
+impl Turn {
+    pub(super) fn place(permit: OwnedSemaphorePermit, places: Arc<Semaphore>) -> Self {
+        Self::Place {
+            permit: Some(permit),
+            places,
+        }
+    }
+
+    pub(super) fn is_lane(&self) -> bool {
+        matches!(self, Self::Lane)
+    }
+
+    /// Waits; `false` if the subscription is to drain meanwhile.
+    pub(super) async fn wait(&mut self, subscribed: &Subscribed, wait: Duration) -> bool {
+        if let Self::Place { permit, .. } = self {
+            drop(permit.take());
+        }
+        let waited = async {
+            sleep(wait).await;
+            if let Self::Place { permit, places } = self {
+                // The semaphore is never closed; without a place the message would run beside the
+                // limit.
+                *permit = Arc::clone(places).acquire_owned().await.ok();
+            }
+        };
+        tokio::select! {
+            biased;
+            () = subscribed.draining() => false,
+            () = waited => true,
+        }
+    }
+}
+
+/// Takes a message to its end: handled, dead-lettered, dropped, or back with the broker.
+pub(super) async fn process(subscribed: Arc<Subscribed>, mut held: Held, mut turn: Turn) {
+    if held.incoming.redelivered {
+        subscribed.redelivered.record(1.0);
+    }
+    if let Some(left) = verdict::early(&held.incoming, &subscribed.environment) {
+        let attempt = held.incoming.attempt;
+        return wait_on_broker(&subscribed, &mut held, attempt, left).await;
+    }
+    let early_ack = subscribed.planned.ack == crate::messaging::Ack::OnReceive;
+    if early_ack && let Some(settlement) = held.take() {
+        report(&subscribed, "acknowledging", settlement.done().await);
+    }
+    loop {
+        // Of a connection that is gone nothing is started: the broker hands it out again.
+        if !early_ack && !held.is_current() {
+            return forget_stale(&subscribed, &mut held);
+        }
+        let Some(handler) = subscribed.handler_of(&held.incoming) else {
+            let verdict = verdict::decide(
+                subscribed.unknown(&held.incoming),
+                &held.incoming,
+                RetryPolicy::NONE,
+                &subscribed.environment,
+            );
+            return settle(&subscribed, subscribed.first_handler(), &mut held, verdict).await;
+        };
+        let verdict = attempt_once(&subscribed, handler, &held).await;
+        match verdict {
+            Verdict::Retry { wait, failed } if wait < HELD_WAIT_MAX || turn.is_lane() => {
+                log_retry(&subscribed, handler, &held.incoming, wait, &failed);
+                let now = subscribed.environment.clock.now();
+                verdict::count_attempt(Arc::make_mut(&mut held.incoming), now);
+                if !turn.wait(&subscribed, wait).await {
+                    return give_back(&subscribed, &mut held, &turn).await;
+                }
+            }
+            Verdict::Pause { lasting, failed } if lasting <= HELD_PAUSE_MAX || turn.is_lane() => {
+                log_pause(&subscribed, handler, lasting, &failed);
+                subscribed.gate.pause_for(lasting);
+                if !turn.wait(&subscribed, lasting).await {
+                    return give_back(&subscribed, &mut held, &turn).await;
+                }
+            }
+            verdict => return settle(&subscribed, Some(handler), &mut held, verdict).await,
+        }
+    }
+}
+
+/// One attempt, with what it sent confirmed: an output that fails is a failed attempt.
+async fn attempt_once(subscribed: &Subscribed, handler: &HandlerRuntime, held: &Held) -> Verdict {
+    handler.measured.consumed.record(1.0);
+    let started = Instant::now();
+    let mut outcome = match &handler.handler {
+        Handler::One(run) => attempt::run_one(subscribed, handler, &**run, &held.incoming).await,
+        Handler::Batch(run) => {
+            let message = std::slice::from_ref(&held.incoming);
+            let mut outcomes = attempt::run_batch(handler, &**run, message).await;
+            outcomes
+                .pop()
+                .unwrap_or_else(|| Outcome::retry("the batch handler gave no outcome"))
+        }
+    };
+    publish_outputs(subscribed, &mut outcome).await;
+    handler
+        .measured
+        .processed(started.elapsed(), outcome.fate == Fate::Done);
+    verdict::decide(
+        outcome,
+        &held.incoming,
+        handler.retry,
+        &subscribed.environment,
+    )
+}
+
+/// Publishes what a successful attempt sent, and waits for every confirmation.
+pub(super) async fn publish_outputs(subscribed: &Subscribed, outcome: &mut Outcome) {
+    if outcome.fate != Fate::Done {
+        return;
+    }
+    for outgoing in std::mem::take(&mut outcome.outgoing) {
+        if let Err(error) = subscribed.environment.publishing.publish(outgoing).await {
+            let reason = match error.kind() {
+                PublishErrorKind::Unroutable => Reason::OutputUnroutable,
+                _ => Reason::OutputFailed,
+            };
+            let failed = Failed::new(reason, "PublishError", describe(&error));
+            *outcome = Outcome::failed(Fate::Retry { after: None }, failed);
+            return;
+        }
+    }
+}
+
+/// Carries a verdict out.
+pub(super) async fn settle(
+    subscribed: &Subscribed,
+    handler: Option<&HandlerRuntime>,
+    held: &mut Held,
+    verdict: Verdict,
+) {
+    let name = handler.map_or("-", |handler| &*handler.name);
+    let label = &**subscribed.label();
+    let id = held.incoming.id.clone();
+    match verdict {
+        Verdict::Done => {
+            let Some(settlement) = held.take() else {
+                return;
+            };
+            report(subscribed, "acknowledging", settlement.done().await);
+        }
+        Verdict::Discard(failed) => {
+            tracing::debug!(subscription = label, subscriber = name, %id, reason = %failed.reason, error = failed.text, "message discarded");
+            if let Some(handler) = handler {
+                handler.measured.discarded.record(1.0);
+            }
+            let Some(settlement) = held.take() else {
+                return;
+            };
+            report(subscribed, "acknowledging", settlement.done().await);
+        }
+        Verdict::DeadLetter(failed) => dead_letter(subscribed, handler, held, &failed).await,
+        Verdict::Retry { wait, failed } => {
+            if let Some(handler) = handler {
+                log_retry(subscribed, handler, &held.incoming, wait, &failed);
+            }
+            let next = held.incoming.attempt.saturating_add(1);
+            wait_on_broker(subscribed, held, next, wait).await;
+        }
+        Verdict::Pause { lasting, failed } => {
+            if let Some(handler) = handler {
+                log_pause(subscribed, handler, lasting, &failed);
+            }
+            subscribed.gate.pause_for(lasting);
+            let attempt = held.incoming.attempt;
+            wait_on_broker(subscribed, held, attempt, lasting).await;
+        }
+    }
+}
+
+async fn dead_letter(
+    subscribed: &Subscribed,
+    handler: Option<&HandlerRuntime>,
+    held: &mut Held,
+    failed: &Failed,
+) {
+    let (service, name) = handler.map_or(("-", "-"), |handler| (&*handler.service, &*handler.name));
+    let label = &**subscribed.label();
+    let incoming = Arc::clone(&held.incoming);
+    if let Some(handler) = handler {
+        handler.measured.dead_lettered(failed.reason.as_str());
+    }
+    let Some(settlement) = held.take() else {
+        tracing::warn!(subscription = label, subscriber = name, id = %incoming.id, reason = %failed.reason, error = failed.text, "message failed after it was acknowledged, so it is lost");
+        return;
+    };
+    let keep = subscribed.planned.subscription.dead_letter;
+    tracing::warn!(subscription = label, subscriber = name, id = %incoming.id, attempts = incoming.attempt, reason = %failed.reason, error = failed.text, kept = keep, "message given up");
+    let settled = if keep {
+        let now = subscribed.environment.clock.now();
+        let headers = verdict::dead_letter_headers(
+            &incoming,
+            failed,
+            &subscribed.planned.subscription,
+            (service, name),
+            now,
+        );
+        settlement.dead_letter(incoming, headers).await
+    } else {
+        settlement.done().await
+    };
+    report(subscribed, "dead-lettering", settled);
+}
+
+/// Hands a message to the broker until its next attempt is due.
+async fn wait_on_broker(subscribed: &Subscribed, held: &mut Held, attempt: u32, wait: Duration) {
+    let Some(settlement) = held.take() else {
+        return;
+    };
+    let now = subscribed.environment.clock.now();
+    let headers = verdict::retry_headers(&held.incoming, attempt, wait, now);
+    let rung = verdict::rung(&subscribed.planned.subscription, wait);
+    let settled = settlement
+        .retry(Arc::clone(&held.incoming), rung, headers)
+        .await;
+    report(subscribed, "delaying", settled);
+}
+
+/// Gives a message back that waits in the process while the subscription drains. Among many it
+/// goes through the first delay, which keeps the count of its attempts; in a lane it goes back to its
+/// place in the order.
+async fn give_back(subscribed: &Subscribed, held: &mut Held, turn: &Turn) {
+    if !turn.is_lane() {
+        let attempt = held.incoming.attempt;
+        wait_on_broker(subscribed, held, attempt, HELD_WAIT_MAX).await;
+    }
+}
+
+/// A delivery of a connection that is gone: neither handled nor given back.
+fn forget_stale(subscribed: &Subscribed, held: &mut Held) {
+    drop(held.take());
+    tracing::debug!(subscription = &**subscribed.label(), id = %held.incoming.id, "delivery of a lost connection dropped; the broker hands it out again");
+}
+
+/// A settlement that failed loses nothing: the broker still has the message.
+pub(super) fn report(subscribed: &Subscribed, doing: &str, settled: Result<Settled, BrokerError>) {
+    if let Err(error) = settled {
+        let label = &**subscribed.label();
+        tracing::warn!(subscription = label, error = %describe(&error), "{doing} failed; the broker hands the message out again");
+    }
+}
+
+fn log_retry(
+    subscribed: &Subscribed,
+    handler: &HandlerRuntime,
+    incoming: &Incoming,
+    wait: Duration,
+    failed: &Failed,
+) {
+    handler.measured.retried(failed.reason.as_str());
+    tracing::info!(subscription = &**subscribed.label(), subscriber = &*handler.name, id = %incoming.id, attempt = incoming.attempt, of = handler.retry.attempts, ?wait, reason = %failed.reason, error = failed.text, "attempt failed, trying again");
+}
+
+fn log_pause(
+    subscribed: &Subscribed,
+    handler: &HandlerRuntime,
+    lasting: Duration,
+    failed: &Failed,
+) {
+    tracing::warn!(
+        subscription = &**subscribed.label(),
+        subscriber = &*handler.name,
+        ?lasting,
+        error = failed.text,
+        "subscription paused by its handler"
+    );
+}

@@ -1,0 +1,298 @@
+//! Publishing: routes each message to its broker, within limits.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
+
+use crate::handling::{
+    BoxFuture, PublishError, PublishErrorKind, PublishMiddleware, PublishNext, PublishPort, Receipt,
+};
+use crate::message::{CodecRef, Codecs, Outgoing};
+use crate::messaging::MessageBroker;
+use crate::observability::metrics::{self, MetricsSink, Series};
+
+use super::routes::Routes;
+
+/// The limits of publishing to one broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BrokerLimits {
+    /// How long a publish may take, its confirmation included; 10 s unless set.
+    pub publish_timeout: Duration,
+    /// How many publishes may be under way; 1 024 unless set.
+    pub publish_in_flight: u32,
+    /// Largest body, in bytes; 16 MiB unless set.
+    pub message_bytes_max: usize,
+}
+
+impl Default for BrokerLimits {
+    fn default() -> Self {
+        Self {
+            publish_timeout: Duration::from_secs(10),
+            publish_in_flight: 1_024,
+            message_bytes_max: 16 * 1024 * 1024,
+        }
+    }
+}
+
+/// A broker that messages can be published to.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct PublishTarget {
+    /// The broker.
+    pub broker: Arc<dyn MessageBroker>,
+    /// Its limits.
+    pub limits: BrokerLimits,
+    /// The codec for messages whose contract names none.
+    pub codec: CodecRef,
+}
+
+impl PublishTarget {
+    /// A broker with its limits and default codec.
+    #[must_use]
+    pub fn new(broker: Arc<dyn MessageBroker>, limits: BrokerLimits, codec: CodecRef) -> Self {
+        Self {
+            broker,
+            limits,
+            codec,
+        }
+    }
+}
+
+impl fmt::Debug for PublishTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PublishTarget")
+            .field("broker", self.broker.name())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Publishes for a whole app.
+pub struct Publishing {
+    targets: HashMap<Arc<str>, Target>,
+    routes: Routes,
+    codecs: Arc<Codecs>,
+    middleware: Arc<[Arc<dyn PublishMiddleware>]>,
+    metrics: Option<Arc<dyn MetricsSink>>,
+    series: Mutex<HashMap<SeriesKey, (Series, Series)>>,
+    closed: AtomicBool,
+}
+
+type SeriesKey = (Arc<str>, Arc<str>, &'static str);
+
+struct Target {
+    target: PublishTarget,
+    places: Semaphore,
+}
+
+/// Most combinations of broker, destination and outcome whose series are kept at hand.
+const SERIES_KEPT_MAX: usize = 4_096;
+
+/// The label of destinations that are known only at run time.
+const DYNAMIC_DESTINATION: &str = "_dynamic";
+
+impl Publishing {
+    /// Publishes to `targets` by `routes`; `middleware` runs around each publish, outermost first.
+    #[must_use]
+    pub fn new(
+        targets: Vec<PublishTarget>,
+        routes: Routes,
+        codecs: Arc<Codecs>,
+        middleware: Arc<[Arc<dyn PublishMiddleware>]>,
+        metrics: Option<Arc<dyn MetricsSink>>,
+    ) -> Arc<Self> {
+        let targets = targets
+            .into_iter()
+            .map(|target| {
+                let places = Semaphore::new(target.limits.publish_in_flight.max(1) as usize);
+                (Arc::clone(target.broker.name()), Target { target, places })
+            })
+            .collect();
+        Arc::new(Self {
+            targets,
+            routes,
+            codecs,
+            middleware,
+            metrics,
+            series: Mutex::default(),
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    /// Refuses new publishes and waits for those under way, at the latest until `deadline`. Returns
+    /// whether all of them ended.
+    pub async fn close(&self, deadline: Instant) -> bool {
+        self.closed.store(true, Ordering::Release);
+        for target in self.targets.values() {
+            let all = target.target.limits.publish_in_flight.max(1);
+            let ended = timeout_at(deadline, target.places.acquire_many(all)).await;
+            if !matches!(ended, Ok(Ok(_))) {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn target(&self, topic: &str, broker: Option<&str>) -> Result<&Target, PublishError> {
+        let name = broker.unwrap_or_else(|| self.routes.broker(topic));
+        self.targets.get(name).ok_or_else(|| {
+            let mut known: Vec<_> = self.targets.keys().map(|name| &**name).collect();
+            known.sort_unstable();
+            let text = format!(
+                "broker `{name}` is not configured (configured: {})",
+                known.join(", ")
+            );
+            PublishError::new(PublishErrorKind::UnknownBroker, topic, text)
+        })
+    }
+
+    /// The last step: within the limits, to the broker.
+    async fn send(&self, outgoing: Outgoing) -> Result<Receipt, PublishError> {
+        let topic = outgoing.topic.clone();
+        if self.closed.load(Ordering::Acquire) {
+            let text = "the app is shutting down";
+            return Err(PublishError::new(PublishErrorKind::Closed, topic, text));
+        }
+        let Target { target, places } = self.target(&topic, outgoing.broker.as_deref())?;
+        let limit = target.limits.message_bytes_max;
+        if outgoing.body.len() > limit {
+            let size = outgoing.body.len();
+            let text = format!(
+                "its body has {size} bytes, and `message_bytes_max` of broker `{}` is {limit}",
+                target.broker.name()
+            );
+            return Err(PublishError::new(PublishErrorKind::TooLarge, topic, text));
+        }
+        let deadline = Instant::now() + target.limits.publish_timeout;
+        let Ok(Ok(_place)) = timeout_at(deadline, places.acquire()).await else {
+            let text = format!(
+                "{} publishes to broker `{}` are under way, and none ended within {:?}",
+                target.limits.publish_in_flight,
+                target.broker.name(),
+                target.limits.publish_timeout
+            );
+            let error = PublishError::new(PublishErrorKind::QueueFull, topic, text);
+            return Err(error.with_outgoing(outgoing));
+        };
+        let id = outgoing.id.clone();
+        let kept = outgoing.clone();
+        match timeout_at(deadline, target.broker.publish(outgoing)).await {
+            Ok(Ok(())) => Ok(Receipt::new(id, Arc::clone(target.broker.name()))),
+            Ok(Err(error)) if error.is_retryable() => Err(error.with_outgoing(kept)),
+            Ok(Err(error)) => Err(error),
+            Err(_) => {
+                let text = format!(
+                    "broker `{}` did not confirm within {:?}; it may have the message",
+                    target.broker.name(),
+                    target.limits.publish_timeout
+                );
+                let error = PublishError::new(PublishErrorKind::Timeout, topic, text);
+                Err(error.with_outgoing(kept))
+            }
+        }
+    }
+
+    fn measure(
+        &self,
+        broker: &Arc<str>,
+        destination: &'static str,
+        took: Duration,
+        outcome: &'static str,
+    ) {
+        let Some(sink) = self.metrics.as_deref() else {
+            return;
+        };
+        let key = (Arc::clone(broker), Arc::from(destination), outcome);
+        let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        if series.len() >= SERIES_KEPT_MAX {
+            series.clear();
+        }
+        let (sent, duration) = series.entry(key).or_insert_with(|| {
+            let labels = vec![Arc::clone(broker), destination.into(), outcome.into()];
+            let sent = Series::of(Some(sink), metrics::SENT, labels.clone());
+            (
+                sent,
+                Series::of(Some(sink), metrics::PUBLISH_DURATION, labels),
+            )
+        });
+        sent.record(1.0);
+        duration.record(took.as_secs_f64());
+    }
+}
+
+impl PublishPort for Publishing {
+    fn codec(
+        &self,
+        topic: &str,
+        broker: Option<&str>,
+        named: Option<&str>,
+    ) -> Result<CodecRef, PublishError> {
+        let Some(name) = named else {
+            return Ok(self.target(topic, broker)?.target.codec.clone());
+        };
+        self.codecs.by_name(name).cloned().ok_or_else(|| {
+            let known: Vec<_> = self.codecs.names().collect();
+            let text = format!("there is no codec `{name}` (codecs: {})", known.join(", "));
+            PublishError::new(PublishErrorKind::Encode, topic, text)
+        })
+    }
+
+    fn publish(&self, outgoing: Outgoing) -> BoxFuture<'_, Result<Receipt, PublishError>> {
+        let destination = outgoing.template.unwrap_or(DYNAMIC_DESTINATION);
+        let span = tracing::info_span!(
+            "publish",
+            otel.name = tracing::field::Empty,
+            otel.kind = "producer",
+            messaging.operation.name = "publish",
+            messaging.operation.r#type = "send",
+            messaging.destination.name = &*outgoing.topic,
+            messaging.message.id = %outgoing.id,
+            error.r#type = tracing::field::Empty,
+        );
+        if !span.is_disabled() {
+            span.record("otel.name", format!("publish {destination}"));
+        }
+        let traced = tracing::Instrument::instrument(
+            async move {
+                let started = Instant::now();
+                let broker = outgoing.broker.as_deref().map_or_else(
+                    || self.routes.broker(&outgoing.topic).to_owned(),
+                    str::to_owned,
+                );
+                let published = if self.middleware.is_empty() {
+                    self.send(outgoing).await
+                } else {
+                    let last = |outgoing| Box::pin(self.send(outgoing)) as BoxFuture<'_, _>;
+                    PublishNext::new(&self.middleware, &last)
+                        .run(outgoing)
+                        .await
+                };
+                let outcome = published
+                    .as_ref()
+                    .map_or_else(|error| error.kind().as_str(), |_| "confirmed");
+                if let Err(error) = &published {
+                    tracing::Span::current().record("error.type", error.kind().as_str());
+                }
+                if self.metrics.is_some() {
+                    self.measure(&broker.into(), destination, started.elapsed(), outcome);
+                }
+                published
+            },
+            span,
+        );
+        Box::pin(traced)
+    }
+}
+
+impl fmt::Debug for Publishing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publishing")
+            .field("routes", &self.routes)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,208 @@
+//! The runner: owns one subscription from its first delivery to its drain.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
+
+use crate::messaging::{
+    BrokerError, Consumer, ConsumerState, MessageBroker, PlannedSubscription, Settlement,
+};
+use crate::observability::metrics::{self, Series};
+
+use super::Environment;
+use super::dispatcher::Dispatcher;
+use super::process::report;
+use super::subscription::{Phase, Subscribed};
+
+/// Runs one subscription.
+pub struct Runner {
+    subscribed: Arc<Subscribed>,
+    consumer: Arc<dyn Consumer>,
+    dispatcher: Mutex<Option<JoinHandle<()>>>,
+    returned: Mutex<Option<(oneshot::Sender<()>, JoinHandle<usize>)>>,
+    running: Series,
+}
+
+/// How a subscription is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SubscriptionHealth {
+    /// Its label: `{group}.{topic}`.
+    pub label: Arc<str>,
+    /// The broker.
+    pub broker: Arc<str>,
+    /// Whether it consumes.
+    pub state: ConsumerState,
+    /// Messages in the engine's hands.
+    pub in_flight: usize,
+    /// The names of its handlers.
+    pub handlers: Vec<Arc<str>>,
+}
+
+/// What became of the messages that were in the engine's hands when a subscription was stopped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Drained {
+    /// Given back to the broker untouched or unfinished.
+    pub returned: usize,
+}
+
+/// How long giving messages back may take beyond the deadline of the handlers.
+const GIVE_BACK_MAX: Duration = Duration::from_secs(5);
+
+impl Runner {
+    /// Starts to consume a subscription. Does not wait for the broker to be reachable.
+    ///
+    /// # Errors
+    /// [`BrokerError`] if the broker can never serve it.
+    pub async fn start(
+        planned: PlannedSubscription,
+        broker: Arc<dyn MessageBroker>,
+        environment: Arc<Environment>,
+    ) -> Result<Self, BrokerError> {
+        let prefetch = usize::from(planned.subscription.prefetch).max(1);
+        // Both channels hold as many as can be out at the same time, before and after a reconnect.
+        let room = prefetch.saturating_mul(2);
+        let (deliver, deliveries) = mpsc::channel(room);
+        let (give_back, returns) = mpsc::channel(room.saturating_mul(2));
+        let running = Series::of(
+            environment.metrics.as_deref(),
+            metrics::CONSUMER_RUNNING,
+            vec![Arc::clone(&planned.subscription.label)],
+        );
+        let subscribed = Arc::new(Subscribed::new(planned, environment, give_back));
+        let subscription = Arc::clone(&subscribed.planned.subscription);
+        let consumer = broker.subscribe(subscription, deliver).await?;
+        subscribed.gate.attach(Arc::clone(&consumer));
+        let dispatcher = Dispatcher::new(Arc::clone(&subscribed), deliveries).run();
+        let (end, done) = oneshot::channel();
+        let returned = tokio::spawn(give_all_back(Arc::clone(&subscribed), returns, done));
+        running.record(1.0);
+        Ok(Self {
+            subscribed,
+            consumer,
+            dispatcher: Mutex::new(Some(tokio::spawn(dispatcher))),
+            returned: Mutex::new(Some((end, returned))),
+            running,
+        })
+    }
+
+    /// Stops fetching and starting; what runs goes on.
+    pub async fn pause(&self) {
+        self.subscribed.gate.pause().await;
+        self.running.record(0.0);
+    }
+
+    /// Fetches again.
+    pub async fn resume(&self) {
+        self.subscribed.gate.resume().await;
+        self.running.record(1.0);
+    }
+
+    /// How it is.
+    #[must_use]
+    pub fn health(&self) -> SubscriptionHealth {
+        SubscriptionHealth {
+            label: Arc::clone(self.subscribed.label()),
+            broker: Arc::clone(&self.subscribed.planned.broker),
+            state: self.consumer.state(),
+            in_flight: self.subscribed.in_flight.get(),
+            handlers: self
+                .subscribed
+                .handlers
+                .iter()
+                .map(|handler| Arc::clone(&handler.name))
+                .collect(),
+        }
+    }
+
+    /// Stops for good: fetches nothing more, finishes what runs, and gives back what was not started
+    /// or does not end by `deadline`. Further calls do nothing.
+    pub async fn stop(&self, deadline: Instant) -> Drained {
+        self.subscribed
+            .phase
+            .send_replace(Phase::Draining(deadline));
+        self.running.record(0.0);
+        if timeout_at(deadline, self.consumer.stop()).await.is_err() {
+            tracing::warn!(
+                subscription = &**self.subscribed.label(),
+                "the consumer did not stop in time"
+            );
+        }
+        if let Some(dispatcher) = self.dispatcher.lock().await.take() {
+            // It ends by itself at the deadline; a panic in it has given everything back.
+            let _ = dispatcher.await;
+        }
+        let returned = match self.returned.lock().await.take() {
+            Some((end, returned)) => {
+                drop(end);
+                timeout_at(deadline + GIVE_BACK_MAX, returned)
+                    .await
+                    .map_or(0, Result::unwrap_or_default)
+            }
+            None => 0,
+        };
+        Drained { returned }
+    }
+}
+
+/// Gives messages back whose task ended without settling them, until `done`.
+async fn give_all_back(
+    subscribed: Arc<Subscribed>,
+    mut returns: mpsc::Receiver<Settlement>,
+    mut done: oneshot::Receiver<()>,
+) -> usize {
+    let mut count = 0;
+    loop {
+        let settlement = tokio::select! {
+            biased;
+            Some(settlement) = returns.recv() => settlement,
+            _ = &mut done => match returns.try_recv() {
+                Ok(settlement) => settlement,
+                Err(_) => return count,
+            },
+        };
+        report(&subscribed, "giving back", settlement.release().await);
+        count += 1;
+    }
+}
+
+impl Runner {
+    /// Ends it as a crash would: nothing is finished, settled or given back. For tests.
+    #[doc(hidden)]
+    pub async fn abandon(&self) {
+        if let Some((_, returned)) = self.returned.lock().await.take() {
+            returned.abort();
+        }
+        if let Some(dispatcher) = self.dispatcher.lock().await.take() {
+            dispatcher.abort();
+            // Its tasks end with it.
+            let _ = dispatcher.await;
+        }
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        let at_once = Phase::Draining(Instant::now());
+        self.subscribed.phase.send_if_modified(|phase| {
+            let running = *phase == Phase::Running;
+            if running {
+                *phase = at_once;
+            }
+            running
+        });
+    }
+}
+
+impl fmt::Debug for Runner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runner")
+            .field("health", &self.health())
+            .finish()
+    }
+}
