@@ -1,10 +1,12 @@
 //! Messaging: the engine that runs subscriptions, and the broker adapters.
 
+mod crash;
 mod engine;
 mod options;
 mod planned;
 mod port;
 
+pub use crash::{CrashPoint, CrashPoints};
 pub use engine::{
     BrokerLimits, Drained, Environment, PublishTarget, Publishing, Routes, Runner,
     SubscriptionHealth,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::handling::{BatchFn, Fate, Outcome};
-use crate::messaging::RetryPolicy;
+use crate::messaging::{CrashPoint, RetryPolicy};
 
 use super::attempt;
 use super::held::Held;
@@ -68,7 +68,7 @@ pub(super) async fn process_batch(
             }
         }
         if again.is_empty() {
-            return;
+            return subscribed.passes(CrashPoint::AfterSettlement).await;
         }
         if !turn.wait(&subscribed, wait).await {
             // Dropping them gives them back.
@@ -84,6 +84,7 @@ async fn attempt_once(
     run: &BatchFn,
     batch: &[Held],
 ) -> Vec<Outcome> {
+    subscribed.passes(CrashPoint::BeforeHandler).await;
     let messages: Vec<_> = batch
         .iter()
         .map(|held| Arc::clone(&held.incoming))
@@ -94,9 +95,11 @@ async fn attempt_once(
         .record(u32::try_from(messages.len()).map_or(f64::MAX, f64::from));
     let started = Instant::now();
     let mut outcomes = attempt::run_batch(handler, run, &messages).await;
+    subscribed.passes(CrashPoint::BeforeOutputs).await;
     for outcome in &mut outcomes {
         publish_outputs(subscribed, outcome).await;
     }
+    subscribed.passes(CrashPoint::BeforeSettlement).await;
     let succeeded = outcomes.iter().all(|outcome| outcome.fate == Fate::Done);
     handler.measured.processed(started.elapsed(), succeeded);
     outcomes

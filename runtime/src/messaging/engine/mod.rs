@@ -21,6 +21,7 @@ use std::sync::Arc;
 use crate::clock::{Clock, Rng};
 use crate::handling::{Middleware, PublishPort};
 use crate::message::Codecs;
+use crate::messaging::CrashPoints;
 use crate::observability::metrics::MetricsSink;
 
 pub use publishing::{BrokerLimits, PublishTarget, Publishing};
@@ -43,6 +44,8 @@ pub struct Environment {
     pub middleware: Arc<[Arc<dyn Middleware>]>,
     /// Publishes what handlers send.
     pub publishing: Arc<dyn PublishPort>,
+    /// Where a test lets the process die.
+    pub crash_points: Option<Arc<dyn CrashPoints>>,
 }
 
 impl Environment {
@@ -61,6 +64,7 @@ impl Environment {
             metrics: None,
             middleware: Arc::new([]),
             publishing,
+            crash_points: None,
         }
     }
 }

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::handling::{Failed, Fate, Handler, Outcome, PublishErrorKind, Reason, describe};
 use crate::message::Incoming;
-use crate::messaging::{BrokerError, RetryPolicy, Settled};
+use crate::messaging::{BrokerError, CrashPoint, RetryPolicy, Settled};
 
 use super::attempt;
 use super::held::Held;
@@ -106,13 +106,17 @@ pub(super) async fn process(subscribed: Arc<Subscribed>, mut held: Held, mut tur
                     return give_back(&subscribed, &mut held, &turn).await;
                 }
             }
-            verdict => return settle(&subscribed, Some(handler), &mut held, verdict).await,
+            verdict => {
+                settle(&subscribed, Some(handler), &mut held, verdict).await;
+                return subscribed.passes(CrashPoint::AfterSettlement).await;
+            }
         }
     }
 }
 
 /// One attempt, with what it sent confirmed: an output that fails is a failed attempt.
 async fn attempt_once(subscribed: &Subscribed, handler: &HandlerRuntime, held: &Held) -> Verdict {
+    subscribed.passes(CrashPoint::BeforeHandler).await;
     handler.measured.consumed.record(1.0);
     let started = Instant::now();
     let mut outcome = match &handler.handler {
@@ -125,7 +129,9 @@ async fn attempt_once(subscribed: &Subscribed, handler: &HandlerRuntime, held: &
                 .unwrap_or_else(|| Outcome::retry("the batch handler gave no outcome"))
         }
     };
+    subscribed.passes(CrashPoint::BeforeOutputs).await;
     publish_outputs(subscribed, &mut outcome).await;
+    subscribed.passes(CrashPoint::BeforeSettlement).await;
     handler
         .measured
         .processed(started.elapsed(), outcome.fate == Fate::Done);

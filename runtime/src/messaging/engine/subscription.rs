@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::handling::{Handler, Outcome, Publisher, SubscriberContext};
 use crate::message::{Contract, Incoming};
-use crate::messaging::{PlannedHandler, PlannedSubscription, RetryPolicy, Settlement};
+use crate::messaging::{CrashPoint, PlannedHandler, PlannedSubscription, RetryPolicy, Settlement};
 use crate::observability::metrics::{self, Series};
 
 use super::Environment;
@@ -199,6 +199,18 @@ impl Subscribed {
                 .iter()
                 .find(|handler| handler.contracts.is_empty())
         })
+    }
+
+    /// A point at which a test may let the process die: then this never returns.
+    pub(super) async fn passes(&self, point: CrashPoint) {
+        let dies = self
+            .environment
+            .crash_points
+            .as_ref()
+            .is_some_and(|points| points.reached(point));
+        if dies {
+            std::future::pending::<()>().await;
+        }
     }
 
     pub(super) fn is_running(&self) -> bool {
