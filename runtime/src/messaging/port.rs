@@ -9,8 +9,10 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::clock::{Clock, Rng, SystemClock};
 use crate::handling::{BoxFuture, PublishError};
 use crate::message::{Headers, Incoming, Outgoing, TopicPattern};
+use crate::observability::metrics::MetricsSink;
 
 use super::options::{Argument, ExchangeKind, OrderedBy, QueueKind, Start, TopologyMode};
 
@@ -69,6 +71,58 @@ pub trait MessageBroker: Send + Sync + 'static {
 
     /// What was given up by a subscription: list, re-drive, purge. `None` if the broker keeps nothing.
     fn dead_letters(&self) -> Option<&dyn DeadLetterStore>;
+}
+
+/// What an adapter is told about the app that it serves, beside its section of the configuration.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct BrokerContext {
+    /// The broker's name in the configuration.
+    pub name: Arc<str>,
+    /// The service.
+    pub service: Arc<str>,
+    /// This run of the service, unique per process.
+    pub instance: Arc<str>,
+    /// What the names of everything on the broker begin with.
+    pub prefix: Option<Arc<str>>,
+    /// The source of chance.
+    pub rng: Rng,
+    /// Wall time.
+    pub clock: Arc<dyn Clock>,
+    /// Where figures go.
+    pub metrics: Option<Arc<dyn MetricsSink>>,
+}
+
+impl BrokerContext {
+    /// A broker's name, a service and its instance: no prefix, no metrics, the system's time and
+    /// chance.
+    #[must_use]
+    pub fn new(
+        name: impl Into<Arc<str>>,
+        service: impl Into<Arc<str>>,
+        instance: impl Into<Arc<str>>,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            service: service.into(),
+            instance: instance.into(),
+            prefix: None,
+            rng: Rng::new(),
+            clock: Arc::new(SystemClock),
+            metrics: None,
+        }
+    }
+}
+
+impl fmt::Debug for BrokerContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BrokerContext")
+            .field("name", &self.name)
+            .field("service", &self.service)
+            .field("instance", &self.instance)
+            .field("prefix", &self.prefix)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The outcome of the first attempt to connect.
