@@ -2,6 +2,8 @@
 
 mod crash;
 mod engine;
+#[cfg(feature = "memory")]
+pub mod memory;
 mod options;
 mod planned;
 mod port;
