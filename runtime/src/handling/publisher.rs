@@ -101,6 +101,7 @@ impl Publisher {
             .and_then(|id| MessageId::parse(&id));
         let id = given.unwrap_or_else(|| self.new_id());
         let mut outgoing = Outgoing::new(topic, id, body.into());
+        outgoing.key = headers.text(name::MESSAGE_KEY).map(Cow::into_owned);
         outgoing.headers = headers;
         self.stamp(&mut outgoing);
         self.shared.port.publish(outgoing).await

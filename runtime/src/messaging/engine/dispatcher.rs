@@ -62,8 +62,7 @@ impl Dispatcher {
         let places = Arc::new(Semaphore::new(concurrency));
         let mut taken = Vec::with_capacity(TAKEN_AT_ONCE);
         while self.take(&mut taken, TAKEN_AT_ONCE).await {
-            for delivery in taken.drain(..) {
-                let held = self.hold(delivery);
+            for held in self.hold_all(&mut taken) {
                 let Some(permit) = self.place(&places).await else {
                     return;
                 };
@@ -95,8 +94,7 @@ impl Dispatcher {
         }
         let mut taken = Vec::with_capacity(TAKEN_AT_ONCE);
         while self.take(&mut taken, TAKEN_AT_ONCE).await {
-            for delivery in taken.drain(..) {
-                let held = self.hold(delivery);
+            for held in self.hold_all(&mut taken) {
                 if !self.may_start().await {
                     return;
                 }
@@ -124,10 +122,7 @@ impl Dispatcher {
                     Ok(_) => {}
                 }
             }
-            let mut batch = Vec::with_capacity(taken.len());
-            for delivery in taken.drain(..) {
-                batch.push(self.hold(delivery));
-            }
+            let batch = self.hold_all(&mut taken);
             let Some(permit) = self.place(&places).await else {
                 return;
             };
@@ -199,6 +194,15 @@ impl Dispatcher {
         }
     }
 
+    /// Takes charge of all of them before the first one is started: whatever ends the loop then, the
+    /// others are given back.
+    fn hold_all(&self, taken: &mut Vec<Delivery>) -> Vec<Held> {
+        taken
+            .drain(..)
+            .map(|delivery| self.hold(delivery))
+            .collect()
+    }
+
     fn hold(&self, delivery: Delivery) -> Held {
         Held::new(delivery, self.subscribed.returns.clone())
     }
@@ -236,7 +240,7 @@ impl Dispatcher {
     }
 }
 
-fn lane_of(key: Option<&str>, lanes: usize) -> usize {
+pub(super) fn lane_of(key: Option<&str>, lanes: usize) -> usize {
     // `DefaultHasher::new` has fixed keys: the same key is always in the same lane.
     let mut hasher = DefaultHasher::new();
     key.hash(&mut hasher);

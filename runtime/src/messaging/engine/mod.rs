@@ -76,3 +76,6 @@ impl std::fmt::Debug for Environment {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, feature = "memory", feature = "json"))]
+mod tests;
