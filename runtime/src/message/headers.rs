@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -178,38 +179,42 @@ impl From<f64> for HeaderValue {
 /// headers.set("x-tenant", "acme");
 /// assert_eq!(headers.text("X-Tenant").as_deref(), Some("acme"));
 /// ```
-#[derive(Clone, Default, PartialEq)]
-pub struct Headers(Vec<(Cow<'static, str>, HeaderValue)>);
+///
+/// A clone is cheap: it shares the headers until one of both changes.
+#[derive(Clone, Default)]
+pub struct Headers(Option<Arc<Vec<Header>>>);
+
+type Header = (Cow<'static, str>, HeaderValue);
 
 impl Headers {
     /// No headers.
     #[must_use]
     pub const fn new() -> Self {
-        Self(Vec::new())
+        Self(None)
     }
 
     /// No headers, with room for `count`.
     #[must_use]
     pub fn with_capacity(count: usize) -> Self {
-        Self(Vec::with_capacity(count))
+        Self(Some(Arc::new(Vec::with_capacity(count))))
     }
 
     /// How many headers there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.all().len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.all().is_empty()
     }
 
     /// The value of `name`.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&HeaderValue> {
-        self.0
+        self.all()
             .iter()
             .find(|(known, _)| known.eq_ignore_ascii_case(name))
             .map(|(_, value)| value)
@@ -230,39 +235,53 @@ impl Headers {
     /// Sets `name`, in its place if it was present.
     pub fn set(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<HeaderValue>) {
         let (name, value) = (name.into(), value.into());
-        match self
-            .0
+        let headers = self.all_mut();
+        match headers
             .iter_mut()
             .find(|(known, _)| known.eq_ignore_ascii_case(&name))
         {
             Some((_, slot)) => *slot = value,
-            None => self.0.push((name, value)),
+            None => headers.push((name, value)),
         }
     }
 
     /// Adds `name` without looking whether it is present. For names that are known to be new.
     pub(crate) fn push(&mut self, name: &'static str, value: impl Into<HeaderValue>) {
         debug_assert!(!self.contains(name), "`{name}` is pushed twice");
-        self.0.push((Cow::Borrowed(name), value.into()));
+        self.all_mut().push((Cow::Borrowed(name), value.into()));
     }
 
     /// Takes `name` out.
     pub fn remove(&mut self, name: &str) -> Option<HeaderValue> {
         let at = self
-            .0
+            .all()
             .iter()
             .position(|(known, _)| known.eq_ignore_ascii_case(name))?;
-        Some(self.0.remove(at).1)
+        Some(self.all_mut().remove(at).1)
     }
 
     /// Keeps the headers for which `keep` says so.
     pub fn retain(&mut self, mut keep: impl FnMut(&str, &HeaderValue) -> bool) {
-        self.0.retain(|(name, value)| keep(name, value));
+        self.all_mut().retain(|(name, value)| keep(name, value));
     }
 
     /// All headers, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &HeaderValue)> {
-        self.0.iter().map(|(name, value)| (&**name, value))
+        self.all().iter().map(|(name, value)| (&**name, value))
+    }
+
+    fn all(&self) -> &[Header] {
+        self.0.as_ref().map_or(&[], |headers| headers)
+    }
+
+    fn all_mut(&mut self) -> &mut Vec<Header> {
+        Arc::make_mut(self.0.get_or_insert_default())
+    }
+}
+
+impl PartialEq for Headers {
+    fn eq(&self, other: &Self) -> bool {
+        self.all() == other.all()
     }
 }
 
@@ -318,6 +337,16 @@ mod tests {
         }
         assert_eq!(HeaderValue::Int(-1).to_u64(), None);
         assert_eq!(HeaderValue::from("12").to_u64(), Some(12));
+    }
+
+    #[test]
+    fn a_clone_keeps_what_it_had() {
+        let mut headers: Headers = [("a", "1")].into_iter().collect();
+        let before = headers.clone();
+        headers.set("a", "2");
+        headers.set("b", "3");
+        assert_eq!(before, [("a", "1")].into_iter().collect());
+        assert_eq!(Headers::with_capacity(4), Headers::new());
     }
 
     #[test]

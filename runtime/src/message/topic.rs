@@ -197,6 +197,16 @@ fn placeholder(segment: &str) -> Option<&str> {
 pub struct TopicPattern(Cow<'static, str>);
 
 impl TopicPattern {
+    /// Reads a topic, or a template such as `orders.{region}.placed`.
+    ///
+    /// # Errors
+    /// [`TopicError`] says what to change.
+    pub fn parse(template: impl Into<Cow<'static, str>>) -> Result<Self, TopicError> {
+        let template = template.into();
+        check_template(&template)?;
+        Ok(Self(template))
+    }
+
     /// Takes a topic or a template, already checked.
     pub(crate) fn new(template: impl Into<Cow<'static, str>>) -> Self {
         Self(template.into())
@@ -336,6 +346,8 @@ mod tests {
         assert_eq!(pattern.segment("orders.eu.placed", "tenant"), None);
         assert_eq!(pattern.with_wildcard("*"), "orders.*.placed");
         assert_eq!(pattern.segments().collect::<Vec<_>>(), ["region"]);
+        assert_eq!(TopicPattern::parse("a.b"), Ok(TopicPattern::new("a.b")));
+        assert!(TopicPattern::parse("a..b").is_err());
         assert!(TopicPattern::new("a.b").matches("a.b"));
         assert!(!TopicPattern::new("a.b").matches("a.c"));
     }

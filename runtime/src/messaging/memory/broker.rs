@@ -163,34 +163,31 @@ impl MemoryBroker {
 
     async fn publish_when_up(&self, outgoing: Outgoing) -> Result<(), PublishError> {
         use PublishErrorKind::{Closed, Timeout};
-        let mut outgoing = outgoing;
+        let mut outgoing = Some(outgoing);
         let deadline = Instant::now() + PUBLISH_WAIT_MAX;
         loop {
             let (kind, why) = match tokio::time::timeout_at(deadline, self.until_up()).await {
-                Ok(Phase::Up) => match self.try_publish(outgoing) {
-                    Ok(result) => return result,
-                    Err(back) => {
-                        outgoing = back;
-                        continue;
-                    }
+                Ok(Phase::Up) => match self.try_publish(&mut outgoing) {
+                    Some(result) => return result,
+                    None => continue,
                 },
                 Ok(Phase::New) => (Closed, "the broker is not connected yet"),
                 Ok(_) => (Closed, "the connection is closed"),
                 Err(_) => (Timeout, "there was no connection for 30 s"),
             };
+            let outgoing = outgoing.expect("it was not published");
             let error = PublishError::new(kind, outgoing.topic.clone(), why);
             return Err(error.with_outgoing(outgoing));
         }
     }
 
-    /// Publishes if the connection is up; else gives the message back.
-    fn try_publish(&self, outgoing: Outgoing) -> Result<Result<(), PublishError>, Outgoing> {
+    /// Publishes, and so takes the message, if the connection is up.
+    fn try_publish(&self, outgoing: &mut Option<Outgoing>) -> Option<Result<(), PublishError>> {
         self.link.shared.with(|state| {
-            if self.link.phase() == Phase::Up {
-                Ok(state.publish(&self.link, outgoing))
-            } else {
-                Err(outgoing)
+            if self.link.phase() != Phase::Up {
+                return None;
             }
+            Some(state.publish(&self.link, outgoing.take()?))
         })
     }
 }
@@ -271,9 +268,13 @@ impl MessageBroker for MemoryBroker {
     }
 
     fn publish(&self, outgoing: Outgoing) -> BoxFuture<'_, Result<(), PublishError>> {
-        match self.try_publish(outgoing) {
-            Ok(result) => Box::pin(std::future::ready(result)),
-            Err(outgoing) => Box::pin(self.publish_when_up(outgoing)),
+        let mut outgoing = Some(outgoing);
+        match (self.try_publish(&mut outgoing), outgoing) {
+            (Some(result), _) => Box::pin(std::future::ready(result)),
+            (None, outgoing) => {
+                let outgoing = outgoing.expect("it was not published");
+                Box::pin(self.publish_when_up(outgoing))
+            }
         }
     }
 
