@@ -1,6 +1,7 @@
 //! Messaging: the engine that runs subscriptions, and the broker adapters.
 
 mod crash;
+mod dead_letters;
 mod engine;
 #[cfg(feature = "memory")]
 pub mod memory;
@@ -9,6 +10,7 @@ mod planned;
 mod port;
 
 pub use crash::{CrashPoint, CrashPoints};
+pub use dead_letters::{DeadLetter, DeadLetters, Redrive};
 pub use engine::{
     BrokerLimits, Drained, Environment, PublishTarget, Publishing, Routes, Runner,
     SubscriptionHealth,

@@ -15,8 +15,9 @@ use crate::handling::{
 use crate::message::{Contract, Headers, Incoming, Location, TopicPattern, headers::name};
 use crate::messaging::memory::{MemoryBroker, MemoryOptions, MemoryStore};
 use crate::messaging::{
-    Ack, BatchOptions, BrokerContext, CrashPoint, CrashPoints, DeadLetterStore, Group,
-    MessageBroker, OrderedBy, PlannedHandler, PlannedSubscription, Rate, RetryPolicy, Subscription,
+    Ack, BatchOptions, BrokerContext, CrashPoint, CrashPoints, DeadLetterStore, DeadLetters, Group,
+    MessageBroker, OrderedBy, PlannedHandler, PlannedSubscription, Rate, Redrive, RetryPolicy,
+    Subscription,
 };
 use crate::observability::metrics::{self, InMemoryMetrics};
 
@@ -761,4 +762,68 @@ async fn a_lost_connection_makes_old_settlements_stale_and_the_message_comes_aga
     world.settled().await;
     assert_eq!(seen.take(), ["x#1", "x#1"]);
     assert_eq!(world.metrics.sum(metrics::REDELIVERED, &[]), 1.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn dead_letters_go_back_to_their_own_subscription_as_first_attempts() {
+    let world = World::new().await;
+    let seen = Seen::default();
+    let broken: Arc<AtomicUsize> = Arc::new(AtomicUsize::new(1));
+    let switch = Arc::clone(&broken);
+    let handler = handler(&seen, move |_, _| {
+        let fails = switch.load(Ordering::SeqCst) == 1;
+        async move {
+            if fails {
+                Outcome::dead_letter("closed")
+            } else {
+                Outcome::done()
+            }
+        }
+    });
+    let planned = planned("orders", handler);
+    let _runner = world.run(planned.clone()).await;
+    let other = Seen::default();
+    let bystander = planned_with("orders", answering(&other, Outcome::done), |planned| {
+        let group = Group::Named("mail".into());
+        planned.subscription = Arc::new(Subscription::new(TopicPattern::new("orders"), group));
+    });
+    let _other = world.run(bystander).await;
+    for id in ["m-1", "m-2", "m-3"] {
+        world
+            .publish("orders", id, &[(name::MESSAGE_ID, id), ("x-own", "kept")])
+            .await;
+    }
+    world.settled().await;
+    assert_eq!((seen.take().len(), other.take().len()), (3, 3));
+
+    broken.store(0, Ordering::SeqCst);
+    let broker = Arc::clone(&world.broker) as Arc<dyn MessageBroker>;
+    let letters = DeadLetters::new(broker, Arc::clone(&planned.subscription));
+    assert_eq!(letters.list(2).await.unwrap().len(), 2);
+    let id = crate::message::MessageId::parse("m-2").unwrap();
+    let shown = letters.show(&id, 10).await.unwrap().unwrap();
+    assert_eq!((&*shown.reason(), shown.attempts()), ("rejected", Some(1)));
+    let one = || Redrive::new().matching(|letter| letter.id().as_str() == "m-2");
+    assert_eq!(letters.redrive(&one().dry_run()).await.unwrap(), 1);
+    assert_eq!(letters.list(10).await.unwrap().len(), 3);
+    assert_eq!(letters.redrive(&one()).await.unwrap(), 1);
+    world.settled().await;
+    assert_eq!(seen.take(), ["m-2#1"]);
+    let slowly = Redrive::new().rate(1, Duration::from_secs(1)).limit(1);
+    assert_eq!(letters.redrive(&slowly).await.unwrap(), 1);
+    world.settled().await;
+    assert_eq!(seen.take(), ["m-1#1"]);
+    assert_eq!(
+        letters
+            .purge(10, |letter| letter.reason() == "timeout")
+            .await
+            .unwrap(),
+        0
+    );
+    assert_eq!(letters.purge(10, |_| true).await.unwrap(), 1);
+    assert!(letters.list(10).await.unwrap().is_empty());
+    assert!(
+        other.take().is_empty(),
+        "another group saw the message again"
+    );
 }
