@@ -4,6 +4,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod error;
 pub mod handling;
 pub mod message;
 pub mod messaging;
