@@ -9,6 +9,7 @@ pub mod handling;
 pub mod message;
 pub mod messaging;
 pub mod observability;
+pub mod plan;
 pub mod registry;
 pub mod resilience;
 #[cfg(feature = "testing")]
