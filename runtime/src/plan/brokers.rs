@@ -229,8 +229,11 @@ fn choose<'a>(
             None => fault.with_help(format!("known: {}", known.join(", "))),
         }
     };
+    let kind = section.string("kind", faults);
+    // Asked for here so that it is known; an adapter without an address never asks.
+    section.secret("url", faults);
     if section.contains("kind") {
-        let Some(kind) = section.string("kind", faults) else {
+        let Some(kind) = kind else {
             return Err(section.fault("kind", "is not the name of a kind of broker"));
         };
         let built_in = ADAPTERS.iter().find(|adapter| adapter.kind == kind);
