@@ -1,9 +1,12 @@
 //! What a service's author writes most: `use interline::prelude::*;`.
 
+pub use crate::config::Config;
 pub use crate::handling::{
     Batch, BatchOutcome, Cancel, Failure, Fate, Meta, Out, Outcome, Publish, PublishError,
     Publisher, Raw, Settle, State,
 };
+pub use crate::launch::{App, Running};
 pub use crate::message::{Headers, Message, MessageId};
+pub use crate::runtime;
 
 pub use serde::{Deserialize, Serialize};

@@ -1,6 +1,10 @@
 //! The static registrations that macros emit, and which of them run.
 
+mod admission;
+
 use std::fmt;
+
+pub use admission::{Admission, Refused};
 
 use crate::handling::{Bind, Handler, OnUnknown};
 use crate::message::{Contract, Location};

@@ -3,6 +3,8 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use crate::error::{CommunicationError, CommunicationErrorKind};
+
 use super::asked::Asked;
 use super::origin::Origin;
 use super::redact::redact_url;
@@ -215,6 +217,12 @@ impl Error for ConfigError {
             .iter()
             .find_map(|fault| fault.cause.as_deref())?;
         Some(cause)
+    }
+}
+
+impl From<ConfigError> for CommunicationError {
+    fn from(error: ConfigError) -> Self {
+        Self::from_source(CommunicationErrorKind::Configuration, error)
     }
 }
 

@@ -22,6 +22,7 @@ use std::pin::Pin;
 #[doc(hidden)]
 pub use batch::run_batch;
 pub use batch::{Batch, BatchItem, BatchOutcome, IntoBatchOutcome};
+pub(crate) use bind::short_type_name;
 pub use bind::{Bind, BindFault, States};
 pub use extract::{
     Extract, Meta, Rejection, State, header, optional_header, optional_segment, segment,

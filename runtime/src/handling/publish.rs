@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::error::{CommunicationError, CommunicationErrorKind};
 use crate::message::{CodecRef, MessageId, Outgoing};
 
 use super::BoxFuture;
@@ -201,5 +202,21 @@ impl fmt::Debug for PublishError {
 impl Error for PublishError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.0.source.as_deref().map(|source| source as _)
+    }
+}
+
+impl From<PublishError> for CommunicationError {
+    fn from(error: PublishError) -> Self {
+        let kind = match error.kind() {
+            PublishErrorKind::Closed => CommunicationErrorKind::Shutdown,
+            _ => CommunicationErrorKind::Publish,
+        };
+        let (retryable, timeout) = (
+            error.is_retryable(),
+            error.kind() == PublishErrorKind::Timeout,
+        );
+        Self::from_source(kind, error)
+            .with_retryable(retryable)
+            .with_timeout(timeout)
     }
 }

@@ -1,5 +1,6 @@
 //! Messaging: the engine that runs subscriptions, and the broker adapters.
 
+pub(crate) mod adapters;
 mod crash;
 mod dead_letters;
 mod engine;
@@ -8,9 +9,13 @@ pub mod memory;
 mod options;
 mod planned;
 mod port;
+#[cfg(feature = "rabbitmq")]
+pub mod rabbitmq;
+pub(crate) mod settings;
 
 pub use crash::{CrashPoint, CrashPoints};
 pub use dead_letters::{DeadLetter, DeadLetters, Redrive};
+pub(crate) use engine::MAIN_BROKER;
 pub use engine::{
     BrokerLimits, Drained, Environment, PublishTarget, Publishing, Routes, Runner,
     SubscriptionHealth,

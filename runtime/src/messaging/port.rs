@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::clock::{Clock, Rng, SystemClock};
+use crate::error::{CommunicationError, CommunicationErrorKind};
 use crate::handling::{BoxFuture, PublishError};
 use crate::message::{Headers, Incoming, Outgoing, TopicPattern};
 use crate::observability::metrics::MetricsSink;
@@ -668,4 +669,16 @@ pub trait DeadLetterStore: Send + Sync {
         limit: usize,
         choose: &'a (dyn Fn(&Incoming) -> bool + Send + Sync),
     ) -> BoxFuture<'a, Result<usize, BrokerError>>;
+}
+
+impl From<BrokerError> for CommunicationError {
+    fn from(error: BrokerError) -> Self {
+        let (retryable, timeout) = (
+            error.is_retryable(),
+            error.kind() == BrokerErrorKind::Timeout,
+        );
+        Self::from_source(CommunicationErrorKind::MessageBroker, error)
+            .with_retryable(retryable)
+            .with_timeout(timeout)
+    }
 }

@@ -25,6 +25,7 @@ use crate::messaging::CrashPoints;
 use crate::observability::metrics::MetricsSink;
 
 pub use publishing::{BrokerLimits, PublishTarget, Publishing};
+pub(crate) use routes::MAIN_BROKER;
 pub use routes::Routes;
 pub use runner::{Drained, Runner, SubscriptionHealth};
 

@@ -1,0 +1,311 @@
+//! What is checked of one subscriber, against its broker and its messages, and of what is
+//! published.
+
+use std::time::Duration;
+
+use crate::config::{Section, units::HumanDuration};
+use crate::message::{Contract, TopicPattern};
+use crate::messaging::settings::SubscriberSettings;
+use crate::messaging::{CONCURRENCY_MAX, OrderedBy, QueueKind, Routes};
+use crate::registry::SubscriberDescriptor;
+
+use super::admitted::Admitted;
+use super::brokers::{Brokers, Entry};
+use super::problem::{Place, Problem};
+use super::resolve::Use;
+use super::{Findings, meant};
+
+/// Options that no configuration can put right: written by hand, or by a macro of another version.
+pub(super) fn options(
+    descriptor: &SubscriberDescriptor,
+    settings: &SubscriberSettings,
+    section: Option<&Section<'_>>,
+    findings: &mut Findings,
+) {
+    let options = &descriptor.options;
+    let mut wrong = |message: String, help: &str| {
+        let problem = Problem::new(
+            Place::Source(descriptor.location),
+            descriptor.name(),
+            message,
+        );
+        findings.problems.push(problem.help(help));
+    };
+    if let Some(concurrency) = options.concurrency
+        && !(1..=CONCURRENCY_MAX).contains(&concurrency)
+    {
+        let message = format!("`concurrency` must be 1 to {CONCURRENCY_MAX}, not {concurrency}");
+        wrong(message, "leave it out for 16");
+    }
+    if options.timeout == Some(Duration::ZERO) {
+        wrong(
+            "`timeout` is zero: every attempt would fail at once".to_owned(),
+            "leave it out for 30s",
+        );
+    }
+    if let Some(retry) = options.retry {
+        if retry.attempts == Some(0) {
+            wrong(
+                "`retry(attempts = 0)`: the first attempt counts too".to_owned(),
+                "write `attempts = 1` for no repeat",
+            );
+        }
+        if retry
+            .factor
+            .is_some_and(|factor| !(factor >= 1.0 && factor.is_finite()))
+        {
+            wrong(
+                "the `factor` of `retry` must be at least 1".to_owned(),
+                "write `factor = 2`",
+            );
+        }
+    }
+    if options
+        .rate
+        .is_some_and(|rate| rate.count == 0 || rate.per.is_zero())
+    {
+        wrong(
+            "`rate` lets nothing through".to_owned(),
+            "write for example `rate = \"100/s\"`",
+        );
+    }
+    if options.batch.is_some_and(|batch| batch.max == 0) {
+        wrong(
+            "`batch(max = 0)` is no batch".to_owned(),
+            "write at least 1",
+        );
+    }
+    if options
+        .rabbitmq
+        .is_some_and(|rabbitmq| rabbitmq.prefetch == Some(0))
+    {
+        wrong(
+            "`prefetch` is zero, which on RabbitMQ means without limit".to_owned(),
+            "leave it out for twice the concurrency",
+        );
+    }
+    if options
+        .rabbitmq
+        .is_some_and(|rabbitmq| rabbitmq.max_priority == Some(0))
+    {
+        wrong(
+            "`max_priority` must be 1 to 255".to_owned(),
+            "leave it out for no priorities",
+        );
+    }
+    if options.batch.is_some() && !descriptor.batch {
+        wrong(
+            "has `batch(..)` and takes single messages".to_owned(),
+            "take `Batch<..>`, or remove `batch(..)`",
+        );
+    }
+    if let Some(section) = section.filter(|_| settings.names_batch() && !descriptor.batch) {
+        let message = "is set, and the subscriber takes single messages";
+        findings
+            .faults
+            .push(section.fault("batch", message).with_help("remove it"));
+    }
+}
+
+/// The segments that the subscriber takes must be in one of its topics.
+pub(super) fn segments(
+    descriptor: &SubscriberDescriptor,
+    topics: &[(TopicPattern, Vec<&'static Contract>)],
+    findings: &mut Findings,
+) {
+    let all: Vec<_> = topics
+        .iter()
+        .flat_map(|(topic, _)| topic.segments())
+        .collect();
+    for segment in descriptor.segments {
+        if all.contains(segment) {
+            continue;
+        }
+        let listed: Vec<_> = topics
+            .iter()
+            .map(|(topic, _)| format!("`{topic}`"))
+            .collect();
+        let problem = Problem::new(
+            Place::Source(descriptor.location),
+            descriptor.name(),
+            format!(
+                "takes the segment `{segment}`, which {} has not",
+                listed.join(", ")
+            ),
+        );
+        let help = meant(segment, &all).unwrap_or_else(|| match all.as_slice() {
+            [] => format!("write `{{{segment}}}` as a part of the topic"),
+            all => format!("segments: {}", all.join(", ")),
+        });
+        findings.problems.push(problem.help(help));
+    }
+}
+
+/// What the broker cannot do.
+pub(super) fn against_broker(found: &Use, entry: &Entry, findings: &mut Findings) {
+    let Some(able) = entry.capabilities() else {
+        return;
+    };
+    let on = format!("broker `{}` ({})", entry.name, entry.kind());
+    let mut wrong = |message: String, help: &str| {
+        let problem = Problem::new(found.place.clone(), &*found.name, message);
+        findings.problems.push(problem.help(help));
+    };
+    if found.topic.is_pattern() && !able.patterns {
+        let message = format!(
+            "listens to the pattern `{}`, and {on} has no patterns",
+            found.topic
+        );
+        wrong(
+            message,
+            "name one topic, or route it to a broker that has patterns",
+        );
+    }
+    if found.ordered_by == Some(OrderedBy::Key) && !able.ordered_across_instances {
+        let message = format!("`ordered_by = key`, and {on} keeps no order across instances");
+        wrong(
+            message,
+            "write `ordered_by = key_in_process`, or use another broker",
+        );
+    }
+    if found.rabbitmq.max_priority.is_some()
+        && found.rabbitmq.queue_kind.unwrap_or(QueueKind::Quorum) != QueueKind::Classic
+    {
+        wrong(
+            "`max_priority` on a quorum queue, which has no priorities of its own".to_owned(),
+            "write `queue_kind = classic`, or remove `max_priority`",
+        );
+    }
+    for contract in &found.contracts {
+        unsupported(contract, entry, findings);
+    }
+}
+
+/// What the contract asks for and the broker ignores: a warning.
+fn unsupported(contract: &'static Contract, entry: &Entry, findings: &mut Findings) {
+    let Some(able) = entry.capabilities() else {
+        return;
+    };
+    let mut warn = |what: &str| {
+        let place = Place::Source(contract.location);
+        let message = format!(
+            "has a {what}, and broker `{}` ({}) has none",
+            entry.name,
+            entry.kind()
+        );
+        findings
+            .warnings
+            .push(Problem::new(place, contract.name, message));
+    };
+    if contract.priority.is_some() && !able.priorities {
+        warn("priority");
+    }
+    if contract.ttl.is_some() && !able.message_ttl {
+        warn("time to live");
+    }
+}
+
+/// What the subscriber asks for and its messages do not have.
+pub(super) fn against_contracts(found: &Use, findings: &mut Findings) {
+    for contract in &found.contracts {
+        let mut wrong = |message: String, help: String| {
+            let problem = Problem::new(found.place.clone(), &*found.name, message);
+            findings.problems.push(problem.help(help));
+        };
+        if found.ordered_by.is_some() && !contract.keyed {
+            let message = format!("`ordered_by` needs a key, and `{}` has none", contract.name);
+            wrong(
+                message,
+                "name the field: `#[message(.., key = order_id)]`".to_owned(),
+            );
+        }
+        let wait = found.retry.total_wait();
+        if let Some(ttl) = contract.ttl.filter(|ttl| *ttl < wait) {
+            let message = format!(
+                "retries for up to {}, and `{}` is worth delivering for {}",
+                HumanDuration(wait),
+                contract.name,
+                HumanDuration(ttl)
+            );
+            let help = "lower `retry(attempts = .., max = ..)`, or raise the message's `ttl`";
+            wrong(message, help.to_owned());
+        }
+    }
+}
+
+/// What is published and nobody in this program listens to.
+pub(super) fn published(
+    admitted: &Admitted,
+    uses: &[Use],
+    routes: &Routes,
+    brokers: &Brokers,
+    findings: &mut Findings,
+) {
+    let mut seen: Vec<&'static Contract> = Vec::new();
+    for descriptor in admitted.descriptors() {
+        let mut contracts = Vec::new();
+        (descriptor.publishes)(&mut contracts);
+        for contract in contracts {
+            if seen.contains(&contract) {
+                continue;
+            }
+            seen.push(contract);
+            let Some(entry) = brokers.get(routes.broker(contract.topic)) else {
+                let name = routes.broker(contract.topic);
+                let message = format!("goes to broker `{name}`, which is not configured");
+                let place = Place::Source(contract.location);
+                let problem = Problem::new(place, contract.name, message);
+                let help = format!("name the broker of `{}` in `[routes]`", contract.topic);
+                findings.problems.push(problem.help(help));
+                continue;
+            };
+            unsupported(contract, entry, findings);
+            let heard = uses.iter().any(|found| {
+                found.broker == entry.name && overlaps(found.topic.as_str(), contract.topic)
+            });
+            if heard || contract.subscribers_optional {
+                continue;
+            }
+            let elsewhere = if entry.kind() == "memory" {
+                "publishing it fails"
+            } else {
+                "publishing it fails unless another service does"
+            };
+            let message = format!(
+                "`{}` is published by {} and no subscriber here listens to `{}`; {elsewhere}",
+                contract.name,
+                descriptor.name(),
+                contract.topic
+            );
+            let place = Place::Source(descriptor.location);
+            let warning = Problem::new(place, descriptor.name(), message);
+            let help = "if that is fine, write `#[message(.., subscribers = optional)]`";
+            findings.warnings.push(warning.help(help));
+        }
+    }
+}
+
+/// Whether two templates can stand for the same topic.
+fn overlaps(one: &str, two: &str) -> bool {
+    let (mut ours, mut theirs) = (one.split('.'), two.split('.'));
+    loop {
+        match (ours.next(), theirs.next()) {
+            (None, None) => return true,
+            (Some(our), Some(their))
+                if our == their || our.starts_with('{') || their.starts_with('{') => {}
+            _ => return false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn templates_overlap_where_each_segment_can_be_the_same() {
+        assert!(overlaps("orders.{region}.placed", "orders.eu.{what}"));
+        assert!(!overlaps("orders.{region}", "orders.eu.placed"));
+        assert!(!overlaps("orders.eu", "orders.us"));
+    }
+}

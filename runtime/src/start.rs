@@ -1,0 +1,168 @@
+//! `start`: an app from its banner to its end, signals included.
+
+use crate::error::{CommunicationError, CommunicationErrorKind, Report, Result};
+use crate::launch::{App, Running};
+use crate::plan::PlanReport;
+
+/// Makes the plan of an app and stops: for a unit test of the wiring, and for `--check` in a
+/// pipeline. It needs no server.
+///
+/// # Errors
+/// A report of every mistake.
+pub fn check(app: &App) -> Result<PlanReport, Report> {
+    app.check()
+}
+
+/// Starts an app and returns while it runs, for programs with their own signals; see
+/// [`App::launch`].
+///
+/// # Errors
+/// Every mistake in the wiring at once; or what a broker refused for good.
+pub async fn launch(app: impl Into<App>) -> std::result::Result<Running, CommunicationError> {
+    app.into().launch().await
+}
+
+/// Runs an app until SIGTERM or SIGINT (Windows: Ctrl-C), then takes it down in order: stops
+/// fetching, finishes or gives back what is in flight, waits for publishes, closes. A second signal
+/// ends the process at once with exit code 128 + its number.
+///
+/// Prints what was decided first: through `tracing`, or to standard error where no subscriber for it
+/// is set.
+///
+/// ```no_run
+/// use interline::prelude::*;
+///
+/// #[tokio::main]
+/// async fn main() -> interline::Result<()> {
+///     runtime::start(Config::load()?).await
+/// }
+/// ```
+///
+/// # Errors
+/// Every mistake in the wiring at once; or what a broker refused for good.
+pub async fn start(app: impl Into<App>) -> Result<()> {
+    let app = app.into();
+    let signals = if app.handles_signals() {
+        Some(Signals::listen().map_err(no_signals)?)
+    } else {
+        None
+    };
+    let planned = app.planned()?;
+    announce(planned.manager.report());
+    let launched = planned.launch();
+    let Some(mut signals) = signals else {
+        launched.await?.wait().await;
+        return Ok(());
+    };
+    let running = tokio::select! {
+        biased;
+        launched = launched => launched?,
+        // Nothing was taken from a broker yet.
+        _ = signals.next() => return Ok(()),
+    };
+    tokio::select! {
+        biased;
+        () = running.wait() => return Ok(()),
+        signal = signals.next() => {
+            say(&format!("{}: going down", signal.name));
+        }
+    }
+    let limit = running.manager().drain_timeout();
+    tokio::select! {
+        biased;
+        () = running.stop_within(limit) => Ok(()),
+        signal = signals.next() => {
+            say(&format!("second {}: ending at once", signal.name));
+            std::process::exit(128 + signal.number);
+        }
+    }
+}
+
+fn no_signals(error: std::io::Error) -> CommunicationError {
+    CommunicationError::from_source(CommunicationErrorKind::Configuration, error)
+}
+
+/// Prints what was decided.
+fn announce(report: &PlanReport) {
+    say(&report.banner());
+    for warning in &report.warnings {
+        let help = warning.help.as_deref();
+        let help = help.map_or(String::new(), |help| format!(" ({help})"));
+        let (place, subject) = (&warning.place, &warning.subject);
+        let text = format!("{place}  {subject}  {}{help}", warning.message);
+        if tracing::dispatcher::has_been_set() {
+            tracing::warn!("{text}");
+        } else {
+            eprintln!("warning: {text}");
+        }
+    }
+}
+
+/// Through `tracing`, or to standard error where nobody listens to that.
+fn say(text: &str) {
+    if tracing::dispatcher::has_been_set() {
+        tracing::info!("{text}");
+    } else {
+        eprintln!("{text}");
+    }
+}
+
+/// A signal that asks the process to end.
+#[derive(Clone, Copy)]
+struct Signal {
+    name: &'static str,
+    number: i32,
+}
+
+const SIGINT: Signal = Signal {
+    name: "SIGINT",
+    number: 2,
+};
+
+#[cfg(unix)]
+const SIGTERM: Signal = Signal {
+    name: "SIGTERM",
+    number: 15,
+};
+
+#[cfg(unix)]
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) -> Signal {
+        tokio::select! {
+            Some(()) = self.interrupt.recv() => SIGINT,
+            Some(()) = self.terminate.recv() => SIGTERM,
+            else => std::future::pending().await,
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) -> Signal {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending().await
+        }
+        SIGINT
+    }
+}
