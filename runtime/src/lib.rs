@@ -18,3 +18,6 @@ pub use handling::{
     Publisher, Raw, Settle, State,
 };
 pub use message::{HeaderValue, Headers, Message, MessageId};
+
+#[cfg(feature = "macros")]
+pub use interline_macros::{Failure, Message, Messages, service, subscriber};

@@ -5,5 +5,7 @@ pub use crate::handling::{
     Publisher, Raw, Settle, State,
 };
 pub use crate::message::{Headers, Message, MessageId};
+#[cfg(feature = "macros")]
+pub use interline_macros::{Failure, Message, Messages, subscriber};
 
 pub use serde::{Deserialize, Serialize};
