@@ -39,3 +39,6 @@ pub use handling::{
 pub use launch::{App, Running};
 pub use manager::{CommunicationManager, Health};
 pub use message::{HeaderValue, Headers, Message, MessageId};
+
+#[cfg(feature = "macros")]
+pub use interline_macros::{Failure, Message, Messages, service, subscriber};

@@ -8,5 +8,7 @@ pub use crate::handling::{
 pub use crate::launch::{App, Running};
 pub use crate::message::{Headers, Message, MessageId};
 pub use crate::runtime;
+#[cfg(feature = "macros")]
+pub use interline_macros::{Failure, Message, Messages, subscriber};
 
 pub use serde::{Deserialize, Serialize};

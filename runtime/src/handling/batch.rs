@@ -3,7 +3,7 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use crate::message::{Incoming, Outgoing};
+use crate::message::{Contract, Incoming, Outgoing};
 
 use super::failure::Failure;
 use super::outcome::{Fate, IntoOutcome, Outcome};
@@ -148,6 +148,10 @@ pub trait IntoBatchOutcome: Sized {
     /// One outcome for each of `count` messages.
     #[doc(hidden)]
     fn into_outcomes(self, count: usize, scope: &Scope) -> Vec<Outcome>;
+
+    /// The contracts of what may be published.
+    #[doc(hidden)]
+    fn publishes(_contracts: &mut Vec<&'static Contract>) {}
 }
 
 impl IntoBatchOutcome for BatchOutcome {
@@ -163,6 +167,10 @@ impl IntoBatchOutcome for BatchOutcome {
 impl<T: IntoOutcome> IntoBatchOutcome for T {
     fn into_outcomes(self, count: usize, scope: &Scope) -> Vec<Outcome> {
         for_all(&self.into_outcome(scope), count)
+    }
+
+    fn publishes(contracts: &mut Vec<&'static Contract>) {
+        <T as IntoOutcome>::publishes(contracts);
     }
 }
 

@@ -1,0 +1,274 @@
+//! The options of `#[subscriber]`: their table, what goes together, and how they are written down.
+
+use proc_macro2::TokenStream;
+use quote::{ToTokens, quote};
+use syn::Lit;
+
+use crate::args::{Args, Conflict, Key, Kind, Pair, Value};
+use crate::diagnostics::Errors;
+use crate::emit;
+
+const SETTLED: &[Conflict] = &[Conflict {
+    key: "ack",
+    word: Some("on_receive"),
+    why: "the message is acknowledged before the handler runs, so there is nothing to repeat or keep",
+}];
+
+const ONE_BY_ONE: &[Conflict] = &[Conflict {
+    key: "ack",
+    word: Some("manual"),
+    why: "`Settle` settles one message; a batch gives its outcomes by returning a `BatchOutcome`",
+}];
+
+const NO_BINDING: &str = "with `exchange = \"\"` there is no exchange to bind to";
+
+const BATCH: &[Key] = &[
+    Key::new("max", Kind::Number(1, 65_535)),
+    Key::new("wait", Kind::Duration),
+];
+
+const RETRY: &[Key] = &[
+    Key::new("attempts", Kind::Number(1, u32::MAX as u64)),
+    Key::new("first", Kind::Duration),
+    Key::new("max", Kind::Duration),
+    Key::new("factor", Kind::Decimal(1.0)),
+];
+
+const RABBITMQ: &[Key] = &[
+    Key::new("queue", Kind::Text),
+    Key::new("queue_kind", Kind::Word(&["classic", "quorum"])),
+    Key::new("exchange", Kind::Text),
+    Key::new(
+        "exchange_kind",
+        Kind::Word(&["direct", "topic", "fanout", "headers"]),
+    ),
+    Key::new("binding", Kind::Text),
+    Key::new("max_priority", Kind::Number(1, 255)),
+    Key::new("prefetch", Kind::Number(1, 65_535)),
+    Key::new("arguments", Kind::Pairs),
+    Key::new("binding_arguments", Kind::Pairs),
+];
+
+pub(super) const KEYS: &[Key] = &[
+    Key::new("name", Kind::Name),
+    Key::new("broker", Kind::Name),
+    Key::new("group", Kind::NameOrWord(&["each_instance"])),
+    Key::new("concurrency", Kind::Number(1, 4_096)),
+    Key::new("ordered_by", Kind::Word(&["key", "key_in_process"])),
+    Key::new("batch", Kind::Group(BATCH)).unless(ONE_BY_ONE),
+    Key::new("timeout", Kind::Duration),
+    Key::new("retry", Kind::GroupOrWord(RETRY, &["none"])).unless(SETTLED),
+    Key::new("dead_letter", Kind::Bool).unless(SETTLED),
+    Key::new("ack", Kind::Word(&["after", "on_receive", "manual"])),
+    Key::new("on_unknown", Kind::Word(&["skip", "dead_letter"])),
+    Key::new("start", Kind::Word(&["new", "earliest"])),
+    Key::new("rate", Kind::Rate),
+    Key::new("topology", Kind::Word(&["apply", "verify", "off"])),
+    Key::new("topic", Kind::Topic),
+    Key::new("codec", Kind::NameOrWord(emit::CODECS)),
+    Key::new("companion", Kind::Ident),
+    Key::new("rabbitmq", Kind::Group(RABBITMQ)),
+    Key::new("crate", Kind::Path),
+];
+
+/// What the table cannot say: options that need another, or values that do not fit together.
+pub(super) fn check(args: &Args, errors: &mut Errors) {
+    if let Some(batch) = args.group("batch") {
+        let missing: Vec<_> = ["max", "wait"]
+            .into_iter()
+            .filter(|key| !batch.has(key))
+            .collect();
+        if !missing.is_empty() {
+            errors.at_span(
+                args.span("batch"),
+                format!("`batch` lacks {}", crate::diagnostics::list(missing)),
+                "write for example `batch(max = 200, wait = \"50ms\")`",
+            );
+        }
+    }
+    if let Some(retry) = args.group("retry")
+        && let (Some(first), Some(max)) = (retry.duration("first"), retry.duration("max"))
+        && first > max
+    {
+        errors.at_span(
+            retry.span("first"),
+            "the first wait is longer than the longest one",
+            "`first` is at most `max`",
+        );
+    }
+    if args.has("topic") && !args.has("on_unknown") {
+        errors.at_span(
+            args.span("topic"),
+            "with `topic` it must be said what becomes of messages that cannot be read",
+            "add `on_unknown = dead_letter` to keep them, or `on_unknown = skip` to drop them",
+        );
+    }
+    if let Some(rabbitmq) = args.group("rabbitmq") {
+        check_rabbitmq(rabbitmq, errors);
+    }
+}
+
+fn check_rabbitmq(rabbitmq: &Args, errors: &mut Errors) {
+    if rabbitmq.has("max_priority") && rabbitmq.word("queue_kind") != Some("classic") {
+        errors.at_span(
+            rabbitmq.span("max_priority"),
+            "only a classic queue has priorities",
+            "add `queue_kind = classic`",
+        );
+    }
+    if rabbitmq
+        .text("exchange")
+        .is_some_and(|exchange| exchange.is_empty())
+    {
+        for key in ["exchange_kind", "binding", "binding_arguments"] {
+            if rabbitmq.has(key) {
+                let what = format!("`{key}` has no effect here");
+                errors.at_span(rabbitmq.span(key), what, NO_BINDING);
+            }
+        }
+    }
+    if rabbitmq.text("queue").is_some_and(|queue| queue.is_empty()) {
+        errors.at_span(
+            rabbitmq.span("queue"),
+            "a queue's name cannot be empty",
+            "leave it out to have it named after group and topic",
+        );
+    }
+    for key in ["arguments", "binding_arguments"] {
+        for pair in rabbitmq.pairs(key) {
+            if argument(pair).is_none() {
+                errors.at(
+                    &pair.value,
+                    format!("an argument of `{key}` is a name with a text, a whole number, `true` or `false`"),
+                    format!("write for example `{key}(\"x-max-length\" = 1000)`"),
+                );
+            }
+        }
+    }
+}
+
+/// The options as the runtime's own.
+pub(super) fn emit(args: &Args) -> TokenStream {
+    let mut options = quote!(__private::SubscriberOptions::UNSET);
+    for entry in args.entries() {
+        let key = &entry.key;
+        let name = key.to_string();
+        let value = match (name.as_str(), &entry.value) {
+            ("topic" | "companion" | "crate", _) => continue,
+            ("group", Value::Word(_)) => quote!(__private::GroupOption::EachInstance),
+            ("group", Value::Text(group)) => quote!(__private::GroupOption::Named(#group)),
+            ("concurrency", Value::Number(number)) => {
+                let number = *number as u32;
+                quote!(#number)
+            }
+            ("codec", Value::Word(word)) => word.to_token_stream(),
+            ("retry", Value::Word(_)) => quote!(__private::RetryOptions::NONE),
+            ("retry", Value::Group(retry)) => emit_retry(retry),
+            ("batch", Value::Group(batch)) => {
+                let max = batch.number("max").unwrap_or(1) as u32;
+                let wait = emit::duration(batch.duration("wait").unwrap_or_default());
+                quote!(__private::BatchOptions::new(#max, #wait))
+            }
+            ("rabbitmq", Value::Group(rabbitmq)) => emit_rabbitmq(rabbitmq),
+            (_, Value::Word(word)) => variant(word),
+            (_, Value::Text(text)) => text.to_token_stream(),
+            (_, Value::Bool(value)) => value.to_token_stream(),
+            (_, Value::Duration(duration)) => emit::duration(*duration),
+            (_, Value::Rate(count, per)) => {
+                let per = emit::duration(*per);
+                quote!(__private::Rate::new(#count, #per))
+            }
+            _ => continue,
+        };
+        let setter = plain(&name);
+        options.extend(quote!(.#setter(#value)));
+    }
+    options
+}
+
+/// A key as a method's name, without the place where the user wrote it.
+fn plain(name: &str) -> proc_macro2::Ident {
+    proc_macro2::Ident::new(name, proc_macro2::Span::call_site())
+}
+
+/// The runtime's name for a word of the options.
+fn variant(word: &str) -> TokenStream {
+    match word {
+        "key" => quote!(__private::OrderedBy::Key),
+        "key_in_process" => quote!(__private::OrderedBy::KeyInProcess),
+        "after" => quote!(__private::Ack::After),
+        "on_receive" => quote!(__private::Ack::OnReceive),
+        "manual" => quote!(__private::Ack::Manual),
+        "skip" => quote!(__private::OnUnknown::Skip),
+        "dead_letter" => quote!(__private::OnUnknown::DeadLetter),
+        "new" => quote!(__private::Start::New),
+        "earliest" => quote!(__private::Start::Earliest),
+        "apply" => quote!(__private::TopologyMode::Apply),
+        "verify" => quote!(__private::TopologyMode::Verify),
+        "off" => quote!(__private::TopologyMode::Off),
+        "classic" => quote!(__private::QueueKind::Classic),
+        "quorum" => quote!(__private::QueueKind::Quorum),
+        "direct" => quote!(__private::ExchangeKind::Direct),
+        "topic" => quote!(__private::ExchangeKind::Topic),
+        "fanout" => quote!(__private::ExchangeKind::Fanout),
+        _ => quote!(__private::ExchangeKind::Headers),
+    }
+}
+
+fn emit_retry(retry: &Args) -> TokenStream {
+    let mut options = quote!(__private::RetryOptions::UNSET);
+    if let Some(attempts) = retry.number("attempts") {
+        let attempts = attempts as u32;
+        options.extend(quote!(.attempts(#attempts)));
+    }
+    for key in ["first", "max"] {
+        if let Some(duration) = retry.duration(key) {
+            let (setter, duration) = (plain(key), emit::duration(duration));
+            options.extend(quote!(.#setter(#duration)));
+        }
+    }
+    if let Some(factor) = retry.decimal("factor") {
+        options.extend(quote!(.factor(#factor)));
+    }
+    options
+}
+
+fn emit_rabbitmq(rabbitmq: &Args) -> TokenStream {
+    let mut options = quote!(__private::RabbitMqOptions::UNSET);
+    for entry in rabbitmq.entries() {
+        let name = entry.key.to_string();
+        let value = match (name.as_str(), &entry.value) {
+            (_, Value::Text(text)) => text.to_token_stream(),
+            (_, Value::Word(word)) => variant(word),
+            ("max_priority", Value::Number(number)) => (*number as u8).to_token_stream(),
+            (_, Value::Number(number)) => (*number as u16).to_token_stream(),
+            (_, Value::Pairs(pairs)) => {
+                let pairs = pairs.iter().filter_map(argument);
+                quote!(&[#(#pairs),*])
+            }
+            _ => continue,
+        };
+        let setter = plain(&name);
+        options.extend(quote!(.#setter(#value)));
+    }
+    options
+}
+
+/// A pair of `arguments(..)`.
+fn argument(pair: &Pair) -> Option<TokenStream> {
+    let Lit::Str(key) = &pair.key else {
+        return None;
+    };
+    if key.value().is_empty() {
+        return None;
+    }
+    if let Ok(literal) = syn::parse2::<syn::LitInt>(pair.value.clone()) {
+        let number = literal.base10_parse::<i64>().ok()?;
+        return Some(quote!((#key, __private::Argument::Int(#number))));
+    }
+    match syn::parse2::<Lit>(pair.value.clone()).ok()? {
+        Lit::Str(text) => Some(quote!((#key, __private::Argument::Text(#text)))),
+        Lit::Bool(value) => Some(quote!((#key, __private::Argument::Bool(#value)))),
+        _ => None,
+    }
+}
