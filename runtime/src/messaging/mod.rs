@@ -8,6 +8,8 @@ pub mod memory;
 mod options;
 mod planned;
 mod port;
+#[cfg(feature = "rabbitmq")]
+pub mod rabbitmq;
 
 pub use crash::{CrashPoint, CrashPoints};
 pub use dead_letters::{DeadLetter, DeadLetters, Redrive};
