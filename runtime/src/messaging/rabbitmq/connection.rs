@@ -1,0 +1,137 @@
+//! One pair of connections: what publishes and what consumes, so that a blocked publisher never
+//! holds back an acknowledgement.
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lapin::{Connection, ConnectionProperties, Error, ErrorKind};
+use tokio::sync::{Mutex, mpsc};
+use tokio::time::timeout;
+
+use crate::messaging::{BrokerError, BrokerErrorKind};
+
+use super::core::Core;
+use super::errors;
+use super::lane::{self, Job};
+use super::settings::Target;
+
+/// How long one operation on an open connection may take.
+pub(super) const OPERATION_TIMEOUT: Duration = Duration::from_secs(10);
+
+const REPLY_SUCCESS: u16 = 200;
+
+/// A pair of connections that is up.
+pub(super) struct Live {
+    pub(super) publish: Arc<Connection>,
+    pub(super) consume: Arc<Connection>,
+    /// Channels that publish to the default exchange and the configured one.
+    lanes: Vec<mpsc::Sender<Job>>,
+    /// The channel that publishes to exchanges of others: naming a missing one closes the channel,
+    /// and with it everything that is on its way there.
+    foreign: mpsc::Sender<Job>,
+    /// The queues that were made on first use over this connection.
+    pub(super) declared: Mutex<HashSet<String>>,
+}
+
+/// A failed attempt to connect.
+pub(super) struct ConnectFailure {
+    pub(super) error: BrokerError,
+    /// Nothing listened there: asking again soon costs next to nothing.
+    pub(super) refused: bool,
+}
+
+impl Live {
+    pub(super) async fn connect(core: &Core) -> Result<Self, ConnectFailure> {
+        let name = &core.context.name;
+        let target = core.settings.target().map_err(|(kind, message)| {
+            let error = BrokerError::new(kind, name, message);
+            ConnectFailure {
+                error,
+                refused: false,
+            }
+        })?;
+        let publish = open(core, "publish", &target).await?;
+        let consume = open(core, "consume", &target).await?;
+        let (publish, consume) = (Arc::new(publish), Arc::new(consume));
+        let lanes = (0..core.settings.pool_size)
+            .map(|_| lane::start(&publish, &core.context.rng))
+            .collect();
+        Ok(Self {
+            lanes,
+            foreign: lane::start(&publish, &core.context.rng),
+            publish,
+            consume,
+            declared: Mutex::default(),
+        })
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.publish.status().connected() && self.consume.status().connected()
+    }
+
+    /// The lane for a message: the same one for the same key, so that its messages stay in order.
+    pub(super) fn lane(&self, foreign: bool, key: u64) -> &mpsc::Sender<Job> {
+        if foreign {
+            return &self.foreign;
+        }
+        let count = u64::try_from(self.lanes.len()).unwrap_or(1).max(1);
+        let at = usize::try_from(key % count).unwrap_or(0);
+        &self.lanes[at]
+    }
+
+    /// Says goodbye to the server; what is lost already is left alone.
+    pub(super) async fn close(&self, limit: Duration) {
+        let close = async |connection: &Connection| {
+            if connection.status().connected() {
+                let goodbye = connection.close(REPLY_SUCCESS, "OK".into());
+                // Whether it answers or not, the connection is given up.
+                let _ = timeout(limit, goodbye).await;
+            }
+        };
+        tokio::join!(close(&self.consume), close(&self.publish));
+    }
+}
+
+async fn open(core: &Core, role: &str, target: &Target) -> Result<Connection, ConnectFailure> {
+    let context = &core.context;
+    let name = format!("{}/{}/{role}", context.service, context.instance);
+    let properties = ConnectionProperties::default()
+        .with_connection_name(name.into())
+        .with_client_property("product".into(), "interline".into())
+        .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
+    let failed = |error: &Error| ConnectFailure {
+        error: errors::connecting(&context.name, &target.place, error),
+        refused: matches!(error.kind(), ErrorKind::IOError(io) if io.kind() == io::ErrorKind::ConnectionRefused),
+    };
+    let runtime = lapin::runtime::default_runtime().map_err(|error| failed(&error))?;
+    let attempt = Connection::connect_uri_with_config(
+        target.uri.clone(),
+        properties,
+        target.tls.clone(),
+        runtime,
+    );
+    match timeout(core.settings.connect_timeout, attempt).await {
+        Ok(Ok(connection)) => Ok(connection),
+        Ok(Err(error)) => Err(failed(&error)),
+        Err(_) => Err(failed(&io::Error::from(io::ErrorKind::TimedOut).into())),
+    }
+}
+
+/// Limits an operation on the server.
+pub(super) async fn limited<T>(
+    broker: &Arc<str>,
+    what: &str,
+    operation: impl Future<Output = lapin::Result<T>>,
+) -> Result<T, BrokerError> {
+    match timeout(OPERATION_TIMEOUT, operation).await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(error)) => Err(errors::operation(broker, what, &error)),
+        Err(_) => Err(BrokerError::new(
+            BrokerErrorKind::Timeout,
+            broker,
+            format!("{what}: the server did not answer within {OPERATION_TIMEOUT:?}"),
+        )),
+    }
+}

@@ -1,0 +1,438 @@
+//! A running consumer: one channel per subscription, rebuilt whenever anything on it ends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, future};
+use lapin::message::Delivery as AmqpDelivery;
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::FieldTable;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
+
+use crate::handling::BoxFuture;
+use crate::message::headers::name;
+use crate::message::{Headers, Incoming, Origin, Place};
+use crate::messaging::{
+    BrokerError, BrokerErrorKind, Consumer, ConsumerState, Delivery, Settlement, Settler,
+    Subscription, Ticket,
+};
+
+use super::connection::{Live, limited};
+use super::core::{BACKOFF_MAX, Core, Link};
+use super::declare::{self, short};
+use super::headers;
+use super::settler::{Epoch, QueueSettler};
+use super::topology;
+
+/// A consumer that ran this long starts over with short waits.
+const STEADY: Duration = Duration::from_secs(10);
+/// How often a channel without a consumer is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    Run,
+    Pause,
+    Stop,
+}
+
+/// The consumer of one subscription.
+pub(super) struct QueueConsumer {
+    wish: watch::Sender<Wish>,
+    state: watch::Sender<ConsumerState>,
+    pub(super) settler: Arc<QueueSettler>,
+}
+
+impl QueueConsumer {
+    pub(super) fn start(
+        core: &Arc<Core>,
+        subscription: &Arc<Subscription>,
+        deliveries: mpsc::Sender<Delivery>,
+    ) -> Arc<Self> {
+        let consumer = Arc::new(Self {
+            wish: watch::Sender::new(Wish::Run),
+            state: watch::Sender::new(ConsumerState::Starting),
+            settler: QueueSettler::new(core, subscription),
+        });
+        let settler = Arc::clone(&consumer.settler);
+        let queue = Arc::from(settler.names.queue.as_str());
+        let task = Task {
+            core: Arc::clone(core),
+            subscription: Arc::clone(subscription),
+            wish: consumer.wish.subscribe(),
+            state: consumer.state.clone(),
+            deliveries,
+            erased: Arc::clone(&settler) as Arc<dyn Settler>,
+            settler,
+            queue,
+            exchange: "".into(),
+        };
+        tokio::spawn(task.run());
+        consumer
+    }
+
+    fn wish_for(&self, wish: Wish) {
+        // Stopped is for good.
+        self.wish.send_if_modified(|now| {
+            let changes = *now != Wish::Stop && *now != wish;
+            if changes {
+                *now = wish;
+            }
+            changes
+        });
+    }
+
+    async fn until(&self, reached: impl FnMut(&ConsumerState) -> bool) {
+        // The sender is this struct's own.
+        let _ = self.state.subscribe().wait_for(reached).await;
+    }
+}
+
+impl Consumer for QueueConsumer {
+    fn pause(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            self.wish_for(Wish::Pause);
+            self.until(|state| *state != ConsumerState::Running).await;
+        })
+    }
+
+    fn resume(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            self.wish_for(Wish::Run);
+            self.until(|state| *state != ConsumerState::Paused).await;
+        })
+    }
+
+    fn stop(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            self.wish_for(Wish::Stop);
+            self.until(|state| *state == ConsumerState::Stopped).await;
+        })
+    }
+
+    fn state(&self) -> ConsumerState {
+        self.state.borrow().clone()
+    }
+}
+
+struct Task {
+    core: Arc<Core>,
+    subscription: Arc<Subscription>,
+    wish: watch::Receiver<Wish>,
+    state: watch::Sender<ConsumerState>,
+    deliveries: mpsc::Sender<Delivery>,
+    settler: Arc<QueueSettler>,
+    erased: Arc<dyn Settler>,
+    queue: Arc<str>,
+    /// The exchange of the last delivery: it seldom changes.
+    exchange: Arc<str>,
+}
+
+/// How a channel of the consumer ended.
+enum End {
+    Stopped,
+    Lost(BrokerError),
+}
+
+impl Task {
+    async fn run(mut self) {
+        let mut attempt = 0_u32;
+        let mut told: Option<String> = None;
+        while let Some(live) = self.next_connection().await {
+            let begun = Instant::now();
+            let (mut stop, state) = (self.wish.clone(), self.state.clone());
+            let end = tokio::select! {
+                // Set-up waits for the server; a stop does not wait for that. Once it consumes, the
+                // loop sees the stop by itself and gives back what it holds.
+                () = stopped_before_running(&mut stop, &state) => End::Stopped,
+                end = self.serve(&live, &mut told) => end,
+            };
+            let error = match end {
+                End::Stopped => break,
+                End::Lost(error) => error,
+            };
+            self.settler.end();
+            if begun.elapsed() > STEADY {
+                attempt = 0;
+            }
+            let text = error.to_string();
+            let needs_somebody = !error.is_retryable();
+            self.state.send_replace(if needs_somebody {
+                ConsumerState::Failed(text.clone())
+            } else {
+                ConsumerState::Starting
+            });
+            if live.is_up() && told.as_ref() != Some(&text) {
+                warn!(
+                    broker = %self.core.context.name,
+                    subscription = %self.subscription.label,
+                    "not consuming: {text}"
+                );
+                told = Some(text);
+            }
+            let wait = if needs_somebody {
+                self.core
+                    .backoff(u32::MAX, BACKOFF_MAX)
+                    .max(BACKOFF_MAX / 2)
+            } else {
+                self.core.backoff(attempt, BACKOFF_MAX)
+            };
+            attempt = attempt.saturating_add(1);
+            let mut link = self.core.link.subscribe();
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = stopped(&mut self.wish) => break,
+                // Another connection: nothing of this one's trouble need be true for it.
+                () = replaced(&mut link, &live) => attempt = 0,
+            }
+        }
+        self.state.send_replace(ConsumerState::Stopped);
+    }
+
+    /// The connection once it is up; `None` to stop.
+    async fn next_connection(&mut self) -> Option<Arc<Live>> {
+        let mut link = self.core.link.subscribe();
+        let wanted = |link: &Link| match link {
+            Link::Up(live) => live.is_up(),
+            Link::Closed => true,
+            Link::Idle | Link::Down | Link::Failed(_) => false,
+        };
+        loop {
+            let found = tokio::select! {
+                found = link.wait_for(wanted) => found.ok()?.clone(),
+                () = stopped(&mut self.wish) => return None,
+            };
+            match found {
+                Link::Up(live) => return Some(live),
+                _ => return None,
+            }
+        }
+    }
+
+    async fn serve(&mut self, live: &Arc<Live>, told: &mut Option<String>) -> End {
+        match self.serve_channel(live, told).await {
+            Ok(end) => end,
+            Err(error) => End::Lost(error),
+        }
+    }
+
+    async fn serve_channel(
+        &mut self,
+        live: &Arc<Live>,
+        told: &mut Option<String>,
+    ) -> Result<End, BrokerError> {
+        let core = Arc::clone(&self.core);
+        let broker = &core.context.name;
+        let mode = self.subscription.topology;
+        let prefix = core.context.prefix.as_deref();
+        let parts: Vec<_> = topology::parts(prefix, &core.settings.exchange, &self.subscription)
+            .into_iter()
+            .map(|part| (part, mode))
+            .collect();
+        declare::all(&core, &live.consume, &parts).await?;
+        let channel = limited(broker, "a channel", live.consume.create_channel()).await?;
+        let prefetch = self.subscription.prefetch.max(1);
+        let qos = channel.basic_qos(prefetch, BasicQosOptions { global: false });
+        limited(broker, "the prefetch", qos).await?;
+        let epoch = Arc::new(Epoch::new(
+            core.next_epoch(),
+            channel.clone(),
+            Arc::clone(live),
+        ));
+        self.settler.begin(Arc::clone(&epoch));
+        let what = format!("queue `{}`", self.queue);
+        let tag = short(broker, &self.tag())?;
+        let mut running: Option<lapin::Consumer> = None;
+        loop {
+            let wish = *self.wish.borrow_and_update();
+            match (wish, running.take()) {
+                (Wish::Run, None) => {
+                    let consume = channel.basic_consume(
+                        short(broker, &self.queue)?,
+                        tag.clone(),
+                        BasicConsumeOptions::default(),
+                        FieldTable::default(),
+                    );
+                    running = Some(limited(broker, &what, consume).await?);
+                    self.state.send_replace(ConsumerState::Running);
+                    if told.take().is_some() {
+                        info!(broker = %broker, subscription = %self.subscription.label, "consuming again");
+                    }
+                }
+                (Wish::Run, consumer) => running = consumer,
+                (Wish::Pause, None) => {
+                    self.state.send_replace(ConsumerState::Paused);
+                }
+                (Wish::Pause, Some(mut consumer)) => {
+                    let cancel = channel.basic_cancel(tag.clone(), BasicCancelOptions::default());
+                    limited(broker, &what, cancel).await?;
+                    // What had been fetched is out already as far as the server is concerned.
+                    while let Some(Ok(delivery)) = consumer.next().await {
+                        if !self.push(&epoch, delivery).await {
+                            return Ok(End::Stopped);
+                        }
+                    }
+                    self.state.send_replace(ConsumerState::Paused);
+                }
+                (Wish::Stop, consumer) => {
+                    if let Some(mut consumer) = consumer {
+                        let cancel =
+                            channel.basic_cancel(tag.clone(), BasicCancelOptions::default());
+                        limited(broker, &what, cancel).await?;
+                        while let Some(Ok(delivery)) = consumer.next().await {
+                            epoch.release(delivery.delivery_tag).await;
+                        }
+                    }
+                    return Ok(End::Stopped);
+                }
+            }
+            let idle = running.is_none();
+            let next = async {
+                match &mut running {
+                    Some(consumer) => consumer.next().await,
+                    None => future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                // The sender outlives the task: whoever wants it stopped says so.
+                Ok(()) = self.wish.changed() => {}
+                next = next => match next {
+                    Some(Ok(delivery)) => {
+                        if !self.push(&epoch, delivery).await {
+                            return Ok(End::Stopped);
+                        }
+                    }
+                    Some(Err(error)) => {
+                        return Err(super::errors::operation(broker, &what, &error));
+                    }
+                    None => {
+                        let text = format!("{what}: the server ended the consumer (queue deleted or moved)");
+                        return Err(BrokerError::new(BrokerErrorKind::ConnectionLost, broker, text));
+                    }
+                },
+                () = sleep(LOOK), if idle => {
+                    if !channel.status().connected() {
+                        let text = format!("{what}: the channel is gone");
+                        return Err(BrokerError::new(BrokerErrorKind::ConnectionLost, broker, text));
+                    }
+                }
+            }
+        }
+    }
+
+    /// What the server lists the consumer as.
+    fn tag(&self) -> String {
+        let mut tag = format!("{}@{}", self.subscription.label, self.core.context.instance);
+        while tag.len() > 255 {
+            tag.pop();
+        }
+        tag
+    }
+
+    /// Hands a delivery to the engine; false if nobody takes deliveries any more.
+    async fn push(&mut self, epoch: &Arc<Epoch>, delivery: AmqpDelivery) -> bool {
+        let tag = delivery.delivery_tag;
+        let ticket = Ticket::new(epoch.number(), tag);
+        let settlement = Settlement::new(Arc::clone(&self.erased), ticket);
+        let delivery = Delivery::new(self.read(epoch, delivery), settlement);
+        let sent = match self.deliveries.try_send(delivery) {
+            Ok(()) => return true,
+            Err(mpsc::error::TrySendError::Closed(_)) => false,
+            Err(mpsc::error::TrySendError::Full(delivery)) => tokio::select! {
+                sent = self.deliveries.send(delivery) => sent.is_ok(),
+                () = stopped(&mut self.wish) => {
+                    epoch.release(tag).await;
+                    // The loop sees the wish and ends in order.
+                    self.wish.mark_changed();
+                    return true;
+                }
+            },
+        };
+        if !sent {
+            epoch.release(tag).await;
+        }
+        sent
+    }
+
+    fn read(&mut self, epoch: &Epoch, delivery: AmqpDelivery) -> Incoming {
+        let headers = headers::read(&delivery.properties);
+        let properties = delivery.properties.with_headers(FieldTable::default());
+        epoch.keep(delivery.delivery_tag, properties);
+        let exchange = delivery.exchange.as_str();
+        if *self.exchange != *exchange {
+            self.exchange = exchange.into();
+        }
+        let topic = topic(
+            &self.subscription,
+            exchange,
+            delivery.routing_key.as_str(),
+            &headers,
+        );
+        let routing_key = if *topic == *delivery.routing_key.as_str() {
+            Arc::clone(&topic)
+        } else {
+            delivery.routing_key.as_str().into()
+        };
+        let place = Place::RabbitMq {
+            exchange: Arc::clone(&self.exchange),
+            routing_key,
+            queue: Arc::clone(&self.queue),
+        };
+        let origin = Origin::new(Arc::clone(&self.core.context.name), place);
+        let mut incoming = Incoming::new(topic, Bytes::from(delivery.data), headers, origin);
+        incoming.redelivered = delivery.redelivered;
+        incoming
+    }
+}
+
+/// The topic of a message. What came straight to the queue (a copy of ours, or a foreign publisher)
+/// has the queue's name for its routing key.
+pub(super) fn topic(
+    subscription: &Subscription,
+    exchange: &str,
+    routing_key: &str,
+    headers: &Headers,
+) -> Arc<str> {
+    if !exchange.is_empty() && !routing_key.is_empty() {
+        return routing_key.into();
+    }
+    if let Some(topic) = headers.text(name::TOPIC) {
+        return (*topic).into();
+    }
+    if routing_key.is_empty() || !subscription.topic.is_pattern() {
+        return subscription.topic.as_str().into();
+    }
+    routing_key.into()
+}
+
+async fn stopped(wish: &mut watch::Receiver<Wish>) {
+    // The sender is held by whoever can ask for a stop; without it, nobody can.
+    if wish.wait_for(|wish| *wish == Wish::Stop).await.is_err() {
+        future::pending::<()>().await;
+    }
+}
+
+async fn stopped_before_running(
+    wish: &mut watch::Receiver<Wish>,
+    state: &watch::Sender<ConsumerState>,
+) {
+    stopped(wish).await;
+    let setting_up =
+        |state: &ConsumerState| matches!(state, ConsumerState::Starting | ConsumerState::Failed(_));
+    // The sender is the task's own.
+    let _ = state.subscribe().wait_for(setting_up).await;
+}
+
+async fn replaced(link: &mut watch::Receiver<Link>, live: &Arc<Live>) {
+    let other = |link: &Link| match link {
+        Link::Up(now) => !Arc::ptr_eq(now, live),
+        Link::Closed => true,
+        _ => false,
+    };
+    // The sender lives in the core, which the task holds.
+    let _ = link.wait_for(other).await;
+}

@@ -1,0 +1,152 @@
+//! Makes (or only looks for) what the topology names, on a channel that is thrown away: a
+//! difference to what is there closes it.
+
+use std::sync::Arc;
+
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{Channel, Connection};
+use tracing::warn;
+
+use crate::messaging::{BrokerError, BrokerErrorKind, ExchangeKind, TopologyMode};
+
+use super::connection::{Live, limited};
+use super::core::Core;
+use super::topology::{Arguments, Part, Value, exchange_kind};
+
+const REPLY_SUCCESS: u16 = 200;
+
+/// Makes what all publishes need: the configured exchange. What is missing afterwards is told by
+/// each publish, so this is no reason not to connect.
+pub(super) async fn shared(core: &Core, live: &Live) {
+    let exchange = &core.settings.exchange;
+    if exchange.is_empty() || exchange.starts_with("amq.") {
+        return;
+    }
+    let part = Part::Exchange {
+        name: exchange.clone(),
+        kind: ExchangeKind::Topic,
+    };
+    let made = all(
+        core,
+        &live.consume,
+        &[(part.clone(), core.settings.topology)],
+    )
+    .await;
+    let Err(error) = made else {
+        return;
+    };
+    let is_there = all(core, &live.consume, &[(part, TopologyMode::Verify)]).await;
+    if is_there.is_err() || error.kind() == BrokerErrorKind::TopologyConflict {
+        warn!(broker = %core.context.name, "{error}");
+    }
+}
+
+/// Makes or checks the parts in order; the first that fails ends it.
+pub(super) async fn all(
+    core: &Core,
+    connection: &Connection,
+    parts: &[(Part, TopologyMode)],
+) -> Result<(), BrokerError> {
+    let broker = &core.context.name;
+    if parts.iter().all(|(_, mode)| *mode == TopologyMode::Off) {
+        return Ok(());
+    }
+    let channel = limited(broker, "a channel", connection.create_channel()).await?;
+    for (part, mode) in parts {
+        one(broker, &channel, part, *mode).await?;
+    }
+    // It has served; an error of closing it changes nothing.
+    let _ = limited(
+        broker,
+        "a channel",
+        channel.close(REPLY_SUCCESS, "OK".into()),
+    )
+    .await;
+    Ok(())
+}
+
+async fn one(
+    broker: &Arc<str>,
+    channel: &Channel,
+    part: &Part,
+    mode: TopologyMode,
+) -> Result<(), BrokerError> {
+    let passive = match mode {
+        TopologyMode::Off => return Ok(()),
+        TopologyMode::Verify => true,
+        TopologyMode::Apply => false,
+    };
+    match part {
+        Part::Exchange { name, kind } => {
+            let options = ExchangeDeclareOptions {
+                passive,
+                durable: true,
+                ..ExchangeDeclareOptions::default()
+            };
+            let short = short(broker, name)?;
+            let kind = lapin::ExchangeKind::Custom(exchange_kind(*kind).to_owned());
+            let declared = channel.exchange_declare(short, kind, options, FieldTable::default());
+            limited(broker, &format!("exchange `{name}`"), declared).await
+        }
+        Part::Queue {
+            name,
+            exclusive,
+            arguments,
+        } => {
+            // A queue of this connection alone is made here or nowhere.
+            let passive = passive && !exclusive;
+            let options = QueueDeclareOptions {
+                passive,
+                durable: !exclusive,
+                exclusive: *exclusive,
+                auto_delete: *exclusive,
+                ..QueueDeclareOptions::default()
+            };
+            let short = short(broker, name)?;
+            let declared = channel.queue_declare(short, options, table(broker, arguments)?);
+            limited(broker, &format!("queue `{name}`"), declared)
+                .await
+                .map(|_| ())
+        }
+        // A binding cannot be looked for; messages that do not arrive would show it.
+        Part::Binding { .. } if passive => Ok(()),
+        Part::Binding {
+            queue,
+            exchange,
+            key,
+            arguments,
+        } => {
+            let bound = channel.queue_bind(
+                short(broker, queue)?,
+                short(broker, exchange)?,
+                short(broker, key)?,
+                QueueBindOptions::default(),
+                table(broker, arguments)?,
+            );
+            let what = format!("binding of queue `{queue}` to exchange `{exchange}`");
+            limited(broker, &what, bound).await
+        }
+    }
+}
+
+pub(super) fn short(broker: &Arc<str>, name: &str) -> Result<ShortString, BrokerError> {
+    ShortString::try_new(name).map_err(|_| {
+        let start: String = name.chars().take(60).collect();
+        let message = format!("the name `{start}..` is longer than AMQP's 255 bytes");
+        BrokerError::new(BrokerErrorKind::Configuration, broker, message)
+    })
+}
+
+fn table(broker: &Arc<str>, arguments: &Arguments) -> Result<FieldTable, BrokerError> {
+    let mut table = FieldTable::default();
+    for (name, value) in arguments {
+        let value = match value {
+            Value::Bool(value) => AMQPValue::Boolean(*value),
+            Value::Int(value) => AMQPValue::LongLongInt(*value),
+            Value::Text(text) => AMQPValue::LongString(text.as_bytes().into()),
+        };
+        table.insert(short(broker, name)?, value);
+    }
+    Ok(table)
+}

@@ -1,0 +1,326 @@
+//! `[brokers.NAME]` of kind `rabbitmq`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
+use lapin::uri::{AMQPScheme, AMQPUri, SASLMechanism};
+
+use crate::config::{Faults, Secret, Section};
+use crate::messaging::{BrokerErrorKind, TopologyMode};
+
+use super::errors::Place;
+
+const EXCHANGE_DEFAULT: &str = "interline";
+const URL_DEFAULT: &str = "amqp://localhost";
+const SECONDS_10: Duration = Duration::from_secs(10);
+
+/// How the broker is reached, and what is shared by everything on it.
+///
+/// | key | default | |
+/// |---|---|---|
+/// | `url` | `amqp://localhost` | a text, `{ file = ".." }` or `{ env = ".." }`, read again at each reconnect |
+/// | `username`, `password` | those of the url | secrets may come from a file or a variable |
+/// | `vhost` | that of the url | |
+/// | `exchange` | `interline` | the topic exchange that messages are published to |
+/// | `topology` | `apply` | what is done about that exchange |
+/// | `heartbeat` | `10s` | 1 s to 10 min |
+/// | `connect_timeout` | `10s` | |
+/// | `connection_pool_size` | 2 | channels that publish |
+/// | `on_terminal` | `fail` | wrong credentials and the like at start: give up, or `retry` |
+/// | `tls.ca_file` | the system's | PEM |
+/// | `tls.certificate_file`, `tls.key_file` | | PEM, for a client certificate |
+/// | `tls.external` | `false` | the client certificate is the identity (EXTERNAL) |
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    url: Secret,
+    username: Option<String>,
+    password: Option<Secret>,
+    vhost: Option<String>,
+    pub(super) exchange: String,
+    pub(super) topology: TopologyMode,
+    heartbeat: Duration,
+    pub(super) connect_timeout: Duration,
+    pub(super) pool_size: usize,
+    pub(super) retry_terminal: bool,
+    tls: Tls,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Tls {
+    ca_file: Option<PathBuf>,
+    certificate_file: Option<PathBuf>,
+    key_file: Option<PathBuf>,
+    external: bool,
+}
+
+/// Everything that one attempt to connect needs, read anew for it.
+pub(super) struct Target {
+    pub(super) uri: AMQPUri,
+    pub(super) tls: OwnedTLSConfig,
+    pub(super) place: Place,
+}
+
+impl Settings {
+    /// Reads the section; what is wrong goes to `faults`.
+    pub(super) fn read(section: &Section<'_>, faults: &mut Faults) -> Self {
+        let url = section.secret("url", faults);
+        let url_key = format!("{}.url", section.path());
+        let topologies = ["apply", "verify", "off"];
+        let topology = match section.choice("topology", &topologies, faults) {
+            Some("verify") => TopologyMode::Verify,
+            Some("off") => TopologyMode::Off,
+            _ => TopologyMode::Apply,
+        };
+        let seconds = Duration::from_secs(1)..=Duration::from_secs(600);
+        let settings = Self {
+            url: url.unwrap_or_else(|| Secret::literal(&url_key, URL_DEFAULT)),
+            username: section.string("username", faults),
+            password: section.secret("password", faults),
+            vhost: section.string("vhost", faults),
+            exchange: section
+                .string("exchange", faults)
+                .unwrap_or_else(|| EXCHANGE_DEFAULT.to_owned()),
+            topology,
+            heartbeat: section
+                .duration("heartbeat", seconds, faults)
+                .unwrap_or(SECONDS_10),
+            connect_timeout: section
+                .nonzero_duration("connect_timeout", faults)
+                .unwrap_or(SECONDS_10),
+            pool_size: section
+                .integer::<u16>("connection_pool_size", 1..=64, faults)
+                .map_or(2, usize::from),
+            retry_terminal: section.choice("on_terminal", &["fail", "retry"], faults)
+                == Some("retry"),
+            tls: Tls::read(&section.section("tls", faults), faults),
+        };
+        settings.check(section, faults);
+        settings
+    }
+
+    fn check(&self, section: &Section<'_>, faults: &mut Faults) {
+        if self.exchange.len() > 255 {
+            faults.push(section.fault("exchange", "must have at most 255 bytes"));
+        }
+        // A secret in a file or a variable may appear only later; what is written out is checked now.
+        if let Ok(Err((_, message))) = self.url.read().map(|url| self.parse(url.expose())) {
+            let fault = section.fault("url", message);
+            faults
+                .push(fault.with_help("write for example `amqp://user:password@host:5672/vhost`"));
+        }
+    }
+
+    /// What the next attempt to connect uses.
+    pub(super) fn target(&self) -> Result<Target, (BrokerErrorKind, String)> {
+        let unreadable =
+            |error: &dyn std::fmt::Display| (BrokerErrorKind::Configuration, error.to_string());
+        let url = self.url.read().map_err(|error| unreadable(&error))?;
+        let (mut uri, place) = self.parse(url.expose())?;
+        if let Some(password) = &self.password {
+            let password = password.read().map_err(|error| unreadable(&error))?;
+            password
+                .expose()
+                .clone_into(&mut uri.authority.userinfo.password);
+        }
+        let tls = if place.tls {
+            self.tls.load()?
+        } else {
+            OwnedTLSConfig::default()
+        };
+        Ok(Target { uri, tls, place })
+    }
+
+    fn parse(&self, url: &str) -> Result<(AMQPUri, Place), (BrokerErrorKind, String)> {
+        let wrong = |message: String| (BrokerErrorKind::Configuration, message);
+        let scheme = url.split_once("://").map(|(scheme, _)| scheme);
+        if !matches!(scheme, Some("amqp" | "amqps")) {
+            return Err(wrong("must begin with `amqp://` or `amqps://`".to_owned()));
+        }
+        // The parser's own error repeats the url with its password.
+        let mut uri: AMQPUri = url
+            .parse()
+            .map_err(|_| wrong("is not a valid AMQP url".to_owned()))?;
+        if let Some(address) = ipv6(url) {
+            address.clone_into(&mut uri.authority.host);
+        }
+        // With nothing but a slash people mean the default virtual host, not the one without a name.
+        if uri.vhost.is_empty() {
+            "/".clone_into(&mut uri.vhost);
+        }
+        if let Some(vhost) = &self.vhost {
+            uri.vhost.clone_from(vhost);
+        }
+        if let Some(username) = &self.username {
+            uri.authority.userinfo.username.clone_from(username);
+        }
+        let tls = uri.scheme == AMQPScheme::AMQPS;
+        if tls && cfg!(not(feature = "tls")) {
+            return Err(wrong(
+                "asks for TLS (`amqps://`), which this build leaves out; add the feature `tls` of interline".to_owned(),
+            ));
+        }
+        if uri.query.heartbeat.is_none() {
+            let seconds = self.heartbeat.as_secs().clamp(1, 600);
+            uri.query.heartbeat = u16::try_from(seconds).ok();
+        }
+        if self.tls.external {
+            uri.query.auth_mechanism = Some(SASLMechanism::External);
+        }
+        let user = if self.tls.external {
+            "the client certificate".to_owned()
+        } else {
+            uri.authority.userinfo.username.clone()
+        };
+        let place = Place {
+            host: format!("{}:{}", uri.authority.host, uri.authority.port),
+            vhost: uri.vhost.clone(),
+            user,
+            tls,
+        };
+        Ok((uri, place))
+    }
+}
+
+/// The IPv6 address of a url, which the parser takes for no host at all.
+fn ipv6(url: &str) -> Option<&str> {
+    let authority = url.split_once("://")?.1.split('/').next()?;
+    let host = authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, host)| host);
+    Some(host.strip_prefix('[')?.split_once(']')?.0)
+}
+
+impl Tls {
+    fn read(section: &Section<'_>, faults: &mut Faults) -> Self {
+        let mut path = |key: &str| section.string(key, faults).map(PathBuf::from);
+        let tls = Self {
+            ca_file: path("ca_file"),
+            certificate_file: path("certificate_file"),
+            key_file: path("key_file"),
+            external: section.bool("external", faults).unwrap_or(false),
+        };
+        match (&tls.certificate_file, &tls.key_file) {
+            (Some(_), None) => {
+                faults.push(section.fault("key_file", "is missing beside `certificate_file`"));
+            }
+            (None, Some(_)) => {
+                faults.push(section.fault("certificate_file", "is missing beside `key_file`"));
+            }
+            (None, None) if tls.external => {
+                faults.push(section.fault("external", "needs `certificate_file` and `key_file`"));
+            }
+            _ => {}
+        }
+        tls
+    }
+
+    fn load(&self) -> Result<OwnedTLSConfig, (BrokerErrorKind, String)> {
+        let read = |path: &PathBuf| {
+            std::fs::read(path).map_err(|error| {
+                let text = format!("`{}` cannot be read: {error}", path.display());
+                (BrokerErrorKind::Configuration, text)
+            })
+        };
+        let cert_chain = match &self.ca_file {
+            Some(path) => Some(String::from_utf8(read(path)?).map_err(|_| {
+                let text = format!("`{}` is not PEM text", path.display());
+                (BrokerErrorKind::Configuration, text)
+            })?),
+            None => None,
+        };
+        let identity = match (&self.certificate_file, &self.key_file) {
+            (Some(certificate), Some(key)) => Some(OwnedIdentity::PKCS8 {
+                pem: read(certificate)?,
+                key: read(key)?,
+            }),
+            _ => None,
+        };
+        Ok(OwnedTLSConfig {
+            identity,
+            cert_chain,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn read(config: &Config) -> (Settings, Vec<String>) {
+        let mut faults = Faults::new();
+        let settings = Settings::read(&config.section("brokers.main"), &mut faults);
+        let faults = faults
+            .iter()
+            .map(|fault| format!("{} {}", fault.key(), fault.message()))
+            .collect();
+        (settings, faults)
+    }
+
+    #[test]
+    fn nothing_written_means_the_server_on_this_machine() {
+        let (settings, faults) = read(&Config::new());
+        assert_eq!(faults, [""; 0]);
+        let target = settings.target().map_err(|(_, text)| text).unwrap();
+        assert_eq!(target.place.host, "localhost:5672");
+        assert_eq!(
+            (target.place.vhost.as_str(), target.place.user.as_str()),
+            ("/", "guest")
+        );
+        assert_eq!(target.uri.query.heartbeat, Some(10));
+        assert_eq!(
+            (settings.exchange.as_str(), settings.pool_size),
+            ("interline", 2)
+        );
+    }
+
+    #[test]
+    fn single_values_override_the_url() {
+        let config = Config::new()
+            .with("brokers.main.url", "amqp://a:b@rabbit:5673/one?heartbeat=3")
+            .with("brokers.main.username", "app")
+            .with("brokers.main.password", "p@ss/w")
+            .with("brokers.main.vhost", "two");
+        let (settings, faults) = read(&config);
+        assert_eq!(faults, [""; 0]);
+        let target = settings.target().map_err(|(_, text)| text).unwrap();
+        assert_eq!(target.uri.authority.userinfo.username, "app");
+        assert_eq!(target.uri.authority.userinfo.password, "p@ss/w");
+        assert_eq!(
+            (target.uri.vhost.as_str(), target.uri.query.heartbeat),
+            ("two", Some(3))
+        );
+    }
+
+    #[test]
+    fn an_ipv6_address_is_a_host() {
+        let config = Config::new().with("brokers.main.url", "amqp://a:b@[::1]:5673/v");
+        let target = read(&config).0.target().map_err(|(_, text)| text).unwrap();
+        assert_eq!(target.uri.authority.host, "::1");
+        assert_eq!(target.uri.authority.port, 5673);
+    }
+
+    #[test]
+    fn mistakes_are_told_without_the_password() {
+        for url in ["http://app:hunter2@rabbit", "amqp://app:hunter2@rab bit:x"] {
+            let (_, faults) = read(&Config::new().with("brokers.main.url", url));
+            assert_eq!(faults.len(), 1, "{faults:?}");
+            assert!(faults[0].starts_with("brokers.main.url"), "{faults:?}");
+            assert!(!faults[0].contains("hunter2"), "{faults:?}");
+        }
+        let config = Config::new()
+            .with("brokers.main.connection_pool_size", 0)
+            .with("brokers.main.on_terminal", "explode")
+            .with("brokers.main.tls.certificate_file", "client.pem");
+        let (_, faults) = read(&config);
+        assert_eq!(faults.len(), 3, "{faults:?}");
+    }
+
+    #[cfg(not(feature = "tls"))]
+    #[test]
+    fn tls_without_its_feature_says_which_one_to_add() {
+        let (_, faults) = read(&Config::new().with("brokers.main.url", "amqps://rabbit"));
+        assert!(faults[0].contains("add the feature `tls`"), "{faults:?}");
+    }
+}

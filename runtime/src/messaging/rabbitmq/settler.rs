@@ -1,0 +1,451 @@
+//! Carries out settlements on the channel that the delivery came from, and nowhere else.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use lapin::options::{BasicAckOptions, BasicNackOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep, timeout_at};
+use tracing::warn;
+
+use crate::handling::BoxFuture;
+use crate::message::headers::name;
+use crate::message::{Headers, Incoming};
+use crate::messaging::{BrokerError, Settled, Settler, Subscription, Ticket, TopologyMode};
+use crate::observability::metrics::{STALE_SETTLEMENTS, Series};
+
+use super::connection::Live;
+use super::core::{Core, Link, lock};
+use super::declare;
+use super::headers;
+use super::publish::CopyError;
+use super::topology::{self, Names, Part};
+
+const REPLY_SUCCESS: u16 = 200;
+/// The longest time that a retry waits in this process where its delay queue is missing.
+const HELD_MAX: Duration = Duration::from_secs(600);
+/// The wait before a message whose copy failed is given back, so that it does not come back at once.
+const RELEASE_WAIT: Duration = Duration::from_millis(500);
+/// Settlements that a quorum queue takes between two requests of ours; see [`QueueSettler::flush`].
+const TAKEN_PER_REQUEST: u64 = 16;
+const REQUESTS_MIN: u64 = 8;
+const REQUESTS_MAX: u64 = 256;
+
+/// One channel with what was delivered on it.
+pub(super) struct Epoch {
+    number: u64,
+    channel: Channel,
+    live: Arc<Live>,
+    /// The properties of what is out, for its copies.
+    originals: Mutex<HashMap<u64, BasicProperties>>,
+    settled: AtomicU64,
+}
+
+impl Epoch {
+    pub(super) fn new(number: u64, channel: Channel, live: Arc<Live>) -> Self {
+        Self {
+            number,
+            channel,
+            live,
+            originals: Mutex::default(),
+            settled: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub(super) fn channel(&self) -> &Channel {
+        &self.channel
+    }
+
+    pub(super) fn keep(&self, tag: u64, properties: BasicProperties) {
+        lock(&self.originals).insert(tag, properties);
+    }
+
+    async fn ack(&self, tag: u64) -> Settled {
+        lock(&self.originals).remove(&tag);
+        let acknowledged = self
+            .channel
+            .basic_ack(tag, BasicAckOptions { multiple: false });
+        self.told(acknowledged.await)
+    }
+
+    pub(super) async fn release(&self, tag: u64) -> Settled {
+        lock(&self.originals).remove(&tag);
+        let options = BasicNackOptions {
+            multiple: false,
+            requeue: true,
+        };
+        let released = self.channel.basic_nack(tag, options);
+        self.told(released.await)
+    }
+
+    /// An acknowledgement fails only with its channel, and then the server hands the message out again.
+    fn told(&self, outcome: lapin::Result<()>) -> Settled {
+        self.settled.fetch_add(1, Ordering::Relaxed);
+        match outcome {
+            Ok(()) => Settled::Yes,
+            Err(_) => Settled::Stale,
+        }
+    }
+}
+
+/// The settler of one subscription.
+pub(super) struct QueueSettler {
+    core: Arc<Core>,
+    subscription: Arc<Subscription>,
+    pub(super) names: Names,
+    epoch: Mutex<Option<Arc<Epoch>>>,
+    busy: AtomicUsize,
+    idle: Notify,
+    stale: Series,
+    me: std::sync::Weak<Self>,
+}
+
+impl QueueSettler {
+    pub(super) fn new(core: &Arc<Core>, subscription: &Arc<Subscription>) -> Arc<Self> {
+        let context = &core.context;
+        let labels = vec![Arc::clone(&context.name), Arc::clone(&subscription.label)];
+        let stale = Series::of(context.metrics.as_deref(), STALE_SETTLEMENTS, labels);
+        Arc::new_cyclic(|me| Self {
+            names: topology::names(context.prefix.as_deref(), subscription),
+            core: Arc::clone(core),
+            subscription: Arc::clone(subscription),
+            epoch: Mutex::default(),
+            busy: AtomicUsize::new(0),
+            idle: Notify::new(),
+            stale,
+            me: me.clone(),
+        })
+    }
+
+    pub(super) fn begin(&self, epoch: Arc<Epoch>) {
+        *lock(&self.epoch) = Some(epoch);
+    }
+
+    pub(super) fn end(&self) {
+        *lock(&self.epoch) = None;
+    }
+
+    fn current(&self, number: u64) -> Option<Arc<Epoch>> {
+        let epoch = lock(&self.epoch);
+        let epoch = epoch.as_ref().filter(|epoch| epoch.number == number)?;
+        epoch
+            .channel
+            .status()
+            .connected()
+            .then(|| Arc::clone(epoch))
+    }
+
+    fn counted(&self, settled: Settled) -> Settled {
+        if settled == Settled::Stale {
+            self.stale.record(1.0);
+        }
+        settled
+    }
+
+    async fn settle_copy(
+        &self,
+        ticket: Ticket,
+        message: &Incoming,
+        headers: Headers,
+        target: Target,
+    ) -> Result<Settled, BrokerError> {
+        let Some(epoch) = self.current(ticket.epoch) else {
+            return Ok(self.counted(Settled::Stale));
+        };
+        let _busy = Busy::new(self);
+        let copy = self.copy(&epoch, ticket.tag, message, headers, &target);
+        let part = target.part(&self.names);
+        let Part::Queue { name: queue, .. } = &part else {
+            unreachable!("a copy goes to a queue");
+        };
+        let sent = self.send(&epoch.live, queue, &part, &target, &copy).await;
+        let failed = match (sent, &target) {
+            (Ok(()), _) => return Ok(self.counted(epoch.ack(ticket.tag).await)),
+            (Err(failed), Target::Delay(after)) if failed.is_missing() => {
+                warn!(
+                    broker = %self.core.context.name,
+                    subscription = %self.subscription.label,
+                    "{}; the retry waits in this process", failed.into_error(&self.core, queue)
+                );
+                self.hold(epoch, ticket.tag, copy, (*after).min(HELD_MAX));
+                return Ok(Settled::Yes);
+            }
+            (Err(failed), _) => failed,
+        };
+        let error = failed.into_error(&self.core, queue);
+        sleep(RELEASE_WAIT.mul_f64(0.5 + self.core.context.rng.unit())).await;
+        epoch.release(ticket.tag).await;
+        Err(error)
+    }
+
+    fn copy(
+        &self,
+        epoch: &Epoch,
+        tag: u64,
+        message: &Incoming,
+        mut headers: Headers,
+        target: &Target,
+    ) -> Copy {
+        // The routing key of a copy is its queue; the topic has to travel with it.
+        if !headers.contains(name::TOPIC) {
+            headers.set(name::TOPIC, message.topic.to_string());
+        }
+        let original = lock(&epoch.originals)
+            .get(&tag)
+            .cloned()
+            .unwrap_or_default();
+        let keep_history = matches!(target, Target::DeadLetters);
+        Copy {
+            body: message.body.clone(),
+            properties: headers::copy(&original, &headers, keep_history),
+        }
+    }
+
+    /// Sends a copy, and makes its queue first where that is ours to do.
+    async fn send(
+        &self,
+        live: &Live,
+        queue: &str,
+        part: &Part,
+        target: &Target,
+        copy: &Copy,
+    ) -> Result<(), Failed> {
+        let makes = self.subscription.topology == TopologyMode::Apply || self.names.exclusive;
+        let on_first_use = matches!(target, Target::Delay(_));
+        if makes && on_first_use {
+            self.declare(live, queue, part)
+                .await
+                .map_err(Failed::Topology)?;
+        }
+        let send = || {
+            let (body, properties) = (copy.body.clone(), copy.properties.clone());
+            self.core.publish_copy(live, queue, body, properties)
+        };
+        match send().await {
+            // Somebody deleted it since.
+            Err(CopyError::Missing) if makes => {
+                live.declared.lock().await.remove(queue);
+                self.declare(live, queue, part)
+                    .await
+                    .map_err(Failed::Topology)?;
+                send().await.map_err(Failed::Copy)
+            }
+            outcome => outcome.map_err(Failed::Copy),
+        }
+    }
+
+    async fn declare(&self, live: &Live, queue: &str, part: &Part) -> Result<(), BrokerError> {
+        let mut declared = live.declared.lock().await;
+        if declared.contains(queue) {
+            return Ok(());
+        }
+        let parts = [(part.clone(), TopologyMode::Apply)];
+        declare::all(&self.core, &live.consume, &parts).await?;
+        declared.insert(queue.to_owned());
+        Ok(())
+    }
+
+    /// Keeps the delivery out for `wait`, then puts the copy into its own queue. If anything ends
+    /// before that, the server still has the original.
+    fn hold(&self, epoch: Arc<Epoch>, tag: u64, copy: Copy, wait: Duration) {
+        let Some(me) = self.me.upgrade() else {
+            return;
+        };
+        let mut link = self.core.link.subscribe();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = left(&mut link, &epoch.live) => return,
+            }
+            let queue = &me.names.queue;
+            let sent = me
+                .core
+                .publish_copy(&epoch.live, queue, copy.body, copy.properties)
+                .await;
+            match sent {
+                Ok(()) => me.counted(epoch.ack(tag).await),
+                Err(error) => {
+                    let error = error.into_broker_error(&me.core.context.name, queue);
+                    warn!(subscription = %me.subscription.label, "{error}; the message is given back");
+                    epoch.release(tag).await
+                }
+            };
+        });
+    }
+
+    /// Waits until the server has taken every settlement, then closes the channel.
+    ///
+    /// A written acknowledgement is not yet a taken one: a quorum queue takes settlements in small
+    /// lots beside its other work, and a channel that closes before that gives the messages back.
+    /// Each request about the queue is answered between two such lots, so enough of them leave
+    /// nothing behind.
+    pub(super) async fn flush(&self, deadline: Instant) {
+        let working = async {
+            loop {
+                let idle = self.idle.notified();
+                if self.busy.load(Ordering::SeqCst) == 0 {
+                    return;
+                }
+                idle.await;
+            }
+        };
+        // Past the deadline the channel closes with what it has.
+        let _ = timeout_at(deadline, working).await;
+        let Some(epoch) = lock(&self.epoch).take() else {
+            return;
+        };
+        let requests = epoch.settled.load(Ordering::Relaxed) / TAKEN_PER_REQUEST;
+        let asking = async {
+            for _ in 0..requests.clamp(REQUESTS_MIN, REQUESTS_MAX) {
+                let options = QueueDeclareOptions {
+                    passive: true,
+                    ..QueueDeclareOptions::default()
+                };
+                let queue = declare::short(&self.core.context.name, &self.names.queue);
+                let Ok(queue) = queue else { return };
+                let asked = epoch
+                    .channel
+                    .queue_declare(queue, options, FieldTable::default());
+                if asked.await.is_err() {
+                    return;
+                }
+            }
+            let _ = epoch.channel.close(REPLY_SUCCESS, "OK".into()).await;
+        };
+        let _ = timeout_at(deadline, asking).await;
+    }
+}
+
+async fn left(link: &mut watch::Receiver<Link>, live: &Arc<Live>) {
+    let gone = |link: &Link| !matches!(link, Link::Up(now) if Arc::ptr_eq(now, live));
+    // The sender lives in the core, which the settler holds.
+    let _ = link.wait_for(gone).await;
+}
+
+struct Copy {
+    body: bytes::Bytes,
+    properties: BasicProperties,
+}
+
+enum Target {
+    Delay(Duration),
+    DeadLetters,
+}
+
+impl Target {
+    fn part(&self, names: &Names) -> Part {
+        match self {
+            Self::Delay(after) => topology::delay_queue(names, *after),
+            Self::DeadLetters => topology::dead_letter_queue(names),
+        }
+    }
+}
+
+/// Why a copy did not get there.
+enum Failed {
+    Topology(BrokerError),
+    Copy(CopyError),
+}
+
+impl Failed {
+    /// Whether the queue itself is what is wrong, so that the same copy to it cannot succeed.
+    fn is_missing(&self) -> bool {
+        match self {
+            Self::Topology(error) => !error.is_retryable(),
+            Self::Copy(error) => matches!(error, CopyError::Missing),
+        }
+    }
+
+    fn into_error(self, core: &Core, queue: &str) -> BrokerError {
+        match self {
+            Self::Topology(error) => error,
+            Self::Copy(error) => error.into_broker_error(&core.context.name, queue),
+        }
+    }
+}
+
+struct Busy<'a>(&'a QueueSettler);
+
+impl<'a> Busy<'a> {
+    fn new(settler: &'a QueueSettler) -> Self {
+        settler.busy.fetch_add(1, Ordering::SeqCst);
+        Self(settler)
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        if self.0.busy.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.0.idle.notify_waiters();
+        }
+    }
+}
+
+impl Settler for QueueSettler {
+    fn done(&self, ticket: Ticket) -> BoxFuture<'_, Result<Settled, BrokerError>> {
+        Box::pin(async move {
+            let settled = match self.current(ticket.epoch) {
+                Some(epoch) => {
+                    let _busy = Busy::new(self);
+                    epoch.ack(ticket.tag).await
+                }
+                None => Settled::Stale,
+            };
+            Ok(self.counted(settled))
+        })
+    }
+
+    fn retry(
+        &self,
+        ticket: Ticket,
+        message: Arc<Incoming>,
+        after: Duration,
+        headers: Headers,
+    ) -> BoxFuture<'_, Result<Settled, BrokerError>> {
+        Box::pin(async move {
+            self.settle_copy(ticket, &message, headers, Target::Delay(after))
+                .await
+        })
+    }
+
+    fn dead_letter(
+        &self,
+        ticket: Ticket,
+        message: Arc<Incoming>,
+        headers: Headers,
+    ) -> BoxFuture<'_, Result<Settled, BrokerError>> {
+        Box::pin(async move {
+            if self.subscription.dead_letter {
+                self.settle_copy(ticket, &message, headers, Target::DeadLetters)
+                    .await
+            } else {
+                self.done(ticket).await
+            }
+        })
+    }
+
+    fn release(&self, ticket: Ticket) -> BoxFuture<'_, Result<Settled, BrokerError>> {
+        Box::pin(async move {
+            let settled = match self.current(ticket.epoch) {
+                Some(epoch) => {
+                    let _busy = Busy::new(self);
+                    epoch.release(ticket.tag).await
+                }
+                None => Settled::Stale,
+            };
+            Ok(self.counted(settled))
+        })
+    }
+
+    fn is_current(&self, epoch: u64) -> bool {
+        self.current(epoch).is_some()
+    }
+}
