@@ -1,5 +1,6 @@
 //! The manager: builds everything from the plan, runs it, and takes it down again.
 
+mod dead_letters;
 mod health;
 
 use std::fmt;
@@ -339,7 +340,7 @@ impl CommunicationManager {
         let _ = phase.wait_for(|phase| *phase == Phase::Stopped).await;
     }
 
-    /// Goes down in order: stops fetching, finishes or gives back what is in flight, waits for
+    /// Goes down in order: handles what an embedded broker still holds, stops fetching, finishes or gives back what is in flight, waits for
     /// publishes, closes the connections. Handlers have until shortly before `deadline`. A second
     /// call waits for the first.
     pub async fn shutdown(&self, deadline: Instant) -> Drained {
@@ -350,6 +351,10 @@ impl CommunicationManager {
         }
         let left = deadline.saturating_duration_since(Instant::now());
         let handlers_until = deadline - CLOSING_MAX.min(left / 4);
+        // What only this process holds would be gone with it: it is handled first.
+        for planned in &self.brokers {
+            let _ = timeout_at(handlers_until, planned.broker.quiet()).await;
+        }
         let mut stopping = JoinSet::new();
         for runner in self.runners().iter().cloned() {
             stopping.spawn(async move { runner.stop(handlers_until).await });

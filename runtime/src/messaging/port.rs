@@ -67,6 +67,12 @@ pub trait MessageBroker: Send + Sync + 'static {
     /// Closes: waits until the broker has taken every settlement, at the latest until `deadline`.
     fn disconnect(&self, deadline: Instant) -> BoxFuture<'_, ()>;
 
+    /// Waits until nothing is left to handle of what this process alone holds, before it goes down.
+    /// Returns at once where messages outlive the process. The engine limits how long it waits.
+    fn quiet(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
+
     /// How the connection is. Answers at once, from what the supervisor knows.
     fn health_check(&self) -> BrokerHealth;
 

@@ -62,7 +62,7 @@ impl PlanReport {
     }
 
     /// Service, brokers and handlers, without the warnings.
-    pub(crate) fn banner(&self) -> String {
+    pub fn banner(&self) -> String {
         let lines = || self.brokers.iter().chain(&self.handlers);
         let names = lines().map(|(name, _)| name.chars().count());
         let width = names.max().unwrap_or_default();

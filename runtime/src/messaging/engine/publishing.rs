@@ -138,6 +138,12 @@ impl Publishing {
         true
     }
 
+    /// The broker that a topic is routed to.
+    #[must_use]
+    pub fn broker_of(&self, topic: &str) -> &str {
+        self.routes.broker(topic)
+    }
+
     fn target(&self, topic: &str, broker: Option<&str>) -> Result<&Target, PublishError> {
         let name = broker.unwrap_or_else(|| self.routes.broker(topic));
         self.targets.get(name).ok_or_else(|| {

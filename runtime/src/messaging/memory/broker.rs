@@ -314,6 +314,10 @@ impl MessageBroker for MemoryBroker {
         Box::pin(std::future::ready(()))
     }
 
+    fn quiet(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move { self.store().idle(Instant::now()).await })
+    }
+
     fn health_check(&self) -> BrokerHealth {
         match self.link.phase() {
             Phase::New => BrokerHealth::new(ConnectionState::Disconnected),

@@ -1,0 +1,41 @@
+//! Takes orders and follows them to their end.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use interline::prelude::*;
+use shop_contracts::{OrderPlaced, Shipped};
+
+interline::service!("orders");
+
+/// The orders that are on their way, each with its parcel.
+#[derive(Debug, Default)]
+pub struct OrderBook(Mutex<BTreeMap<String, String>>);
+
+impl OrderBook {
+    /// The parcel of an order, if it is on its way.
+    #[must_use]
+    pub fn parcel(&self, order_id: &str) -> Option<String> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(order_id)
+            .cloned()
+    }
+}
+
+/// Places an order: once this returns, the broker has it.
+///
+/// # Errors
+/// [`PublishError`] if it was not confirmed.
+pub async fn place(publisher: &Publisher, order: &OrderPlaced) -> Result<(), PublishError> {
+    publisher.publish(order).await?;
+    Ok(())
+}
+
+/// Notes the parcel of an order. The same message twice changes nothing.
+#[subscriber]
+pub async fn complete(shipped: Shipped, book: State<OrderBook>) {
+    let mut orders = book.0.lock().unwrap_or_else(PoisonError::into_inner);
+    orders.insert(shipped.order_id, shipped.parcel);
+}
