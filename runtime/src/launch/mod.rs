@@ -310,3 +310,6 @@ impl fmt::Debug for App {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, feature = "memory", feature = "json"))]
+mod tests;
