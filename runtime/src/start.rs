@@ -166,3 +166,6 @@ impl Signals {
         SIGINT
     }
 }
+
+#[cfg(all(test, unix, feature = "memory", feature = "json"))]
+mod tests;
