@@ -167,5 +167,6 @@ impl Signals {
     }
 }
 
-#[cfg(all(test, unix, feature = "memory", feature = "json"))]
+#[cfg(test)]
+#[cfg(all(unix, feature = "memory", feature = "json"))]
 mod tests;

@@ -311,5 +311,6 @@ impl fmt::Debug for App {
     }
 }
 
-#[cfg(all(test, feature = "memory", feature = "json"))]
+#[cfg(test)]
+#[cfg(all(feature = "memory", feature = "json"))]
 mod tests;

@@ -351,7 +351,7 @@ impl CommunicationManager {
         let left = deadline.saturating_duration_since(Instant::now());
         let handlers_until = deadline - CLOSING_MAX.min(left / 4);
         let mut stopping = JoinSet::new();
-        for runner in self.runners().iter().cloned() {
+        for runner in self.runners().clone() {
             stopping.spawn(async move { runner.stop(handlers_until).await });
         }
         let mut drained = Drained::default();

@@ -44,6 +44,9 @@ pub(crate) const ADAPTERS: &[Adapter] = &[
 const MEMORY: Option<Connect> = Some(super::memory::connect);
 #[cfg(not(feature = "memory"))]
 const MEMORY: Option<Connect> = None;
+#[cfg(feature = "rabbitmq")]
+const RABBITMQ: Option<Connect> = Some(super::rabbitmq::connect);
+#[cfg(not(feature = "rabbitmq"))]
 const RABBITMQ: Option<Connect> = None;
 
 #[cfg(test)]
