@@ -166,3 +166,7 @@ impl Signals {
         SIGINT
     }
 }
+
+#[cfg(test)]
+#[cfg(all(unix, feature = "memory", feature = "json"))]
+mod tests;

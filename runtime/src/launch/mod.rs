@@ -310,3 +310,7 @@ impl fmt::Debug for App {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[cfg(all(feature = "memory", feature = "json"))]
+mod tests;

@@ -356,7 +356,7 @@ impl CommunicationManager {
             let _ = timeout_at(handlers_until, planned.broker.quiet()).await;
         }
         let mut stopping = JoinSet::new();
-        for runner in self.runners().iter().cloned() {
+        for runner in self.runners().clone() {
             stopping.spawn(async move { runner.stop(handlers_until).await });
         }
         let mut drained = Drained::default();

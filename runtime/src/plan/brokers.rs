@@ -167,7 +167,7 @@ fn make(
         Ok(found) => found,
         Err(fault) => {
             section.accept_all(faults);
-            faults.push(fault);
+            faults.push(*fault);
             return None;
         }
     };
@@ -213,7 +213,7 @@ fn choose<'a>(
     section: &Section<'_>,
     url: Option<&str>,
     faults: &mut Faults,
-) -> Result<Chosen<'a>, Fault> {
+) -> Result<Chosen<'a>, Box<Fault>> {
     let kinds = || {
         let own = wiring.kinds.iter().map(|(kind, _)| &**kind);
         ADAPTERS.iter().map(|adapter| adapter.kind).chain(own)
@@ -224,17 +224,19 @@ fn choose<'a>(
     };
     let unknown = |key: &str, message: String, wanted: &str, known: Vec<&str>| {
         let fault = section.fault(key, message);
-        match suggest(wanted, known.iter().copied()) {
+        Box::new(match suggest(wanted, known.iter().copied()) {
             Some(meant) => fault.with_help(format!("did you mean `{meant}`?")),
             None => fault.with_help(format!("known: {}", known.join(", "))),
-        }
+        })
     };
     let kind = section.string("kind", faults);
     // Asked for here so that it is known; an adapter without an address never asks.
     section.secret("url", faults);
     if section.contains("kind") {
         let Some(kind) = kind else {
-            return Err(section.fault("kind", "is not the name of a kind of broker"));
+            return Err(Box::new(
+                section.fault("kind", "is not the name of a kind of broker"),
+            ));
         };
         let built_in = ADAPTERS.iter().find(|adapter| adapter.kind == kind);
         return own(&kind).or(built_in.map(Chosen::BuiltIn)).ok_or_else(|| {
@@ -248,22 +250,26 @@ fn choose<'a>(
                 "kind",
                 "is missing; the URL is a secret that is not read yet",
             );
-            return Err(fault.with_help("write for example `kind = \"rabbitmq\"`"));
+            return Err(Box::new(
+                fault.with_help("write for example `kind = \"rabbitmq\"`"),
+            ));
         }
         if section.is_present() {
             // A forgotten URL must not end in memory.
             let fault = section.fault("url", "is missing, and so is `kind`");
-            return Err(fault.with_help("write `url = \"amqp://..\"`, or `kind = \"memory\"`"));
+            return Err(Box::new(
+                fault.with_help("write `url = \"amqp://..\"`, or `kind = \"memory\"`"),
+            ));
         }
         let memory = ADAPTERS.iter().find(|adapter| adapter.kind == "memory");
         return match memory.filter(|adapter| adapter.connect.is_some()) {
             Some(adapter) => Ok(Chosen::BuiltIn(adapter)),
             None => {
                 let fault = section.fault("url", "is missing: no broker is configured");
-                Err(fault.with_help(
+                Err(Box::new(fault.with_help(
                     "write `[brokers.main]` with `url = \"amqp://..\"`, or add the feature \
                      `memory` to `interline` in Cargo.toml",
-                ))
+                )))
             }
         };
     };

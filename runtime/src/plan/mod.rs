@@ -223,4 +223,5 @@ fn configured(known: &[&str]) -> String {
 }
 
 #[cfg(test)]
+#[cfg(all(feature = "memory", feature = "json"))]
 mod tests;
