@@ -151,5 +151,5 @@ pub fn service(input: TokenStream) -> TokenStream {
 /// | `crate = path` | where the crate `interline` is | `::interline` |
 #[proc_macro_attribute]
 pub fn subscriber(attribute: TokenStream, item: TokenStream) -> TokenStream {
-    subscriber::expand(attribute.into(), item.into()).into()
+    subscriber::expand(attribute.into(), &item.into()).into()
 }

@@ -51,13 +51,13 @@ fn a_half_typed_function_keeps_its_name() {
     assert!(halves.len() > 70);
     for half in halves {
         let written = half.to_string();
-        let output = subscriber::expand(attribute.clone(), half).to_string();
+        let output = subscriber::expand(attribute.clone(), &half).to_string();
         if written.contains("fn charge") {
             assert!(output.contains("fn charge"), "{written}\n{output}");
         }
     }
     for half in prefixes(attribute) {
-        let output = subscriber::expand(half, item.clone()).to_string();
+        let output = subscriber::expand(half, &item).to_string();
         assert!(output.contains("fn charge"), "{output}");
         assert!(output.contains("struct charge"), "{output}");
         assert!(!output.contains("# [header"), "{output}");
@@ -80,7 +80,8 @@ fn a_half_typed_type_panics_no_derive() {
             #[fate(pause = "30s")] Pause(T),
         }
     };
-    let derives: [(TokenStream, fn(TokenStream) -> TokenStream, &str); 3] = [
+    type Derive = fn(TokenStream) -> TokenStream;
+    let derives: [(TokenStream, Derive, &str); 3] = [
         (message, message::expand, "for Order"),
         (messages, messages::expand, "for Orders"),
         (failure, failure::expand, "for Broken"),
@@ -102,7 +103,7 @@ fn a_half_typed_type_panics_no_derive() {
 /// Expands what a file of cases holds.
 fn expand(source: &str) -> TokenStream {
     let tokens: TokenStream = source.parse().expect("the case is tokens");
-    let mut rest = tokens.clone().into_iter();
+    let mut rest = tokens.into_iter();
     match (rest.next(), rest.next()) {
         (Some(TokenTree::Ident(_)), Some(_)) => match rest.next() {
             Some(TokenTree::Group(group)) => service::expand(group.stream()),
@@ -120,7 +121,7 @@ fn expand(source: &str) -> TokenStream {
             };
             let item: TokenStream = rest.collect();
             match (name.as_str(), arguments.to_string().as_str()) {
-                ("subscriber", _) => subscriber::expand(arguments, item),
+                ("subscriber", _) => subscriber::expand(arguments, &item),
                 ("derive", "Message") => message::expand(item),
                 ("derive", "Messages") => messages::expand(item),
                 ("derive", "Failure") => failure::expand(item),

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 #![no_implicit_prelude]
 #![deny(warnings)]
-#![allow(dead_code, non_camel_case_types, reason = "the shadows")]
+#![allow(dead_code, reason = "the shadows")]
 
 use ::serde::{Deserialize, Serialize};
 
@@ -16,8 +16,6 @@ struct Some;
 struct None;
 struct Ok;
 struct Err;
-struct str;
-struct usize;
 trait Message {}
 trait Clone {}
 trait From {}
