@@ -42,7 +42,7 @@ struct Case {
 enum Fate {
     Retry,
     RetryAfter(Duration),
-    RetryAfterField(Member, Type),
+    RetryAfterField(Box<(Member, Type)>),
     DeadLetter,
     Discard,
     Pause(Duration),
@@ -140,7 +140,7 @@ fn read_fate(
         ("retry", Value::Group(after)) => match &after.get("after")?.value {
             Value::Duration(duration) => Some(Fate::RetryAfter(*duration)),
             Value::Member(member) => find(member, ident, fields, errors)
-                .map(|ty| Fate::RetryAfterField(member.clone(), ty)),
+                .map(|ty| Fate::RetryAfterField(Box::new((member.clone(), ty)))),
             _ => None,
         },
         ("retry", _) => Some(Fate::Retry),
@@ -216,7 +216,8 @@ fn emit(model: &Model) -> TokenStream {
                     },
                 )
             }
-            Fate::RetryAfterField(member, ty) => {
+            Fate::RetryAfterField(after) => {
+                let (member, ty) = &**after;
                 let field = format_ident!("__after");
                 delays.push(quote_spanned! {emit::place(ty)=>
                     impl __private::DelayField<#number> for __Delays { type Field = #ty; }
@@ -249,11 +250,14 @@ fn emit(model: &Model) -> TokenStream {
     let bound = quote_spanned! {emit::place(ident)=>
         impl #impl_generics __private::FailureType for #ident #type_generics #where_clause {}
     };
-    // An enum without variants has nothing to match by reference.
-    let matched = if cases.is_empty() {
-        quote!(*self)
+    // Nothing can be wrapped around the match of an enum without variants.
+    let (fate, name) = if cases.is_empty() {
+        (quote!(match *self {}), quote!(match *self {}))
     } else {
-        quote!(self)
+        (
+            quote!(match self { #(#fates)* }),
+            quote!(__private::Cow::Borrowed(match self { #(#names)* })),
+        )
     };
     quote! {
         const _: () = {
@@ -265,11 +269,11 @@ fn emit(model: &Model) -> TokenStream {
 
             impl #impl_generics __private::Failure for #ident #type_generics #where_clause {
                 fn fate(&self) -> __private::Fate {
-                    match #matched { #(#fates)* }
+                    #fate
                 }
 
                 fn error_type(&self) -> __private::Cow<'static, ::core::primitive::str> {
-                    __private::Cow::Borrowed(match #matched { #(#names)* })
+                    #name
                 }
 
                 fn text(&self) -> __private::String {

@@ -13,35 +13,143 @@ mod path;
 mod service;
 mod signature;
 mod subscriber;
+#[cfg(test)]
+mod tests;
 
 use proc_macro::TokenStream;
 
-/// Makes a type a message.
+/// Makes a type a message: its topic, key, id and version are its contract, written once.
+///
+/// ```ignore
+/// #[derive(Message, Serialize, Deserialize)]
+/// #[message(topic = "orders.{region}.placed", key = order_id)]
+/// pub struct OrderPlaced {
+///     pub order_id: OrderId,
+///     pub region: Region,
+/// }
+/// ```
+///
+/// | option | meaning | unless given |
+/// |---|---|---|
+/// | `topic = ".."` | the topic; `{field}` stands for a field; or the path of a constant | must be given |
+/// | `key = field` | messages of one key can be handled in order | unordered |
+/// | `id = field` | the field that holds the identity | a new one at each publish |
+/// | `version = 2` | changes when old readers cannot read the new form | 1 |
+/// | `from(1 = OldType)` | reads version 1 as `OldType`, then `From<OldType>` | |
+/// | `name = ".."` | the name on the wire | the type's |
+/// | `codec = json` | `json`, `msgpack`, `protobuf`, or a codec of your own as a string | the broker's |
+/// | `ttl = "1h"` | how long it is worth delivering | for ever |
+/// | `priority = 5` | 0 to 255, on brokers that have priorities | none |
+/// | `subscribers = optional` | it is fine that nobody listens | unroutable is an error |
+/// | `crate = path` | where the crate `interline` is | `::interline` |
 #[proc_macro_derive(Message, attributes(message))]
 pub fn derive_message(input: TokenStream) -> TokenStream {
     message::expand(input.into()).into()
 }
 
-/// Makes an enum of messages the payload of one subscriber.
+/// Makes an enum of messages the payload of one subscriber, which then takes all of them.
+///
+/// Each variant holds one message. `#[messages(crate = path)]` says where the crate `interline` is.
+///
+/// ```ignore
+/// #[derive(Messages)]
+/// pub enum OrderEvent {
+///     Placed(OrderPlaced),
+///     Cancelled(OrderCancelled),
+/// }
+/// ```
 #[proc_macro_derive(Messages, attributes(messages))]
 pub fn derive_messages(input: TokenStream) -> TokenStream {
     messages::expand(input.into()).into()
 }
 
 /// Says for an error what becomes of the message whose handling failed.
+///
+/// Every variant of an enum, or the struct itself, has one `#[fate(..)]`:
+///
+/// | fate | what becomes of the message |
+/// |---|---|
+/// | `retry` | it is tried again when the retry policy says so |
+/// | `retry(after = "5s")` | it is tried again after this time |
+/// | `retry(after = field)` | the same, with the time in a field: `Duration` or `Option<Duration>` |
+/// | `dead_letter` | it goes to the dead letters now |
+/// | `discard` | it is dropped |
+/// | `pause = "30s"` | the subscription stops fetching for this time, then it is tried again |
+///
+/// `#[failure(crate = path)]` says where the crate `interline` is.
+///
+/// ```ignore
+/// #[derive(Debug, thiserror::Error, Failure)]
+/// pub enum ChargeError {
+///     #[error("bank unreachable")]
+///     #[fate(retry)]
+///     Network(#[from] BankError),
+///     #[error("card refused")]
+///     #[fate(dead_letter)]
+///     CardRefused,
+/// }
+/// ```
 #[proc_macro_derive(Failure, attributes(failure, fate))]
 pub fn derive_failure(input: TokenStream) -> TokenStream {
     failure::expand(input.into()).into()
 }
 
-/// Declares a crate that holds handlers.
+/// Declares a crate that holds handlers, once, at its root: the service's name, which is also the
+/// default group of its subscribers.
+///
+/// It makes a function `service()`, whose result is given to `App::with`. A program admits itself.
+/// `service!("billing", crate = path)` says where the crate `interline` is.
+///
+/// ```ignore
+/// interline::service!("billing");
+/// ```
 #[proc_macro]
 pub fn service(input: TokenStream) -> TokenStream {
     service::expand(input.into()).into()
 }
 
-/// Makes a function consume messages.
+/// Makes an `async fn` consume messages. The function stays as written and can be called.
+///
+/// ```ignore
+/// #[subscriber(concurrency = 16, ordered_by = key, retry(attempts = 6, first = "250ms"))]
+/// async fn charge(
+///     order: OrderPlaced,
+///     bank: State<Bank>,
+///     #[header("x-tenant")] tenant: Tenant,
+/// ) -> Result<Charged, ChargeError> { .. }
+/// ```
+///
+/// **The message** comes first: `T`, `&T`, `Option<T>` (`None` for an empty body), `Batch<T>`, `Raw`,
+/// where `T` derives `Message` or `Messages`. `Option`, `Batch`, `Raw` and `Settle` are recognised by
+/// name; an alias is not seen.
+///
+/// **After it** stands what implements `Extract` (`State<S>`, `Publisher`, `Out<M>`, `Meta`, `Headers`,
+/// `Cancel`, `Settle`, types of your own), `#[header("..")]` values and `#[segment]` values of the
+/// topic, both of any type that implements `FromStr`, or an `Option` of one. Extractors of a batch take
+/// their value from its first message.
+///
+/// | option | meaning | unless given |
+/// |---|---|---|
+/// | `name = ".."` | the stable name, for configuration, metrics and derived ids | the function's |
+/// | `group = ".."`, `each_instance` | who shares the messages; every instance gets all | the service's name |
+/// | `broker = ".."` | the broker, by its name in the configuration | the routes decide |
+/// | `concurrency = 16` | messages handled at once, or lanes where order is kept | 16 |
+/// | `ordered_by = key`, `key_in_process` | order of the messages of a key: everywhere, or in one process | none |
+/// | `batch(max = 200, wait = "50ms")` | how a `Batch<T>` is formed | one by one |
+/// | `timeout = "10s"` | how long an attempt may take | 30 s |
+/// | `retry(attempts, first, max, factor)`, `none` | how failed attempts are repeated | 5, 200 ms, 30 s, 2 |
+/// | `dead_letter = false` | what is given up is dropped | kept |
+/// | `ack = after`, `on_receive`, `manual` | when it is acknowledged; `manual` is by `Settle` | `after` |
+/// | `on_unknown = skip`, `dead_letter` | what becomes of a message without a handler | `dead_letter` |
+/// | `start = new`, `earliest` | where a new subscription begins | `new` |
+/// | `rate = "100/s"` | how many may be started in which time | unlimited |
+/// | `topology = apply`, `verify`, `off` | what is done about queues at start | `apply` |
+/// | `topic = ".."` | messages of others: any type that implements `Deserialize`, or `Raw` | the contract's |
+/// | `codec = json` | for messages without a content-type | the broker's |
+/// | `rabbitmq(..)` | what only RabbitMQ understands; see `RabbitMqOptions` | |
+/// | `companion = Name` | the type beside the function, where its own name is taken | the function's name |
+/// | `crate = path` | where the crate `interline` is | `::interline` |
 #[proc_macro_attribute]
 pub fn subscriber(attribute: TokenStream, item: TokenStream) -> TokenStream {
-    subscriber::expand(attribute.into(), item.into()).into()
+    subscriber::expand(attribute.into(), &item.into()).into()
 }

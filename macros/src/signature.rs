@@ -507,7 +507,7 @@ mod tests {
         (arguments, errors.texts())
     }
 
-    fn form(ty: TokenStream) -> Option<(PayloadForm, bool, String)> {
+    fn form(ty: &TokenStream) -> Option<(PayloadForm, bool, String)> {
         let (arguments, _) = read(quote!(async fn f(m: #ty) {}));
         let payload = arguments.payload?;
         Some((
@@ -520,35 +520,38 @@ mod tests {
     #[test]
     fn payloads_are_told_apart_by_their_tokens() {
         let t = || "T".to_owned();
-        assert_eq!(form(quote!(T)), Some((PayloadForm::Owned, false, t())));
-        assert_eq!(form(quote!(&T)), Some((PayloadForm::Reference, false, t())));
+        assert_eq!(form(&quote!(T)), Some((PayloadForm::Owned, false, t())));
         assert_eq!(
-            form(quote!(Option<T>)),
+            form(&quote!(&T)),
+            Some((PayloadForm::Reference, false, t()))
+        );
+        assert_eq!(
+            form(&quote!(Option<T>)),
             Some((PayloadForm::Optional, false, t()))
         );
         assert_eq!(
-            form(quote!(std::option::Option<T>)),
+            form(&quote!(std::option::Option<T>)),
             Some((PayloadForm::Optional, false, t()))
         );
         assert_eq!(
-            form(quote!(Batch<T>)),
+            form(&quote!(Batch<T>)),
             Some((PayloadForm::Owned, true, t()))
         );
         assert_eq!(
-            form(quote!(interline::Batch<Option<T>>)),
+            form(&quote!(interline::Batch<Option<T>>)),
             Some((PayloadForm::Optional, true, t()))
         );
         assert_eq!(
-            form(quote!(Raw)),
+            form(&quote!(Raw)),
             Some((PayloadForm::Raw, false, "Raw".to_owned()))
         );
         assert_eq!(
-            form(quote!(Batch<Raw>)),
+            form(&quote!(Batch<Raw>)),
             Some((PayloadForm::Raw, true, "Raw".to_owned()))
         );
-        assert_eq!(form(quote!(&mut T)), None);
-        assert_eq!(form(quote!(&Raw)), None);
-        assert_eq!(form(quote!(Batch<&T>)), None);
+        assert_eq!(form(&quote!(&mut T)), None);
+        assert_eq!(form(&quote!(&Raw)), None);
+        assert_eq!(form(&quote!(Batch<&T>)), None);
     }
 
     #[test]

@@ -246,7 +246,7 @@ fn emit_bind(model: &Model) -> TokenStream {
                 .await
             }
         };
-        quote! {
+        quote_spanned! {emit::place(function)=>
             __private::Handler::batch(
                 move |__incoming: __private::Vec<__private::Arc<__private::Incoming>>,
                       __scope: __private::Scope| { #share #body },
@@ -266,7 +266,7 @@ fn emit_bind(model: &Model) -> TokenStream {
                 __private::finish::<__Handler>(#function(#given, #(#names),*).await, &__scope)
             }
         };
-        quote! {
+        quote_spanned! {emit::place(function)=>
             __private::Handler::one(
                 move |__incoming: __private::Arc<__private::Incoming>,
                       __scope: __private::Scope| { #share #body },

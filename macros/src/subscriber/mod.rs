@@ -35,11 +35,11 @@ enum Source {
     Topic(String),
 }
 
-pub(crate) fn expand(attribute: TokenStream, item: TokenStream) -> TokenStream {
+pub(crate) fn expand(attribute: TokenStream, item: &TokenStream) -> TokenStream {
     let mut errors = Errors::default();
     let args = Args::parse(attribute, options::KEYS, "#[subscriber]", &mut errors);
     let mut output = signature::cleaned(item.clone());
-    output.extend(expand_beside(&args, &item, &mut errors));
+    output.extend(expand_beside(&args, item, &mut errors));
     output.extend(errors.into_tokens());
     output
 }

@@ -44,10 +44,20 @@ pub fn read<H: TakesPayload>(incoming: &Incoming, scope: &Scope) -> Result<H::Pa
     note = "derive it: #[derive(Deserialize)]",
     note = "to take the bytes as they are, write `Raw`"
 )]
-pub trait Readable: DeserializeOwned + Send + 'static {}
+pub trait Readable: Sized {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// The outcome of a message that cannot be read.
+    fn read(incoming: &Incoming, scope: &Scope) -> Result<Self, Outcome>;
+}
 
 #[diagnostic::do_not_recommend]
-impl<T: DeserializeOwned + Send + 'static> Readable for T {}
+impl<T: DeserializeOwned> Readable for T {
+    fn read(incoming: &Incoming, scope: &Scope) -> Result<Self, Outcome> {
+        foreign(incoming, scope)
+    }
+}
 
 /// The payload of a handler of messages of others.
 pub trait TakesForeign {
@@ -63,7 +73,7 @@ pub fn read_foreign<H: TakesForeign>(
     incoming: &Incoming,
     scope: &Scope,
 ) -> Result<H::Payload, Outcome> {
-    foreign(incoming, scope)
+    H::Payload::read(incoming, scope)
 }
 
 /// The message as it is.

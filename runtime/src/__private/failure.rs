@@ -11,10 +11,17 @@ use crate::handling::{Fate, describe};
     label = "this type does not implement `std::error::Error`",
     note = "derive it, for example with thiserror: #[derive(Debug, thiserror::Error, Failure)]"
 )]
-pub trait IsError: Error + 'static {}
+pub trait IsError {
+    /// The error in words.
+    fn describe(&self) -> String;
+}
 
 #[diagnostic::do_not_recommend]
-impl<E: Error + 'static> IsError for E {}
+impl<E: Error + 'static> IsError for E {
+    fn describe(&self) -> String {
+        describe(self)
+    }
+}
 
 /// A type that derives `Failure`.
 pub trait FailureType: IsError {}
@@ -22,7 +29,7 @@ pub trait FailureType: IsError {}
 /// The error in words.
 #[must_use]
 pub fn failure_text<F: FailureType>(failure: &F) -> String {
-    describe(failure)
+    failure.describe()
 }
 
 /// A field that says how long to wait.

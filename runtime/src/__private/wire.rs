@@ -2,7 +2,8 @@
 //!
 //! Every bound on a type of the user's is stated once, as the bound of an associated type or as a
 //! supertrait; generated bodies then go through functions that are generic over the implementing
-//! type. So a missing bound is one error, on the user's own tokens.
+//! type. So a missing bound is one error, on the user's own tokens. The traits of those bounds have no
+//! supertraits but methods: a compiler would report the supertrait instead.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -20,14 +21,34 @@ use crate::message::{CodecError, Contract, Encoded, Encoder, Message, TopicError
     label = "this type does not implement `Serialize` and `Deserialize`",
     note = "derive both: #[derive(Message, Serialize, Deserialize)]"
 )]
-pub trait Serde: Serialize + DeserializeOwned {}
+pub trait Serde: Sized {
+    /// Writes it.
+    ///
+    /// # Errors
+    /// [`CodecError`] if it has no form in the codec.
+    fn encode(&self, encoder: Encoder<'_>) -> Result<Bytes, CodecError>;
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// [`CodecError`] if the body is not one.
+    fn decode(encoded: Encoded<'_>) -> Result<Self, CodecError>;
+}
 
 #[diagnostic::do_not_recommend]
-impl<T: Serialize + DeserializeOwned> Serde for T {}
+impl<T: Serialize + DeserializeOwned> Serde for T {
+    fn encode(&self, encoder: Encoder<'_>) -> Result<Bytes, CodecError> {
+        encoder.serde(self)
+    }
+
+    fn decode(encoded: Encoded<'_>) -> Result<Self, CodecError> {
+        encoded.serde()
+    }
+}
 
 /// Messages that are written with serde.
 pub mod serde_form {
-    use super::*;
+    use super::{Bytes, CodecError, Encoded, Encoder, Serde};
 
     /// A message that is written with serde.
     pub trait Form: Serde {}
@@ -37,7 +58,7 @@ pub mod serde_form {
     /// # Errors
     /// [`CodecError`] if it has no form in the codec.
     pub fn encode<T: Form>(message: &T, encoder: Encoder<'_>) -> Result<Bytes, CodecError> {
-        encoder.serde(message)
+        message.encode(encoder)
     }
 
     /// Reads it.
@@ -45,14 +66,14 @@ pub mod serde_form {
     /// # Errors
     /// [`CodecError`] if the body is not one.
     pub fn decode<T: Form>(encoded: Encoded<'_>) -> Result<T, CodecError> {
-        encoded.serde()
+        T::decode(encoded)
     }
 }
 
 /// Messages that are written as Protocol Buffers. Its name is what a missing feature shows.
 #[cfg(feature = "protobuf")]
 pub mod needs_feature_protobuf {
-    use super::*;
+    use super::{Bytes, CodecError, Encoded, Encoder};
     use crate::handling::{Outcome, Scope, foreign_protobuf};
     use crate::message::Incoming;
 
@@ -65,10 +86,40 @@ pub mod needs_feature_protobuf {
         label = "this type does not implement `prost::Message`",
         note = "derive it: #[derive(Message, prost::Message)], or use another codec"
     )]
-    pub trait Protobuf: prost::Message + Default {}
+    pub trait Protobuf: Sized {
+        /// Writes it.
+        ///
+        /// # Errors
+        /// [`CodecError`] if the codec is not one for Protocol Buffers.
+        fn encode(&self, encoder: Encoder<'_>) -> Result<Bytes, CodecError>;
+
+        /// Reads it.
+        ///
+        /// # Errors
+        /// [`CodecError`] if the body is not one.
+        fn decode(encoded: Encoded<'_>) -> Result<Self, CodecError>;
+
+        /// Reads one of others.
+        ///
+        /// # Errors
+        /// The outcome of a message that cannot be read.
+        fn foreign(incoming: &Incoming, scope: &Scope) -> Result<Self, Outcome>;
+    }
 
     #[diagnostic::do_not_recommend]
-    impl<T: prost::Message + Default> Protobuf for T {}
+    impl<T: prost::Message + Default> Protobuf for T {
+        fn encode(&self, encoder: Encoder<'_>) -> Result<Bytes, CodecError> {
+            encoder.protobuf(self)
+        }
+
+        fn decode(encoded: Encoded<'_>) -> Result<Self, CodecError> {
+            encoded.protobuf()
+        }
+
+        fn foreign(incoming: &Incoming, scope: &Scope) -> Result<Self, Outcome> {
+            foreign_protobuf(incoming, scope)
+        }
+    }
 
     /// A message that is written as Protocol Buffers.
     pub trait Form: Protobuf {}
@@ -78,7 +129,7 @@ pub mod needs_feature_protobuf {
     /// # Errors
     /// [`CodecError`] if the codec is not one for Protocol Buffers.
     pub fn encode<T: Form>(message: &T, encoder: Encoder<'_>) -> Result<Bytes, CodecError> {
-        encoder.protobuf(message)
+        Protobuf::encode(message, encoder)
     }
 
     /// Reads it.
@@ -86,13 +137,13 @@ pub mod needs_feature_protobuf {
     /// # Errors
     /// [`CodecError`] if the body is not one.
     pub fn decode<T: Form>(encoded: Encoded<'_>) -> Result<T, CodecError> {
-        encoded.protobuf()
+        <T as Protobuf>::decode(encoded)
     }
 
     /// The payload of a handler of Protocol Buffers messages of others.
     pub trait TakesForeign {
         /// Its type.
-        type Payload: Protobuf + Send + 'static;
+        type Payload: Protobuf;
     }
 
     /// Reads the payload.
@@ -103,7 +154,7 @@ pub mod needs_feature_protobuf {
         incoming: &Incoming,
         scope: &Scope,
     ) -> Result<H::Payload, Outcome> {
-        foreign_protobuf(incoming, scope)
+        H::Payload::foreign(incoming, scope)
     }
 }
 
@@ -127,10 +178,17 @@ pub mod needs_feature_msgpack {
     label = "this type does not implement `Display`",
     note = "implement `std::fmt::Display` for it, or name another field"
 )]
-pub trait Shown: Display {}
+pub trait Shown: Sized {
+    /// As something to render.
+    fn shown(&self) -> &dyn Display;
+}
 
 #[diagnostic::do_not_recommend]
-impl<T: Display> Shown for T {}
+impl<T: Display> Shown for T {
+    fn shown(&self) -> &dyn Display {
+        self
+    }
+}
 
 /// The field number `N` of a message that its contract names.
 pub trait ShownField<const N: usize> {
@@ -140,12 +198,12 @@ pub trait ShownField<const N: usize> {
 
 /// The field as a text.
 pub fn text<H: ShownField<N>, const N: usize>(field: &H::Field) -> Option<String> {
-    Some(field.to_string())
+    Some(field.shown().to_string())
 }
 
 /// The field as something to render.
 pub fn shown<H: ShownField<N>, const N: usize>(field: &H::Field) -> &dyn Display {
-    field
+    field.shown()
 }
 
 /// Renders a topic's template.

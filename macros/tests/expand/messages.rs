@@ -1,0 +1,5 @@
+#[derive(Messages)]
+pub enum Orders {
+    Placed(OrderPlaced),
+    Cancelled(OrderCancelled),
+}

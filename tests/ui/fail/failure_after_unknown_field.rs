@@ -1,0 +1,21 @@
+// The wait is a field.
+//~ 1 error
+#![allow(dead_code, unused_variables)]
+
+use interline::prelude::*;
+
+#[derive(Debug, Failure)]
+enum ChargeError {
+    #[fate(retry(after = wait))]
+    Network { waits: std::time::Duration },
+}
+
+impl std::fmt::Display for ChargeError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("not charged")
+    }
+}
+
+impl std::error::Error for ChargeError {}
+
+fn main() {}

@@ -1,0 +1,13 @@
+// A character that some broker does not take.
+//~ 1 error
+#![allow(dead_code, unused_variables)]
+
+use interline::prelude::*;
+
+#[derive(Message, Serialize, Deserialize)]
+#[message(topic = "orders placed")]
+struct OrderPlaced {
+    order_id: String,
+}
+
+fn main() {}

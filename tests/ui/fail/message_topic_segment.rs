@@ -1,0 +1,13 @@
+// An empty segment.
+//~ 1 error
+#![allow(dead_code, unused_variables)]
+
+use interline::prelude::*;
+
+#[derive(Message, Serialize, Deserialize)]
+#[message(topic = "orders..placed")]
+struct OrderPlaced {
+    order_id: String,
+}
+
+fn main() {}

@@ -1,0 +1,19 @@
+// A variant holds one message.
+//~ 1 error
+#![allow(dead_code, unused_variables)]
+
+use interline::prelude::*;
+
+#[derive(Message, Serialize, Deserialize)]
+#[message(topic = "orders.placed", key = order_id)]
+struct OrderPlaced {
+    order_id: String,
+}
+
+#[derive(Messages)]
+enum Orders {
+    Placed(OrderPlaced),
+    Moved(OrderPlaced, OrderPlaced),
+}
+
+fn main() {}

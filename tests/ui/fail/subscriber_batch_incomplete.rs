@@ -1,0 +1,18 @@
+// A batch that waits for ever.
+//~ 1 error
+#![allow(dead_code, unused_variables)]
+
+use interline::prelude::*;
+
+interline::service!("billing");
+
+#[derive(Message, Serialize, Deserialize)]
+#[message(topic = "orders.placed", key = order_id)]
+struct OrderPlaced {
+    order_id: String,
+}
+
+#[subscriber(batch(max = 10))]
+async fn handle(orders: Batch<OrderPlaced>) {}
+
+fn main() {}

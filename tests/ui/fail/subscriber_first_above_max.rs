@@ -1,0 +1,18 @@
+// The first wait cannot be longer than the longest.
+//~ 1 error
+#![allow(dead_code, unused_variables)]
+
+use interline::prelude::*;
+
+interline::service!("billing");
+
+#[derive(Message, Serialize, Deserialize)]
+#[message(topic = "orders.placed", key = order_id)]
+struct OrderPlaced {
+    order_id: String,
+}
+
+#[subscriber(retry(first = "1m", max = "10s"))]
+async fn handle(order: OrderPlaced) {}
+
+fn main() {}

@@ -1,0 +1,18 @@
+// The type of the result must be named.
+//~ 1 error
+#![allow(dead_code, unused_variables)]
+
+use interline::prelude::*;
+
+interline::service!("billing");
+
+#[derive(Message, Serialize, Deserialize)]
+#[message(topic = "orders.placed", key = order_id)]
+struct OrderPlaced {
+    order_id: String,
+}
+
+#[subscriber]
+async fn handle(order: OrderPlaced) -> impl Sized {}
+
+fn main() {}

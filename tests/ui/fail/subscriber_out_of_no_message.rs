@@ -1,0 +1,20 @@
+// What is sent must be a message.
+//~ 1 error
+#![allow(dead_code, unused_variables)]
+
+use interline::prelude::*;
+
+interline::service!("billing");
+
+#[derive(Message, Serialize, Deserialize)]
+#[message(topic = "orders.placed", key = order_id)]
+struct OrderPlaced {
+    order_id: String,
+}
+
+struct Line;
+
+#[subscriber]
+async fn handle(order: OrderPlaced, lines: Out<Line>) {}
+
+fn main() {}

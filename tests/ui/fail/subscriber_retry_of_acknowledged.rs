@@ -1,0 +1,18 @@
+// What is acknowledged cannot be tried again.
+//~ 1 error
+#![allow(dead_code, unused_variables)]
+
+use interline::prelude::*;
+
+interline::service!("billing");
+
+#[derive(Message, Serialize, Deserialize)]
+#[message(topic = "orders.placed", key = order_id)]
+struct OrderPlaced {
+    order_id: String,
+}
+
+#[subscriber(ack = on_receive, retry(attempts = 3))]
+async fn handle(order: OrderPlaced) {}
+
+fn main() {}

@@ -1,0 +1,18 @@
+// A batch is a form of the message, which comes first.
+//~ 1 error
+#![allow(dead_code, unused_variables)]
+
+use interline::prelude::*;
+
+interline::service!("billing");
+
+#[derive(Message, Serialize, Deserialize)]
+#[message(topic = "orders.placed", key = order_id)]
+struct OrderPlaced {
+    order_id: String,
+}
+
+#[subscriber]
+async fn handle(order: OrderPlaced, more: Batch<OrderPlaced>) {}
+
+fn main() {}

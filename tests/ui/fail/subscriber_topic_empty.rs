@@ -1,0 +1,12 @@
+// An empty topic.
+//~ 1 error
+#![allow(dead_code, unused_variables)]
+
+use interline::prelude::*;
+
+interline::service!("billing");
+
+#[subscriber(topic = "", on_unknown = skip)]
+async fn handle(order: Raw) {}
+
+fn main() {}

@@ -1,0 +1,16 @@
+// The crate has no identity.
+//~ 1 error
+#![allow(dead_code, unused_variables)]
+
+use interline::prelude::*;
+
+#[derive(Message, Serialize, Deserialize)]
+#[message(topic = "orders.placed", key = order_id)]
+struct OrderPlaced {
+    order_id: String,
+}
+
+#[subscriber]
+async fn handle(order: OrderPlaced) {}
+
+fn main() {}

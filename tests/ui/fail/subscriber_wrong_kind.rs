@@ -1,0 +1,18 @@
+// A number is not a text.
+//~ 1 error
+#![allow(dead_code, unused_variables)]
+
+use interline::prelude::*;
+
+interline::service!("billing");
+
+#[derive(Message, Serialize, Deserialize)]
+#[message(topic = "orders.placed", key = order_id)]
+struct OrderPlaced {
+    order_id: String,
+}
+
+#[subscriber(concurrency = "four")]
+async fn handle(order: OrderPlaced) {}
+
+fn main() {}

@@ -1,0 +1,20 @@
+// A number is nothing that can become of a message.
+//~ 1 error
+#![allow(dead_code, unused_variables)]
+
+use interline::prelude::*;
+
+interline::service!("billing");
+
+#[derive(Message, Serialize, Deserialize)]
+#[message(topic = "orders.placed", key = order_id)]
+struct OrderPlaced {
+    order_id: String,
+}
+
+#[subscriber]
+async fn handle(order: OrderPlaced) -> u32 {
+    1
+}
+
+fn main() {}
