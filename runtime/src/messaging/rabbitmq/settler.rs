@@ -60,10 +60,6 @@ impl Epoch {
         self.number
     }
 
-    pub(super) fn channel(&self) -> &Channel {
-        &self.channel
-    }
-
     pub(super) fn keep(&self, tag: u64, properties: BasicProperties) {
         lock(&self.originals).insert(tag, properties);
     }

@@ -1,0 +1,292 @@
+//! Deliveries, prefetch, losses and how they heal.
+
+use std::time::{Duration, Instant};
+
+use interline::message::Place;
+use interline::message::headers::name;
+use interline::messaging::{ConnectionState, ConsumerState, Group, MessageBroker, Settled};
+use interline::observability::metrics::{InMemoryMetrics, RECONNECTS, STALE_SETTLEMENTS};
+use interline::testing::ServerFixture;
+use interline_tests::harness::Case;
+use interline_tests::management::{Management, Queue};
+use tokio::time::sleep;
+
+use crate::support::{Inbox, LIMIT, Outcome, Stage, broker, message, subscription, until_state};
+
+pub fn cases() -> Vec<Case> {
+    vec![
+        Case::new("a_message_arrives_as_it_was_sent", arrives),
+        Case::new("a_lost_connection_comes_back_with_its_prefetch", reconnects),
+        Case::new(
+            "a_deleted_queue_is_made_again_under_its_consumer",
+            deleted_queue,
+        ),
+        Case::new(
+            "a_paused_consumer_fetches_nothing_and_settles_still",
+            paused,
+        ),
+        Case::new("a_stopped_consumer_pushes_nothing_more", stopped),
+        Case::new("every_instance_gets_every_message", each_instance),
+        Case::new("a_killed_server_is_consumed_again_soon", killed_server),
+        Case::new(
+            "a_delivery_timeout_of_the_server_is_survived",
+            delivery_timeout,
+        ),
+    ]
+}
+
+async fn arrives() -> Outcome {
+    let stage = Stage::new().await?;
+    let mut inbox = Inbox::open(&stage.broker, subscription("orders.{region}.placed")).await?;
+    let mut outgoing = message("orders.eu.placed", "m-1", vec![0, 159, 146, 150]);
+    outgoing.key = Some("o-7".to_owned());
+    outgoing.headers.set("x-flag", true);
+    outgoing.headers.set("x-count", 7_i64);
+    stage.broker.publish(outgoing).await?;
+    let incoming = inbox.take().await;
+    assert_eq!(&*incoming.topic, "orders.eu.placed");
+    assert_eq!(&incoming.body[..], [0, 159, 146, 150]);
+    assert_eq!(incoming.id.as_str(), "m-1");
+    assert_eq!(incoming.key.as_deref(), Some("o-7"));
+    assert_eq!((incoming.attempt, incoming.redelivered), (1, false));
+    assert_eq!(incoming.headers.get("x-flag"), Some(&true.into()));
+    assert_eq!(incoming.headers.get("x-count"), Some(&7_i64.into()));
+    assert_eq!(
+        incoming.headers.text(name::CONTENT_TYPE).as_deref(),
+        Some("application/json")
+    );
+    let expected = Place::RabbitMq {
+        exchange: "interline".into(),
+        routing_key: "orders.eu.placed".into(),
+        queue: "billing.orders.{region}.placed".into(),
+    };
+    assert_eq!(incoming.origin.place, expected);
+    // Empty and large bodies.
+    for body in [Vec::new(), vec![7; 10_000_000]] {
+        stage
+            .broker
+            .publish(message("orders.eu.placed", "m-2", body.clone()))
+            .await?;
+        assert!(inbox.take().await.body == body);
+    }
+    stage.end().await
+}
+
+async fn reconnects() -> Outcome {
+    let stage = Stage::new().await?;
+    let mut wanted = subscription("a.b");
+    wanted.prefetch = 5;
+    let mut inbox = Inbox::open(&stage.broker, wanted).await?;
+    for index in 0..200 {
+        stage
+            .broker
+            .publish(message("a.b", &index.to_string(), "{}"))
+            .await?;
+    }
+    let mut old = Vec::new();
+    for _ in 0..5 {
+        old.push(inbox.next().await);
+    }
+    assert!(inbox.is_quiet(Duration::from_millis(300)).await);
+    assert!(stage.management().close_connections().await? >= 2);
+    // The same five come again, on another epoch, and no more than five.
+    let mut new = Vec::new();
+    for _ in 0..5 {
+        new.push(inbox.next().await);
+    }
+    assert!(inbox.is_quiet(Duration::from_millis(500)).await);
+    assert!(new.iter().all(|delivery| delivery.incoming.redelivered));
+    for delivery in old {
+        assert!(!delivery.settlement.is_current());
+        assert_eq!(delivery.settlement.done().await?, Settled::Stale);
+    }
+    for delivery in new {
+        assert_eq!(delivery.settlement.done().await?, Settled::Yes);
+    }
+    for _ in 5..200 {
+        inbox.take().await;
+    }
+    assert_eq!(stage.metrics.sum(RECONNECTS, &[("broker", "main")]), 1.0);
+    assert_eq!(
+        stage
+            .metrics
+            .sum(STALE_SETTLEMENTS, &[("subscription", "billing.a.b")]),
+        5.0
+    );
+    assert_eq!(stage.broker.health_check().state, ConnectionState::Ready);
+    let is_empty = |queue: &Queue| queue.messages() == Some(0);
+    stage
+        .management()
+        .wait_for_queue("billing.a.b", is_empty, LIMIT)
+        .await?;
+    stage.end().await
+}
+
+async fn deleted_queue() -> Outcome {
+    let stage = Stage::new().await?;
+    let mut inbox = Inbox::open(&stage.broker, subscription("a.b")).await?;
+    stage.management().delete_queue("billing.a.b").await?;
+    // Until the queue is back, nobody listens.
+    let begun = Instant::now();
+    while stage
+        .broker
+        .publish(message("a.b", "1", "{}"))
+        .await
+        .is_err()
+    {
+        assert!(begun.elapsed() < LIMIT);
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(inbox.take().await.id.as_str(), "1");
+    assert_eq!(inbox.consumer.state(), ConsumerState::Running);
+    stage.end().await
+}
+
+async fn paused() -> Outcome {
+    let stage = Stage::new().await?;
+    let mut wanted = subscription("a.b");
+    wanted.prefetch = 2;
+    let mut inbox = Inbox::open(&stage.broker, wanted).await?;
+    for id in ["1", "2", "3", "4"] {
+        stage.broker.publish(message("a.b", id, "{}")).await?;
+    }
+    let (one, two) = (inbox.next().await, inbox.next().await);
+    inbox.consumer.pause().await;
+    assert_eq!(inbox.consumer.state(), ConsumerState::Paused);
+    assert_eq!(one.settlement.done().await?, Settled::Yes);
+    assert!(inbox.is_quiet(Duration::from_millis(500)).await);
+    inbox.consumer.resume().await;
+    let three = inbox.next().await;
+    assert_eq!(three.incoming.id.as_str(), "3");
+    // Two are out again: what was out before the pause still counts.
+    assert!(inbox.is_quiet(Duration::from_millis(300)).await);
+    assert_eq!(two.settlement.done().await?, Settled::Yes);
+    assert_eq!(three.settlement.done().await?, Settled::Yes);
+    assert_eq!(inbox.take().await.id.as_str(), "4");
+    stage.end().await
+}
+
+async fn stopped() -> Outcome {
+    let stage = Stage::new().await?;
+    let mut inbox = Inbox::open(&stage.broker, subscription("a.b")).await?;
+    stage.broker.publish(message("a.b", "1", "{}")).await?;
+    let one = inbox.next().await;
+    inbox.consumer.stop().await;
+    assert_eq!(inbox.consumer.state(), ConsumerState::Stopped);
+    stage.broker.publish(message("a.b", "2", "{}")).await?;
+    assert!(inbox.deliveries.try_recv().is_err());
+    assert_eq!(one.settlement.done().await?, Settled::Yes);
+    let one_left = |queue: &Queue| queue.messages() == Some(1) && queue.messages_ready == Some(1);
+    stage
+        .management()
+        .wait_for_queue("billing.a.b", one_left, LIMIT)
+        .await?;
+    stage.end().await
+}
+
+async fn each_instance() -> Outcome {
+    let stage = Stage::new().await?;
+    let other = broker(
+        &stage.vhost.url,
+        "two",
+        &InMemoryMetrics::default(),
+        |config| config,
+    );
+    other.connect().await?;
+    let of = |instance: &str| {
+        let mut subscription = subscription("a.b");
+        subscription.group = Group::EachInstance {
+            service: "billing".into(),
+            instance: instance.into(),
+            subscriber: "audit".into(),
+        };
+        subscription
+    };
+    let mut one = Inbox::open(&stage.broker, of("one")).await?;
+    let mut two = Inbox::open(&other, of("two")).await?;
+    stage.broker.publish(message("a.b", "1", "{}")).await?;
+    assert_eq!(one.take().await.id.as_str(), "1");
+    let held = two.next().await;
+    // Its retry comes back to itself alone, over a queue that goes with it.
+    let headers = held.incoming.headers.clone();
+    let message = std::sync::Arc::new(held.incoming);
+    held.settlement
+        .retry(message, Duration::from_secs(1), headers)
+        .await?;
+    assert_eq!(two.take().await.id.as_str(), "1");
+    assert!(one.is_quiet(Duration::from_millis(200)).await);
+    other.disconnect(tokio::time::Instant::now() + LIMIT).await;
+    let names: Vec<_> = stage
+        .management()
+        .queues()
+        .await?
+        .into_iter()
+        .map(|queue| queue.name)
+        .collect();
+    assert!(
+        names.iter().any(|name| name == "billing.audit.one"),
+        "{names:?}"
+    );
+    assert!(!names.iter().any(|name| name.contains("two")), "{names:?}");
+    stage.end().await
+}
+
+async fn killed_server() -> Outcome {
+    let server = ServerFixture::rabbitmq().start().await?;
+    if !server.is_ours() {
+        return Ok(());
+    }
+    let management = Management::of(&server)?;
+    let broker = broker(server.url(), "one", &InMemoryMetrics::default(), |config| {
+        config
+    });
+    broker.connect().await?;
+    let mut inbox = Inbox::open(&broker, subscription("a.b")).await?;
+    broker.publish(message("a.b", "1", "{}")).await?;
+    let held = inbox.next().await;
+    let counted = |queue: &Queue| queue.messages() == Some(1);
+    management
+        .wait_for_queue("billing.a.b", counted, LIMIT)
+        .await?;
+    server.kill().await?;
+    until_state(&broker, ConnectionState::Connecting).await;
+    assert_eq!(held.settlement.done().await?, Settled::Stale);
+    server.restart().await?;
+    let back = Instant::now();
+    let again = inbox.next().await;
+    assert!(
+        back.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        back.elapsed()
+    );
+    assert_eq!(again.incoming.id.as_str(), "1");
+    assert_eq!(again.settlement.done().await?, Settled::Yes);
+    broker.publish(message("a.b", "2", "{}")).await?;
+    assert_eq!(inbox.take().await.id.as_str(), "2");
+    broker.disconnect(tokio::time::Instant::now() + LIMIT).await;
+    Ok(())
+}
+
+async fn delivery_timeout() -> Outcome {
+    let server = ServerFixture::rabbitmq()
+        .consumer_timeout(Duration::from_secs(3))
+        .start()
+        .await?;
+    if !server.is_ours() {
+        return Ok(());
+    }
+    let broker = broker(server.url(), "one", &InMemoryMetrics::default(), |config| {
+        config
+    });
+    broker.connect().await?;
+    let mut inbox = Inbox::open(&broker, subscription("a.b")).await?;
+    broker.publish(message("a.b", "1", "{}")).await?;
+    let slow = inbox.next().await;
+    let again = inbox.next().await;
+    assert!(!slow.settlement.is_current());
+    assert_eq!(slow.settlement.done().await?, Settled::Stale);
+    assert_eq!(again.settlement.done().await?, Settled::Yes);
+    assert_eq!(broker.health_check().state, ConnectionState::Ready);
+    broker.disconnect(tokio::time::Instant::now() + LIMIT).await;
+    Ok(())
+}

@@ -1,0 +1,161 @@
+//! Confirmed, unroutable, refused, lost.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use interline::PublishError;
+use interline::handling::PublishErrorKind;
+use interline::message::RabbitMqPublish;
+use interline::messaging::{ConnectionState, MessageBroker};
+use interline::observability::metrics::InMemoryMetrics;
+use interline::testing::ServerFixture;
+use interline_tests::harness::Case;
+use serde_json::json;
+use tokio::time::{Instant, timeout};
+
+use crate::support::{LIMIT, Outcome, Stage, broker, message, subscription, until_state};
+
+pub fn cases() -> Vec<Case> {
+    vec![
+        Case::new(
+            "many_open_publishes_each_get_their_own_outcome",
+            own_outcome,
+        ),
+        Case::new("a_full_queue_refuses", refused),
+        Case::new(
+            "a_missing_exchange_fails_its_own_publishes_only",
+            missing_exchange,
+        ),
+        Case::new("a_blocked_server_holds_publishes_back", blocked),
+    ]
+}
+
+fn kind(outcome: Result<(), PublishError>) -> Option<PublishErrorKind> {
+    outcome.err().map(|error| error.kind())
+}
+
+async fn own_outcome() -> Outcome {
+    let stage = Stage::new().await?;
+    let inbox = crate::support::Inbox::open(&stage.broker, subscription("orders.placed")).await?;
+    // Returned messages and acknowledgements of several at once cross each other here.
+    for round in 0..5 {
+        let publishes = (0..1_000).map(|index| {
+            let heard = index % 3 != round % 3;
+            let topic = if heard {
+                "orders.placed"
+            } else {
+                "orders.nobody"
+            };
+            let mut outgoing = message(topic, &format!("{round}-{index}"), "{}");
+            let optional = index % 7 == 0;
+            outgoing.subscribers_optional = optional;
+            let broker = &stage.broker;
+            async move { (heard || optional, broker.publish(outgoing).await) }
+        });
+        for (fine, outcome) in timeout(LIMIT, join_all(publishes)).await? {
+            let expected = (!fine).then_some(PublishErrorKind::Unroutable);
+            assert_eq!(kind(outcome), expected);
+        }
+    }
+    let error = stage
+        .broker
+        .publish(message("orders.nobody", "last", "{}"))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "`orders.nobody` was not published: no queue is bound for it to exchange `interline`"
+    );
+    assert_eq!(error.into_outgoing().unwrap().id.as_str(), "last");
+    inbox.consumer.stop().await;
+    stage.end().await
+}
+
+async fn refused() -> Outcome {
+    let stage = Stage::new().await?;
+    let arguments = json!({ "x-max-length": 1, "x-overflow": "reject-publish" });
+    stage.management().declare_queue("tiny", arguments).await?;
+    stage
+        .management()
+        .bind_queue("interline", "tiny", "a.b")
+        .await?;
+    assert_eq!(
+        kind(stage.broker.publish(message("a.b", "1", "{}")).await),
+        None
+    );
+    let outcome = stage.broker.publish(message("a.b", "2", "{}")).await;
+    assert_eq!(kind(outcome), Some(PublishErrorKind::Nacked));
+    stage.end().await
+}
+
+async fn missing_exchange() -> Outcome {
+    let stage = Stage::new().await?;
+    stage.management().declare_queue("q", json!({})).await?;
+    stage
+        .management()
+        .bind_queue("interline", "q", "a.b")
+        .await?;
+    let to = |exchange: &'static str, id: &str| {
+        let mut outgoing = message("a.b", id, "{}");
+        outgoing.rabbitmq = RabbitMqPublish::default();
+        outgoing.rabbitmq.exchange = Some(exchange.into());
+        outgoing
+    };
+    let publishes = (0..100).map(|index| {
+        let (missing, id) = (index == 50, index.to_string());
+        let outgoing = if missing {
+            to("nope", &id)
+        } else {
+            message("a.b", &id, "{}")
+        };
+        let broker = &stage.broker;
+        async move { (missing, broker.publish(outgoing).await) }
+    });
+    for (missing, outcome) in timeout(LIMIT, join_all(publishes)).await? {
+        match outcome {
+            Ok(()) => assert!(!missing),
+            Err(error) => {
+                assert!(missing, "{error}");
+                assert_eq!(error.kind(), PublishErrorKind::Unroutable);
+                assert!(
+                    error
+                        .to_string()
+                        .ends_with("exchange `nope` does not exist"),
+                    "{error}"
+                );
+            }
+        }
+    }
+    // The channel that it cost is there again, and so is a foreign exchange that exists.
+    stage
+        .management()
+        .declare_exchange("theirs", "fanout")
+        .await?;
+    stage.management().bind_queue("theirs", "q", "").await?;
+    assert_eq!(kind(stage.broker.publish(to("theirs", "x")).await), None);
+    stage.end().await
+}
+
+async fn blocked() -> Outcome {
+    // A server that always finds its disk too full takes no publishes at all.
+    let server = ServerFixture::rabbitmq()
+        .config_line("disk_free_limit.absolute = 900TB")
+        .start()
+        .await?;
+    if !server.is_ours() {
+        return Ok(());
+    }
+    let broker = broker(server.url(), "one", &InMemoryMetrics::default(), |config| {
+        config
+    });
+    broker.connect().await?;
+    let publish = broker.publish(message("a.b", "1", "{}"));
+    let waited = timeout(Duration::from_secs(2), publish).await;
+    assert!(waited.is_err(), "{waited:?}");
+    until_state(&broker, ConnectionState::Blocked).await;
+    broker
+        .disconnect(Instant::now() + Duration::from_secs(2))
+        .await;
+    assert_eq!(broker.health_check().state, ConnectionState::Closed);
+    Ok(())
+}
