@@ -472,3 +472,19 @@ fn leave(consumers: &mut Vec<usize>, turn: &mut usize, consumer_at: usize) {
         *turn = 0;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::leave;
+
+    #[test]
+    fn the_turn_stays_with_whose_it_is() {
+        let (mut consumers, mut turn) = (vec![7, 8, 9], 1);
+        leave(&mut consumers, &mut turn, 7);
+        assert_eq!((consumers[turn], consumers.len()), (8, 2));
+        leave(&mut consumers, &mut turn, 9);
+        assert_eq!(consumers[turn], 8);
+        leave(&mut consumers, &mut turn, 8);
+        assert_eq!((consumers.len(), turn), (0, 0));
+    }
+}
