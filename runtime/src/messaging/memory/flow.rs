@@ -14,7 +14,7 @@ use super::broker::{Link, Phase};
 use super::events::EventKind;
 use super::queue::Entry;
 use super::state::State;
-use super::topology::{queue_name, queue_spec};
+use super::topology::{grave_name, queue_name, queue_spec};
 
 /// Bits of a tag that name the slot; a prefetch fits in them.
 const SLOT_BITS: u32 = 16;
@@ -302,8 +302,9 @@ impl State {
             Err(format!("queue `{name}` is missing"))
         } else {
             let spec = queue_spec(&subscription);
+            let grave = grave_name(link.prefix.as_deref(), &spec);
             let (prefix, start) = (link.prefix.clone(), subscription.start);
-            self.ensure_queue(name, prefix, spec, subscription.dead_letter, start)
+            self.ensure_queue(name, &grave, prefix, spec, subscription.dead_letter, start)
         };
         let consumer = self.consumers.get_mut(consumer_at).expect("it was there");
         match queue {
