@@ -155,7 +155,7 @@ impl MemoryBroker {
         loop {
             let changed = self.link.shared.connections.notified();
             match self.link.phase() {
-                Phase::Connecting => changed.await,
+                Phase::New | Phase::Connecting => changed.await,
                 phase => return phase,
             }
         }
@@ -171,7 +171,6 @@ impl MemoryBroker {
                     Some(result) => return result,
                     None => continue,
                 },
-                Ok(Phase::New) => (Closed, "the broker is not connected yet"),
                 Ok(_) => (Closed, "the connection is closed"),
                 Err(_) => (Timeout, "there was no connection for 30 s"),
             };

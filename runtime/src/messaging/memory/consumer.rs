@@ -105,8 +105,8 @@ impl Settler for MemorySettler {
             if !queue.dead_letter {
                 return Ending::Dropped;
             }
-            let dead = copy(&message, &entry, headers);
-            queue.dead.insert(serial, dead);
+            let (grave, dead) = (queue.grave, copy(&message, &entry, headers));
+            state.graves[grave].insert(serial, dead);
             Ending::DeadLettered
         })
     }

@@ -10,27 +10,27 @@ use crate::messaging::{BrokerError, BrokerErrorKind, DeadLetterStore, Subscripti
 
 use super::broker::Link;
 use super::queue::Stored;
-use super::topology::queue_name;
+use super::topology::{grave_name, queue_name, queue_spec};
 
 impl Link {
     /// Reads the first dead letter above the number `after`.
-    fn dead_after(&self, name: &str, after: u64) -> Option<(u64, Arc<Stored>)> {
+    fn dead_after(&self, grave: usize, after: u64) -> Option<(u64, Arc<Stored>)> {
         let state = self.shared.lock();
-        let queue = state.queues.get(state.queue_called(name)?)?;
-        let mut rest = queue.dead.range((Bound::Excluded(after), Bound::Unbounded));
+        let mut rest = state.graves[grave].range((Bound::Excluded(after), Bound::Unbounded));
         let (number, message) = rest.next()?;
         Some((*number, Arc::clone(message)))
     }
 
-    /// The number of the last dead letter, so that a walk ends although new ones come.
-    fn dead_last(&self, name: &str) -> Result<u64, BrokerError> {
+    /// Where the dead letters of a subscription are, and the number of the last one, so that a walk
+    /// ends although new ones come.
+    fn grave(&self, name: &str) -> Result<(usize, u64), BrokerError> {
         let state = self.shared.lock();
-        let queue = state.queue_called(name).and_then(|at| state.queues.get(at));
-        let Some(queue) = queue else {
-            let why = format!("there is no queue `{name}`");
+        let Some(grave) = state.grave_called(name) else {
+            let why = format!("`{name}` was never subscribed, so it has no dead letters");
             return Err(BrokerError::new(BrokerErrorKind::NotFound, &self.name, why));
         };
-        Ok(queue.dead.last_key_value().map_or(0, |(last, _)| *last))
+        let last = state.graves[grave].last_key_value();
+        Ok((grave, last.map_or(0, |(last, _)| *last)))
     }
 
     /// Looks at each dead letter once, oldest first, until `limit` were taken. The caller's code runs
@@ -39,38 +39,44 @@ impl Link {
         &self,
         subscription: &Subscription,
         limit: usize,
-        mut take: impl FnMut(&Arc<str>, u64, &Arc<Stored>, Incoming) -> bool,
+        mut take: impl FnMut(usize, u64, &Arc<Stored>, Incoming) -> Result<bool, BrokerError>,
     ) -> Result<usize, BrokerError> {
-        let name = queue_name(self.prefix.as_deref(), subscription);
-        let last = self.dead_last(&name)?;
+        let name = grave_name(self.prefix.as_deref(), &queue_spec(subscription));
+        let (grave, last) = self.grave(&name)?;
+        let name = Arc::from(name);
         let (mut at, mut taken) = (0, 0);
         while taken < limit
-            && let Some((number, message)) = self.dead_after(&name, at)
+            && let Some((number, message)) = self.dead_after(grave, at)
             && number <= last
         {
             at = number;
             let incoming = message.incoming(&self.name, &name, false);
-            taken += usize::from(take(&name, number, &message, incoming));
+            taken += usize::from(take(grave, number, &message, incoming)?);
         }
         Ok(taken)
     }
 
-    /// Takes a dead letter out, and puts `copy` into the queue in the same step. `false` if somebody
-    /// else was faster.
-    fn take_dead(&self, name: &str, number: u64, copy: Option<Arc<Stored>>) -> bool {
+    /// Takes a dead letter out, and puts `copy` into the subscription's queue in the same step.
+    /// `false` if somebody else was faster.
+    fn move_dead(
+        &self,
+        subscription: &Subscription,
+        grave: usize,
+        number: u64,
+        copy: Arc<Stored>,
+    ) -> Result<bool, BrokerError> {
+        let queue = queue_name(self.prefix.as_deref(), subscription);
         self.shared.with(|state| {
-            let Some(at) = state.queue_called(name) else {
-                return false;
+            let Some(at) = state.queue_called(&queue) else {
+                let why = format!("there is no queue `{queue}` to move dead letters to");
+                return Err(BrokerError::new(BrokerErrorKind::NotFound, &self.name, why));
             };
-            let queue = state.queues.get_mut(at).expect("a named queue is there");
-            if queue.dead.remove(&number).is_none() {
-                return false;
-            }
-            if let Some(copy) = copy {
+            let moved = state.graves[grave].remove(&number).is_some();
+            if moved {
                 state.arrive(at, copy, 0, None);
                 state.pump(at);
             }
-            true
+            Ok(moved)
         })
     }
 }
@@ -84,7 +90,7 @@ impl DeadLetterStore for Link {
         let mut found = Vec::new();
         let walked = self.walk(subscription, limit, |_, _, _, incoming| {
             found.push(incoming);
-            true
+            Ok(true)
         });
         Box::pin(ready(walked.map(|_| found)))
     }
@@ -95,11 +101,12 @@ impl DeadLetterStore for Link {
         limit: usize,
         choose: &'a (dyn Fn(&Incoming) -> Option<Headers> + Send + Sync),
     ) -> BoxFuture<'a, Result<usize, BrokerError>> {
-        let moved = self.walk(subscription, limit, |name, number, message, incoming| {
-            choose(&incoming).is_some_and(|headers| {
-                let copy = Arc::new(message.with_headers(headers));
-                self.take_dead(name, number, Some(copy))
-            })
+        let moved = self.walk(subscription, limit, |grave, number, message, incoming| {
+            let Some(headers) = choose(&incoming) else {
+                return Ok(false);
+            };
+            let copy = Arc::new(message.with_headers(headers));
+            self.move_dead(subscription, grave, number, copy)
         });
         Box::pin(ready(moved))
     }
@@ -110,8 +117,9 @@ impl DeadLetterStore for Link {
         limit: usize,
         choose: &'a (dyn Fn(&Incoming) -> bool + Send + Sync),
     ) -> BoxFuture<'a, Result<usize, BrokerError>> {
-        let removed = self.walk(subscription, limit, |name, number, _, incoming| {
-            choose(&incoming) && self.take_dead(name, number, None)
+        let removed = self.walk(subscription, limit, |grave, number, _, incoming| {
+            let gone = || self.shared.lock().graves[grave].remove(&number).is_some();
+            Ok(choose(&incoming) && gone())
         });
         Box::pin(ready(removed))
     }

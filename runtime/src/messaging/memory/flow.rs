@@ -14,7 +14,7 @@ use super::broker::{Link, Phase};
 use super::events::EventKind;
 use super::queue::Entry;
 use super::state::State;
-use super::topology::{queue_name, queue_spec};
+use super::topology::{grave_name, queue_name, queue_spec};
 
 /// Bits of a tag that name the slot; a prefetch fits in them.
 const SLOT_BITS: u32 = 16;
@@ -302,8 +302,9 @@ impl State {
             Err(format!("queue `{name}` is missing"))
         } else {
             let spec = queue_spec(&subscription);
+            let grave = grave_name(link.prefix.as_deref(), &spec);
             let (prefix, start) = (link.prefix.clone(), subscription.start);
-            self.ensure_queue(name, prefix, spec, subscription.dead_letter, start)
+            self.ensure_queue(name, &grave, prefix, spec, subscription.dead_letter, start)
         };
         let consumer = self.consumers.get_mut(consumer_at).expect("it was there");
         match queue {
@@ -470,5 +471,21 @@ fn leave(consumers: &mut Vec<usize>, turn: &mut usize, consumer_at: usize) {
     }
     if *turn >= consumers.len() {
         *turn = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::leave;
+
+    #[test]
+    fn the_turn_stays_with_whose_it_is() {
+        let (mut consumers, mut turn) = (vec![7, 8, 9], 1);
+        leave(&mut consumers, &mut turn, 7);
+        assert_eq!((consumers[turn], consumers.len()), (8, 2));
+        leave(&mut consumers, &mut turn, 9);
+        assert_eq!(consumers[turn], 8);
+        leave(&mut consumers, &mut turn, 8);
+        assert_eq!((consumers.len(), turn), (0, 0));
     }
 }

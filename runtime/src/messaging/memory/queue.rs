@@ -129,7 +129,8 @@ pub(super) struct Queue {
     pub(super) waiting: usize,
     /// Ready messages with a time to live.
     pub(super) expiring: usize,
-    pub(super) dead: BTreeMap<u64, Arc<Stored>>,
+    /// Its dead letters, among those of the store.
+    pub(super) grave: usize,
     /// The consumers that are connected, in order of arrival.
     pub(super) consumers: Vec<usize>,
     /// Whose turn it is.
@@ -143,6 +144,7 @@ impl Queue {
         prefix: Option<Arc<str>>,
         spec: QueueSpec,
         dead_letter: bool,
+        grave: usize,
     ) -> Self {
         Self {
             name,
@@ -154,7 +156,7 @@ impl Queue {
             unsettled: 0,
             waiting: 0,
             expiring: 0,
-            dead: BTreeMap::new(),
+            grave,
             consumers: Vec::new(),
             turn: 0,
             position_next: 0,
@@ -165,9 +167,9 @@ impl Queue {
         self.fresh.len() + self.special.len()
     }
 
-    /// Everything that it holds, in whichever state.
+    /// Everything that it holds beside its dead letters, in whichever state.
     pub(super) fn depth(&self) -> usize {
-        self.ready() + self.unsettled + self.waiting + self.dead.len()
+        self.ready() + self.unsettled + self.waiting
     }
 
     /// The next free position, at the end.
@@ -253,7 +255,7 @@ mod tests {
             ordered: false,
             instance: None,
         };
-        let mut queue = Queue::new("g.t".into(), None, spec, true);
+        let mut queue = Queue::new("g.t".into(), None, spec, true, 0);
         for (position, priority, redelivered) in [
             (3, 0, false),
             (4, 0, false),

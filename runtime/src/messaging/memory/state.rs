@@ -71,6 +71,9 @@ pub(super) struct State {
     pub(super) consumers: Slab<ConsumerEntry>,
     pub(super) queues: Slab<Queue>,
     names: BTreeMap<Arc<str>, usize>,
+    /// The dead letters by number. They stay when the queue of one instance goes.
+    pub(super) graves: Vec<BTreeMap<u64, Arc<Stored>>>,
+    grave_names: BTreeMap<Arc<str>, usize>,
     routes: BTreeMap<Arc<str>, Arc<Route>>,
     log: VecDeque<(Option<Arc<str>>, Arc<Stored>)>,
     log_bytes: usize,
@@ -99,6 +102,8 @@ impl State {
             consumers: Slab::new(),
             queues: Slab::new(),
             names: BTreeMap::new(),
+            graves: Vec::new(),
+            grave_names: BTreeMap::new(),
             routes: BTreeMap::new(),
             log: VecDeque::new(),
             log_bytes: 0,
@@ -142,7 +147,7 @@ impl State {
                 ready: queue.ready(),
                 in_flight: queue.unsettled,
                 waiting: queue.waiting,
-                dead_letters: queue.dead.len(),
+                dead_letters: self.graves[queue.grave].len(),
                 consumers: queue.consumers.len(),
             })
             .collect()
@@ -161,6 +166,11 @@ impl State {
         self.names.get(name).copied()
     }
 
+    /// The dead letters called `name`.
+    pub(super) fn grave_called(&self, name: &str) -> Option<usize> {
+        self.grave_names.get(name).copied()
+    }
+
     /// Finds or makes a queue.
     ///
     /// # Errors
@@ -168,6 +178,7 @@ impl State {
     pub(super) fn ensure_queue(
         &mut self,
         name: Arc<str>,
+        grave_name: &str,
         prefix: Option<Arc<str>>,
         spec: QueueSpec,
         dead_letter: bool,
@@ -190,7 +201,13 @@ impl State {
                 .map(|(_, message)| Arc::clone(message))
                 .collect(),
         };
-        let queue = Queue::new(Arc::clone(&name), prefix, spec, dead_letter);
+        let grave = self.grave_called(grave_name).unwrap_or_else(|| {
+            self.grave_names
+                .insert(grave_name.into(), self.graves.len());
+            self.graves.push(BTreeMap::new());
+            self.graves.len() - 1
+        });
+        let queue = Queue::new(Arc::clone(&name), prefix, spec, dead_letter, grave);
         let at = self.queues.insert(queue);
         self.names.insert(name, at);
         self.routes.clear();
@@ -225,7 +242,8 @@ impl State {
                 continue;
             }
             listeners += 1;
-            if queue.depth() >= self.options.max_messages {
+            let depth = queue.depth() + self.graves[queue.grave].len();
+            if depth >= self.options.max_messages {
                 full = Some(Arc::clone(&queue.name));
             }
         }
@@ -472,7 +490,7 @@ impl State {
         if queue.dead_letter {
             let headers = grave(&self.broker, queue, entry, reason, self.clock.now());
             let message = entry.message.with_headers(headers);
-            queue.dead.insert(serial, Arc::new(message));
+            self.graves[queue.grave].insert(serial, Arc::new(message));
         }
     }
 }

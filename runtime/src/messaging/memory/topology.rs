@@ -28,8 +28,15 @@ pub(super) fn queue_name(prefix: Option<&str>, subscription: &Subscription) -> A
     };
     match prefix {
         None => name.into(),
-        Some(prefix) => format!("{prefix}.{name}").into(),
+        Some(prefix) => format!("{prefix}{name}").into(),
     }
+}
+
+/// The name under which the dead letters of a queue lie. The instances of a subscriber share it, so
+/// that they are found when the instance is gone.
+pub(super) fn grave_name(prefix: Option<&str>, spec: &QueueSpec) -> String {
+    let prefix = prefix.unwrap_or_default();
+    format!("{prefix}{}.{}", spec.group, spec.pattern)
 }
 
 /// What a subscription's queue is.
@@ -118,9 +125,10 @@ pub(super) fn apply(
             Start::New
         };
         let dead_letter = said("dead_letter") != Some("false");
-        let prefix = link.prefix.clone();
+        let (name, prefix) = (part.name.as_str().into(), link.prefix.clone());
+        let grave = grave_name(prefix.as_deref(), &spec);
         state
-            .ensure_queue(part.name.as_str().into(), prefix, spec, dead_letter, start)
+            .ensure_queue(name, &grave, prefix, spec, dead_letter, start)
             .map_err(|why| error(BrokerErrorKind::TopologyConflict, why))?;
     }
     state.attach_failed();

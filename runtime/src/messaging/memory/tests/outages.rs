@@ -11,12 +11,12 @@ async fn a_lost_connection_hands_everything_out_again_and_makes_old_settlements_
         publish(&broker, "t", body).await;
     }
     let (first, second, third) = (reader.take(), reader.take(), reader.take());
-    second.settlement.done().await.unwrap();
+    third.settlement.done().await.unwrap();
     store.faults().disconnect(seconds(2));
     assert!(!first.settlement.is_current());
     assert_eq!(broker.health_check().state, ConnectionState::Connecting);
     assert_eq!(reader.consumer.state(), ConsumerState::Starting);
-    assert_eq!(first.settlement.done().await.unwrap(), Settled::Stale);
+    assert_eq!(second.settlement.done().await.unwrap(), Settled::Stale);
 
     let start = Instant::now();
     let again = reader.deliveries.recv().await.unwrap();
@@ -26,11 +26,11 @@ async fn a_lost_connection_hands_everything_out_again_and_makes_old_settlements_
         (text(&again.incoming).as_str(), again.incoming.redelivered),
         ("1", true)
     );
-    let (incoming, settlement) = parts(third);
+    let (incoming, settlement) = parts(first);
     let settled = settlement.dead_letter(incoming, Headers::new()).await;
     assert_eq!(settled.unwrap(), Settled::Stale);
     again.settlement.done().await.unwrap();
-    assert_eq!(reader.drain().await, ["3"]);
+    assert_eq!(reader.drain().await, ["2"]);
     assert_eq!(store.activity(), Activity::default());
     let stale = |event: &super::super::Event| matches!(event.kind, EventKind::Stale { .. });
     assert_eq!(store.events().into_iter().filter(stale).count(), 2);
@@ -134,7 +134,7 @@ async fn a_message_that_takes_its_process_down_too_often_is_given_up() {
         assert!(delivery.incoming.redelivered, "round {round}");
         store.faults().disconnect(seconds(1));
     }
-    store.idle(Instant::now() + seconds(2)).await;
+    tokio::time::sleep(seconds(2)).await;
     assert!(reader.is_empty());
     let letters = broker.dead_letters().unwrap();
     let dead = letters.list(&wanted, 10).await.unwrap();
@@ -240,8 +240,6 @@ async fn a_refused_process_keeps_trying_and_its_publishes_wait() {
     let store = store();
     store.faults().refuse_connections(seconds(10));
     let broker = MemoryBroker::new(&store, &BrokerContext::new("main", "billing", "1"));
-    let early = broker.publish(message("t", "0")).await.unwrap_err();
-    assert_eq!(kind(&early), PublishErrorKind::Closed);
     assert_eq!(broker.connect().await.unwrap(), Connected::Retrying);
     let mut reader = read(&broker, subscription("t", "g")).await;
     assert_eq!(reader.consumer.state(), ConsumerState::Starting);

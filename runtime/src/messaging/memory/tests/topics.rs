@@ -111,15 +111,31 @@ async fn each_instance_gets_everything_and_its_queue_goes_with_it() {
     store.idle(Instant::now() + seconds(1)).await;
     publish(&two, "t", "y").await;
     assert_eq!(b.drain().await, ["y"], "a lost connection keeps it");
+    publish(&two, "t", "z").await;
+    let (incoming, settlement) = parts(b.take());
+    let headers = incoming.headers.clone();
+    settlement.dead_letter(incoming, headers).await.unwrap();
     two.disconnect(Instant::now()).await;
     assert!(names().is_empty());
+    let three = process(&store, "3").await;
+    let mut c = read(&three, each("3")).await;
+    let letters = three.dead_letters().unwrap();
+    let left = letters.list(&each("3"), 10).await.unwrap();
+    assert_eq!(
+        left.iter().map(text).collect::<Vec<_>>(),
+        ["z"],
+        "what it gave up stays"
+    );
+    let again = |incoming: &Incoming| Some(incoming.headers.clone());
+    assert_eq!(letters.redrive(&each("3"), 10, &again).await.unwrap(), 1);
+    assert_eq!(c.drain().await, ["z"]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn prefixes_are_worlds_of_their_own() {
     let store = store();
     let mut context = BrokerContext::new("main", "billing", "1");
-    context.prefix = Some("test".into());
+    context.prefix = Some("test.".into());
     let one = MemoryBroker::new(&store, &context);
     one.connect().await.unwrap();
     let two = process(&store, "2").await;
