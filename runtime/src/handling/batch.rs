@@ -80,7 +80,6 @@ impl<T> Batch<T> {
     }
 
     /// Every message was handled.
-    #[must_use]
     pub fn all_done(&self) -> BatchOutcome {
         BatchOutcome {
             outcomes: vec![Outcome::done(); self.len()],
@@ -89,7 +88,6 @@ impl<T> Batch<T> {
 
     /// Every message was handled but those at `indexes`, which get `outcome`. An index beyond the
     /// batch is ignored.
-    #[must_use]
     pub fn all_done_except(
         &self,
         indexes: impl IntoIterator<Item = usize>,
@@ -207,7 +205,7 @@ where
     R: IntoBatchOutcome,
     F: Future<Output = R>,
 {
-    let decoded: Vec<_> = incoming.iter().map(|message| decode(message)).collect();
+    let decoded: Vec<_> = incoming.iter().map(&decode).collect();
     let mut refused = Vec::with_capacity(decoded.len());
     let mut items = Vec::with_capacity(decoded.len());
     for (result, message) in decoded.into_iter().zip(incoming) {

@@ -155,8 +155,10 @@ pub struct Redrive {
     limit: usize,
     rate: Option<(u32, Duration)>,
     dry_run: bool,
-    matching: Option<Box<dyn Fn(&DeadLetter) -> bool + Send + Sync>>,
+    matching: Option<Box<Choose>>,
 }
+
+type Choose = dyn Fn(&DeadLetter) -> bool + Send + Sync;
 
 impl Redrive {
     /// All of them.

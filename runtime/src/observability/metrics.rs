@@ -140,8 +140,10 @@ const SERIES_MAX: usize = 2_000;
 /// A sink that keeps sums, last values and counts, to be read by a test or a status page.
 #[derive(Clone, Default)]
 pub struct InMemoryMetrics {
-    series: Arc<Mutex<BTreeMap<(&'static str, Labels), Arc<Cell>>>>,
+    series: Arc<Mutex<SeriesByName>>,
 }
+
+type SeriesByName = BTreeMap<(&'static str, Labels), Arc<Cell>>;
 
 #[derive(Default)]
 struct Cell {

@@ -146,7 +146,7 @@ impl CodecRef {
     fn encode_serde<T: Serialize>(
         &self,
         value: &T,
-        context: Context<'_>,
+        context: &mut Context<'_>,
     ) -> Result<Bytes, CodecError> {
         match &self.0 {
             #[cfg(feature = "json")]
@@ -211,8 +211,8 @@ impl<'a> Encoder<'a> {
     ///
     /// # Errors
     /// [`CodecError`] if the value has no form in the codec.
-    pub fn serde<T: Serialize>(self, value: &T) -> Result<Bytes, CodecError> {
-        self.codec.encode_serde(value, self.context)
+    pub fn serde<T: Serialize>(mut self, value: &T) -> Result<Bytes, CodecError> {
+        self.codec.encode_serde(value, &mut self.context)
     }
 
     /// Writes a Protocol Buffers message.

@@ -350,8 +350,8 @@ async fn messages_of_one_key_stay_in_order_while_one_of_them_fails() {
     });
     let _runner = world.run(planned).await;
     assert_ne!(
-        super::dispatcher::lane_of(Some("a"), 8),
-        super::dispatcher::lane_of(Some("c"), 8)
+        dispatcher::lane_of(Some("a"), 8),
+        dispatcher::lane_of(Some("c"), 8)
     );
     for number in 1..=4 {
         world
