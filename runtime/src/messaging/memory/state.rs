@@ -228,7 +228,11 @@ impl State {
     }
 
     /// Publishes for a connection that is up.
-    pub(super) fn publish(&mut self, link: &Link, outgoing: Outgoing) -> Result<(), PublishError> {
+    pub(super) fn publish(
+        &mut self,
+        link: &Link,
+        mut outgoing: Outgoing,
+    ) -> Result<(), PublishError> {
         use PublishErrorKind::{ChannelLost, Nacked, Unroutable};
         if self.script.nack() {
             return Err(self.refuse(link, Nacked, "the broker refused it (a fault)", outgoing));
@@ -269,6 +273,15 @@ impl State {
             queues: listeners,
             confirmed: lost.is_none(),
         });
+        if !outgoing.headers.contains(name::MESSAGE_ID) {
+            let id = outgoing.id.to_string();
+            outgoing.headers.set(name::MESSAGE_ID, id);
+        }
+        if let Some(key) = &outgoing.key
+            && !outgoing.headers.contains(name::MESSAGE_KEY)
+        {
+            outgoing.headers.set(name::MESSAGE_KEY, key.clone());
+        }
         self.offset += 1;
         let message = Arc::new(Stored {
             topic: Arc::clone(&route.topic),

@@ -1,0 +1,55 @@
+//! The contract of a broker, as one list of cases that every adapter passes.
+//!
+//! The embedded broker runs them in virtual time, RabbitMQ on a real server in a virtual host of
+//! its own for each. A new case is a function from a [`World`] and a line in the `CASES` of its file;
+//! a new adapter is a [`Bench`](world::Bench).
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use interline_tests::harness::{self, Case};
+use interline_tests::servers::Server;
+
+mod deadletters;
+mod deliveries;
+mod payloads;
+mod publishing;
+mod retries;
+mod subscriptions;
+mod trace;
+mod world;
+
+use world::{Bench, CaseFn, World};
+
+/// Every case: its name, and what it does.
+const CASES: &[&[(&str, CaseFn)]] = &[
+    deadletters::CASES,
+    deliveries::CASES,
+    payloads::CASES,
+    publishing::CASES,
+    retries::CASES,
+    subscriptions::CASES,
+];
+
+fn main() -> ExitCode {
+    let mut cases = Vec::new();
+    for &(name, body) in CASES.iter().copied().flatten() {
+        cases.push(Case::with_virtual_time(
+            format!("memory::{name}"),
+            move || async move { run(World::new(Bench::memory()).await?, body).await },
+        ));
+        let on_server = Case::new(format!("rabbitmq::{name}"), move || async move {
+            run(World::new(Bench::rabbitmq().await?).await?, body).await
+        });
+        cases.push(on_server.needs(Server::RabbitMq));
+    }
+    cases.extend(trace::cases());
+    harness::run(cases)
+}
+
+async fn run(world: World, body: CaseFn) -> world::Outcome {
+    let world = Arc::new(world);
+    body(Arc::clone(&world)).await?;
+    // Only after success: what a failed case left is there to be looked at.
+    world.close().await
+}

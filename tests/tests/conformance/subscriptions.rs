@@ -1,0 +1,133 @@
+//! Who gets what: groups, instances, patterns, from when on, topology.
+
+use std::sync::Arc;
+
+use interline::message::TopicPattern;
+use interline::messaging::{ConsumerState, Group, Subscription, TopologyMode};
+
+use crate::world::{Outcome, World, cases, message, subscription};
+
+cases![
+    a_group_shares_and_each_group_gets_every_message,
+    a_pattern_gets_all_its_topics_and_only_those,
+    a_redeploy_with_other_settings_changes_nothing,
+    a_subscription_misses_nothing_from_when_it_is_applied,
+    each_instance_gets_every_message_and_its_queue_goes_with_it,
+    what_is_missing_is_told_by_verify,
+];
+
+async fn a_group_shares_and_each_group_gets_every_message(world: Arc<World>) -> Outcome {
+    let (one, two) = (world.process("1").await, world.process("2").await);
+    let mut a1 = one.read(&subscription("t", "a")).await;
+    let mut a2 = two.read(&subscription("t", "a")).await;
+    let mut b = two.read(&subscription("t", "b")).await;
+    for body in 0..10 {
+        one.publish(message("t", &body.to_string())).await;
+    }
+    assert_eq!(b.take_all(10).await.len(), 10);
+    let mut shared = a1.take_all(5).await;
+    shared.extend(a2.take_all(5).await);
+    shared.sort();
+    assert_eq!(shared, ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]);
+    a1.expect_quiet().await;
+    a2.expect_quiet().await;
+    b.expect_quiet().await;
+    Ok(())
+}
+
+async fn each_instance_gets_every_message_and_its_queue_goes_with_it(world: Arc<World>) -> Outcome {
+    let each = |instance: &str| {
+        let group = Group::EachInstance {
+            service: "billing".into(),
+            instance: instance.into(),
+            subscriber: "refresh".into(),
+        };
+        let topic = TopicPattern::parse("t").expect("a valid topic");
+        Subscription::new(topic, group)
+    };
+    let (one, two) = (world.process("1").await, world.process("2").await);
+    let mut first = one.read(&each("1")).await;
+    let mut second = two.read(&each("2")).await;
+    one.publish(message("t", "1")).await;
+    assert_eq!(first.take().await, "1");
+    assert_eq!(second.take().await, "1");
+    one.close().await;
+    two.publish(message("t", "2")).await;
+    assert_eq!(second.take().await, "2");
+    two.close().await;
+    let three = world.process("3").await;
+    let gone = three.broker.publish(message("t", "3")).await;
+    assert!(gone.is_err(), "the queues are gone");
+    Ok(())
+}
+
+async fn a_pattern_gets_all_its_topics_and_only_those(world: Arc<World>) -> Outcome {
+    let process = world.process("1").await;
+    let wanted = subscription("orders.{region}.placed", "g");
+    let mut reader = process.read(&wanted).await;
+    for topic in ["orders.eu.placed", "orders.us.placed"] {
+        process.publish(message(topic, "x")).await;
+        let (incoming, settlement) = reader.next().await;
+        assert_eq!(&*incoming.topic, topic);
+        settlement.done().await?;
+    }
+    for topic in ["orders.placed", "orders.eu.x.placed", "orders.eu.paid"] {
+        let published = process.broker.publish(message(topic, "x")).await;
+        assert!(published.is_err(), "{topic}");
+    }
+    reader.expect_quiet().await;
+    Ok(())
+}
+
+async fn a_subscription_misses_nothing_from_when_it_is_applied(world: Arc<World>) -> Outcome {
+    let wanted = subscription("t", "g");
+    let one = world.process("1").await;
+    let mut before = message("t", "before");
+    before.subscribers_optional = true;
+    one.publish(before).await;
+    one.apply(&wanted).await;
+    one.apply(&wanted).await;
+    one.publish(message("t", "after")).await;
+    one.close().await;
+    let two = world.process("2").await;
+    two.publish(message("t", "later")).await;
+    let mut reader = two.read(&wanted).await;
+    assert_eq!(reader.take_all(2).await, ["after", "later"]);
+    reader.expect_quiet().await;
+    Ok(())
+}
+
+async fn a_redeploy_with_other_settings_changes_nothing(world: Arc<World>) -> Outcome {
+    let one = world.process("1").await;
+    let mut wanted = subscription("t", "g");
+    one.apply(&wanted).await;
+    one.publish(message("t", "1")).await;
+    wanted.prefetch = 1;
+    wanted.ladder = [7].map(std::time::Duration::from_secs).into();
+    let two = world.process("2").await;
+    two.apply(&wanted).await;
+    let mut reader = two.read(&wanted).await;
+    assert_eq!(reader.take().await, "1");
+    Ok(())
+}
+
+async fn what_is_missing_is_told_by_verify(world: Arc<World>) -> Outcome {
+    let process = world.process("1").await;
+    // The exchange is there, as on a server that somebody else prepared.
+    process.apply(&subscription("other", "g")).await;
+    let mut verify = subscription("t", "g");
+    verify.topology = TopologyMode::Verify;
+    let topology = process.broker.topology(&[Arc::new(verify.clone())]);
+    let error = process.broker.apply(&topology).await;
+    let error = error.expect_err("nothing is there").to_string();
+    assert!(error.contains("g.t"), "{error}");
+    let reader = process.read_when_possible(&verify).await;
+    crate::world::until(
+        "the consumer says what is missing",
+        || matches!(reader.consumer.state(), ConsumerState::Failed(why) if why.contains("g.t")),
+    )
+    .await;
+    process.apply(&subscription("t", "g")).await;
+    process.broker.apply(&topology).await?;
+    Ok(())
+}

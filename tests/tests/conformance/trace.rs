@@ -1,0 +1,257 @@
+//! Random operations on the embedded model and on a real broker, which have to tell the same story.
+//!
+//! What becomes of a message is drawn from the seed, the message and how often it came, not from the
+//! order of things: that is what the contract leaves open. So each message has its own history, and
+//! the histories are the same on both.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use interline::message::Incoming;
+use interline::message::headers::name;
+use interline::messaging::{Settled, Settlement, Subscription};
+use interline_tests::harness::{Case, soak};
+use interline_tests::servers::Server;
+use tokio::time::{sleep, timeout};
+
+use crate::world::{Bench, LIMIT, Outcome, Process, Reader, World, message, subscription, text};
+
+/// Messages of one run.
+const MESSAGES: usize = 60;
+/// Deliveries of one message after which it is always done.
+const DELIVERIES_MAX: usize = 5;
+
+/// One comparison for each broker that is not the model.
+pub(crate) fn cases() -> Vec<Case> {
+    let rabbitmq = Case::new("trace::the_model_and_rabbitmq_tell_the_same", || async {
+        let count = if soak() { 40 } else { 3 };
+        for seed in seeds(count) {
+            println!("INTERLINE_TEST_SEED={seed}");
+            let model = World::new(Bench::memory()).await?;
+            let server = World::new(Bench::rabbitmq().await?).await?;
+            let (expected, found) = (story(&model, seed).await?, story(&server, seed).await?);
+            for (place, expected) in &expected.histories {
+                let found = found.histories.get(place);
+                assert_eq!(found, Some(expected), "{place:?}, seed {seed}");
+            }
+            assert_eq!(found, expected, "seed {seed}");
+            server.close().await?;
+        }
+        Outcome::Ok(())
+    });
+    let limit = Duration::from_secs(if soak() { 1_800 } else { 240 });
+    vec![rabbitmq.needs(Server::RabbitMq).limit(limit)]
+}
+
+/// The seeds of a run; `INTERLINE_TEST_SEED` repeats one.
+fn seeds(count: u64) -> Vec<u64> {
+    match std::env::var("INTERLINE_TEST_SEED") {
+        Ok(seed) => vec![seed.parse().expect("INTERLINE_TEST_SEED is a number")],
+        Err(_) => (0..count).map(|_| fastrand::u64(..)).collect(),
+    }
+}
+
+/// What is done with one delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    DeadLetter,
+    Done,
+    Release,
+    Retry,
+}
+
+/// One delivery of a message to a group, and what became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Step {
+    attempt: u32,
+    redelivered: bool,
+    topic: String,
+    key: Option<String>,
+    fate: Fate,
+}
+
+/// Everything that the contract fixes of one run.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Story {
+    /// By group and message.
+    histories: BTreeMap<(&'static str, String), Vec<Step>>,
+    /// Per round and group, what lay among the dead letters, with its attempt.
+    dead: Vec<BTreeSet<(String, u32)>>,
+}
+
+/// A group with those that read it.
+struct Watched {
+    group: &'static str,
+    subscription: Subscription,
+    readers: Vec<Reader>,
+    /// Messages that are neither done nor dead.
+    open: BTreeSet<String>,
+}
+
+async fn story(
+    world: &World,
+    seed: u64,
+) -> Result<Story, Box<dyn std::error::Error + Send + Sync>> {
+    let (one, two) = (world.process("1").await, world.process("2").await);
+    let mut groups = Vec::new();
+    for (group, topic) in [("all", "t.{x}"), ("some", "t.a")] {
+        let mut wanted = subscription(topic, group);
+        wanted.prefetch = 4;
+        let readers = vec![one.read(&wanted).await, two.read(&wanted).await];
+        groups.push(Watched {
+            group,
+            subscription: wanted,
+            readers,
+            open: BTreeSet::new(),
+        });
+    }
+    for index in 0..MESSAGES {
+        let topic = ["t.a", "t.b"][(draw(&(seed, index)) % 2) as usize];
+        let mut outgoing = message(topic, &index.to_string());
+        outgoing.key = (index % 3 > 0).then(|| format!("k{}", index % 3));
+        for group in &mut groups {
+            if group.subscription.topic.matches(topic) {
+                group.open.insert(outgoing.id.to_string());
+            }
+        }
+        one.publish(outgoing).await;
+    }
+    let mut story = Story::default();
+    for round in 0..3 {
+        for group in &mut groups {
+            finish(group, seed, &mut story).await?;
+        }
+        if round == 1 {
+            // Nothing is out, so that a loss changes nothing.
+            world.disconnect(&one).await;
+            one.until_ready().await;
+            two.until_ready().await;
+        }
+        for group in &mut groups {
+            story.dead.push(redrive(&one, group, &story, round).await?);
+        }
+    }
+    for group in &mut groups {
+        assert!(group.open.is_empty(), "{:?} never ended", group.open);
+        for reader in &mut group.readers {
+            reader.expect_quiet().await;
+        }
+    }
+    one.close().await;
+    two.close().await;
+    Ok(story)
+}
+
+/// Handles what comes until every message of the group is done or dead.
+async fn finish(group: &mut Watched, seed: u64, story: &mut Story) -> Outcome {
+    while !group.open.is_empty() {
+        let (incoming, settlement) = next(&mut group.readers).await;
+        let id = incoming.id.to_string();
+        let history = story.histories.entry((group.group, id.clone()));
+        let history = history.or_default();
+        let fate = if history.len() >= DELIVERIES_MAX {
+            Fate::Done
+        } else {
+            match draw(&(seed, group.group, &id, history.len())) % 10 {
+                0 | 1 => Fate::DeadLetter,
+                2 => Fate::Release,
+                3 | 4 => Fate::Retry,
+                _ => Fate::Done,
+            }
+        };
+        history.push(Step {
+            attempt: incoming.attempt,
+            redelivered: incoming.redelivered,
+            topic: incoming.topic.to_string(),
+            key: incoming.key.as_deref().map(str::to_owned),
+            fate,
+        });
+        if matches!(fate, Fate::Done | Fate::DeadLetter) {
+            assert!(group.open.remove(&id), "{id} came after its end");
+        }
+        let mut headers = incoming.headers.clone();
+        let settled = match fate {
+            Fate::DeadLetter => {
+                headers.set(name::DLQ_REASON, "rejected");
+                settlement.dead_letter(incoming, headers).await?
+            }
+            Fate::Done => settlement.done().await?,
+            Fate::Release => settlement.release().await?,
+            Fate::Retry => {
+                headers.set(name::ATTEMPT, incoming.attempt + 1);
+                let after = Duration::from_secs(1);
+                settlement.retry(incoming, after, headers).await?
+            }
+        };
+        assert_eq!(settled, Settled::Yes);
+    }
+    Ok(())
+}
+
+/// The next delivery of any of the readers.
+async fn next(readers: &mut [Reader]) -> (Arc<Incoming>, Settlement) {
+    let waited = timeout(LIMIT, async {
+        loop {
+            for reader in readers.iter_mut() {
+                if let Ok(delivery) = reader.deliveries.try_recv()
+                    && delivery.settlement.is_current()
+                {
+                    return (Arc::new(delivery.incoming), delivery.settlement);
+                }
+            }
+            sleep(Duration::from_millis(2)).await;
+        }
+    });
+    waited.await.expect("what is open comes in time")
+}
+
+/// Sends every dead letter back, except in the last round; what there was.
+async fn redrive(
+    process: &Process,
+    group: &mut Watched,
+    story: &Story,
+    round: usize,
+) -> Result<BTreeSet<(String, u32)>, Box<dyn std::error::Error + Send + Sync>> {
+    let ended = story.histories.iter().filter(|((of, _), steps)| {
+        *of == group.group
+            && steps
+                .last()
+                .is_some_and(|step| step.fate == Fate::DeadLetter)
+    });
+    let count = ended.count();
+    let letters = process.dead(&group.subscription, count).await;
+    for letter in &letters {
+        assert_eq!(
+            letter.id.as_str(),
+            format!("{}/{}", letter.topic, text(letter))
+        );
+    }
+    if round < 2 {
+        let again = |letter: &Incoming| {
+            let mut headers = letter.headers.clone();
+            headers.remove(name::DLQ_REASON);
+            Some(headers)
+        };
+        let moved = process
+            .dead_letters()
+            .redrive(&group.subscription, count, &again)
+            .await?;
+        assert_eq!(moved, count);
+        group
+            .open
+            .extend(letters.iter().map(|letter| letter.id.to_string()));
+    }
+    let found = letters
+        .iter()
+        .map(|letter| (letter.id.to_string(), letter.attempt));
+    Ok(found.collect())
+}
+
+/// A number that depends on nothing but what it is drawn from.
+fn draw(from: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    from.hash(&mut hasher);
+    hasher.finish()
+}

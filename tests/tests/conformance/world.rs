@@ -1,0 +1,269 @@
+//! What a case works with: a broker under test, processes that connect to it, readers.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use interline::MessageId;
+use interline::config::{Config, Faults};
+use interline::message::{Incoming, Outgoing, TopicPattern};
+use interline::messaging::memory::{MemoryBroker, MemoryOptions, MemoryStore};
+use interline::messaging::rabbitmq::RabbitMq;
+use interline::messaging::{
+    BrokerContext, ConnectionState, Consumer, ConsumerState, DeadLetterStore, Delivery, Group,
+    MessageBroker, Settled, Settlement, Subscription,
+};
+use interline_tests::servers::{self, Vhost};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout};
+
+/// How a case ends.
+pub(crate) type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
+/// A case.
+pub(crate) type CaseFn = fn(Arc<World>) -> BoxFuture<'static, Outcome>;
+
+/// How long something may take that has to happen.
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+/// How long nothing may happen where nothing is to happen.
+pub(crate) const QUIET: Duration = Duration::from_millis(400);
+
+/// Names the cases of a file.
+macro_rules! cases {
+    ($($case:ident),+ $(,)?) => {
+        /// The cases of this file.
+        pub(crate) const CASES: &[(&str, $crate::world::CaseFn)] =
+            &[$((stringify!($case), |world| Box::pin($case(world)))),+];
+    };
+}
+pub(crate) use cases;
+
+/// A broker under test.
+pub(crate) enum Bench {
+    Memory(MemoryStore),
+    RabbitMq(Vhost),
+}
+
+impl Bench {
+    pub(crate) fn memory() -> Self {
+        let mut options = MemoryOptions::for_tests(1);
+        options.strict_topology = true;
+        Self::Memory(MemoryStore::new(options))
+    }
+
+    pub(crate) async fn rabbitmq() -> Result<Self, Box<dyn Error + Send + Sync>> {
+        let server = servers::rabbitmq().await?;
+        Ok(Self::RabbitMq(Vhost::create_on(server).await?))
+    }
+}
+
+/// One broker with everything that a case does to it.
+pub(crate) struct World {
+    bench: Bench,
+}
+
+impl World {
+    pub(crate) async fn new(bench: Bench) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        Ok(Self { bench })
+    }
+
+    /// Whether time is virtual, so that waiting costs nothing.
+    pub(crate) fn is_memory(&self) -> bool {
+        matches!(self.bench, Bench::Memory(_))
+    }
+
+    /// A process that has connected.
+    pub(crate) async fn process(&self, instance: &str) -> Process {
+        let context = BrokerContext::new("main", "billing", instance);
+        let broker: Arc<dyn MessageBroker> = match &self.bench {
+            Bench::Memory(store) => Arc::new(MemoryBroker::new(store, &context)),
+            Bench::RabbitMq(vhost) => {
+                let config = Config::new().with("brokers.main.url", vhost.url.as_str());
+                let mut faults = Faults::new();
+                let section = config.section("brokers.main");
+                let broker = RabbitMq::read(&context, &section, &mut faults);
+                faults.into_result().expect("the url is a good one");
+                Arc::new(broker.expect("there is no mistake"))
+            }
+        };
+        broker.connect().await.expect("the broker takes us");
+        let process = Process { broker };
+        process.until_ready().await;
+        process
+    }
+
+    /// Every connection is lost, and made again by whoever had it. Returns when the loss is there.
+    pub(crate) async fn disconnect(&self, process: &Process) {
+        match &self.bench {
+            Bench::Memory(store) => {
+                store.faults().disconnect(Duration::from_secs(1));
+            }
+            Bench::RabbitMq(vhost) => {
+                let begun = Instant::now();
+                // The list of connections is some seconds behind.
+                while vhost.management.close_connections().await.expect("closed") < 2 {
+                    assert!(begun.elapsed() < LIMIT, "the connections are not listed");
+                    sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+        until("the loss of the connection is noticed", || {
+            process.broker.health_check().state != ConnectionState::Ready
+        })
+        .await;
+    }
+
+    /// Ends a world in which everything went well.
+    pub(crate) async fn close(&self) -> Outcome {
+        if let Bench::RabbitMq(vhost) = &self.bench {
+            vhost.management.delete_vhost(&vhost.name).await?;
+        }
+        Ok(())
+    }
+}
+
+/// One process's connection to the broker.
+pub(crate) struct Process {
+    pub(crate) broker: Arc<dyn MessageBroker>,
+}
+
+impl Process {
+    pub(crate) async fn until_ready(&self) {
+        until("connected", || {
+            self.broker.health_check().state == ConnectionState::Ready
+        })
+        .await;
+    }
+
+    /// Makes the subscription exist without reading it.
+    pub(crate) async fn apply(&self, subscription: &Subscription) {
+        let topology = self.broker.topology(&[Arc::new(subscription.clone())]);
+        self.broker.apply(&topology).await.expect("it is applied");
+    }
+
+    /// Reads a subscription, from when it runs.
+    pub(crate) async fn read(&self, subscription: &Subscription) -> Reader {
+        let reader = self.read_when_possible(subscription).await;
+        reader.until_state(&ConsumerState::Running).await;
+        reader
+    }
+
+    /// Reads a subscription, whether or not it runs already.
+    pub(crate) async fn read_when_possible(&self, subscription: &Subscription) -> Reader {
+        let (sender, deliveries) = mpsc::channel(2 * usize::from(subscription.prefetch));
+        let consumer = self
+            .broker
+            .subscribe(Arc::new(subscription.clone()), sender)
+            .await
+            .expect("it can be subscribed");
+        Reader {
+            consumer,
+            deliveries,
+        }
+    }
+
+    pub(crate) async fn publish(&self, outgoing: Outgoing) {
+        let published = timeout(LIMIT, self.broker.publish(outgoing)).await;
+        published.expect("in time").expect("it is published");
+    }
+
+    pub(crate) fn dead_letters(&self) -> &dyn DeadLetterStore {
+        self.broker.dead_letters().expect("dead letters are kept")
+    }
+
+    /// The dead letters once there are `count`.
+    pub(crate) async fn dead(&self, subscription: &Subscription, count: usize) -> Vec<Incoming> {
+        let begun = Instant::now();
+        loop {
+            let listed = self.dead_letters().list(subscription, count + 10).await;
+            let listed = listed.expect("dead letters can be listed");
+            if listed.len() == count {
+                return listed;
+            }
+            assert!(begun.elapsed() < LIMIT, "{} dead letters", listed.len());
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Ends in order.
+    pub(crate) async fn close(self) {
+        self.broker.disconnect(Instant::now() + LIMIT).await;
+    }
+}
+
+/// A consumer with what it gets.
+pub(crate) struct Reader {
+    pub(crate) consumer: Arc<dyn Consumer>,
+    pub(crate) deliveries: mpsc::Receiver<Delivery>,
+}
+
+impl Reader {
+    pub(crate) async fn until_state(&self, state: &ConsumerState) {
+        until(&format!("{state:?}"), || self.consumer.state() == *state).await;
+    }
+
+    /// The next delivery of the connection that is up.
+    pub(crate) async fn next(&mut self) -> (Arc<Incoming>, Settlement) {
+        loop {
+            let delivery = timeout(LIMIT, self.deliveries.recv()).await;
+            let delivery = delivery.expect("a delivery in time").expect("it runs");
+            if delivery.settlement.is_current() {
+                return (Arc::new(delivery.incoming), delivery.settlement);
+            }
+        }
+    }
+
+    /// Takes and acknowledges the next delivery; its body.
+    pub(crate) async fn take(&mut self) -> String {
+        let (incoming, settlement) = self.next().await;
+        assert_eq!(settlement.done().await.expect("settled"), Settled::Yes);
+        text(&incoming)
+    }
+
+    /// Takes and acknowledges as many.
+    pub(crate) async fn take_all(&mut self, count: usize) -> Vec<String> {
+        let mut bodies = Vec::with_capacity(count);
+        while bodies.len() < count {
+            bodies.push(self.take().await);
+        }
+        bodies
+    }
+
+    /// Nothing comes for a while.
+    pub(crate) async fn expect_quiet(&mut self) {
+        let came = timeout(QUIET, self.deliveries.recv()).await;
+        if let Ok(Some(delivery)) = came {
+            panic!("`{}` came", text(&delivery.incoming));
+        }
+    }
+}
+
+/// Waits until something holds.
+pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < LIMIT, "never: {what}");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A subscription of a group, with defaults elsewhere.
+pub(crate) fn subscription(topic: &str, group: &str) -> Subscription {
+    let topic = TopicPattern::parse(topic.to_owned()).expect("a valid topic");
+    Subscription::new(topic, Group::Named(group.into()))
+}
+
+/// A message whose id tells its topic and body.
+pub(crate) fn message(topic: &str, body: &str) -> Outgoing {
+    let id = MessageId::parse(&format!("{topic}/{body}")).expect("a valid id");
+    Outgoing::new(
+        topic.to_owned(),
+        id,
+        Bytes::copy_from_slice(body.as_bytes()),
+    )
+}
+
+pub(crate) fn text(incoming: &Incoming) -> String {
+    String::from_utf8_lossy(&incoming.body).into_owned()
+}
