@@ -243,8 +243,45 @@ async fn a_broker_that_cannot_be_reached_keeps_the_app_from_being_ready_and_noth
     running.stop_within(SOON).await;
 }
 
+#[tokio::test]
+async fn a_publish_under_way_is_confirmed_before_the_connection_closes() {
+    let broker = Scripted::new("main", [Ok(Connected::Yes)]);
+    let (app, _seeing) = app(0);
+    let running = app.broker(broker.clone()).launch().await.unwrap();
+    let publishing = tokio::spawn({
+        let running = running.clone();
+        async move { send(&running, "one").await }
+    });
+    broker.publishing.notified().await;
+    let stopping = tokio::spawn({
+        let running = running.clone();
+        async move { running.stop_within(SOON).await }
+    });
+    let refused = async {
+        loop {
+            // One that is taken stays under way, so it is asked again rather than waited for.
+            let late = tokio::time::timeout(Duration::ZERO, send(&running, "late")).await;
+            if let Ok(Err(error)) = late {
+                break error.kind();
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let refused = tokio::time::timeout(SOON, refused).await;
+    assert_eq!(refused, Ok(PublishErrorKind::Closed));
+    assert_eq!(broker.health_check().state, ConnectionState::Ready);
+    broker.confirm.add_permits(1);
+    publishing.await.unwrap().unwrap();
+    stopping.await.unwrap();
+    assert_eq!(broker.health_check().state, ConnectionState::Closed);
+}
+
 /// A broker whose connection does what the test says.
 struct Scripted {
+    /// Told of each publish.
+    publishing: tokio::sync::Notify,
+    /// Lets publishes be confirmed.
+    confirm: tokio::sync::Semaphore,
     name: Arc<str>,
     connects: Mutex<VecDeque<Result<Connected, BrokerError>>>,
     state: Mutex<ConnectionState>,
@@ -256,6 +293,8 @@ impl Scripted {
         connects: impl IntoIterator<Item = Result<Connected, BrokerError>>,
     ) -> Arc<Self> {
         Arc::new(Self {
+            publishing: tokio::sync::Notify::new(),
+            confirm: tokio::sync::Semaphore::new(0),
             name: name.into(),
             connects: Mutex::new(connects.into_iter().collect()),
             state: Mutex::new(ConnectionState::Disconnected),
@@ -320,7 +359,11 @@ impl MessageBroker for Scripted {
     }
 
     fn publish(&self, _: Outgoing) -> BoxFuture<'_, Result<(), PublishError>> {
-        Box::pin(async { Ok(()) })
+        Box::pin(async {
+            self.publishing.notify_one();
+            self.confirm.acquire().await.unwrap().forget();
+            Ok(())
+        })
     }
 
     fn subscribe(
