@@ -30,6 +30,8 @@ pub enum OnUnknown {
 pub struct SubscriberContext {
     /// The subscriber's stable name.
     pub name: Arc<str>,
+    /// `{service}.{name}`, which no other service's subscriber shares: ids of outputs derive from it.
+    pub qualified_name: Arc<str>,
     /// The topic, or template, that it listens to.
     pub pattern: TopicPattern,
     /// All codecs of the app.
@@ -52,8 +54,10 @@ impl SubscriberContext {
         codec: CodecRef,
         publisher: Publisher,
     ) -> Self {
+        let qualified_name = format!("{}.{name}", publisher.service()).into();
         Self {
             name,
+            qualified_name,
             pattern,
             codecs,
             codec,
@@ -162,7 +166,14 @@ impl Scope {
         if !options.has_key() && message.key().is_none() {
             options = options.key(self.0.input.key.as_deref().map(str::to_owned));
         }
-        let derive = || Some(self.0.input.id.derive(&self.0.context.name, index));
+        let derive = || {
+            Some(
+                self.0
+                    .input
+                    .id
+                    .derive(&self.0.context.qualified_name, index),
+            )
+        };
         self.publisher().prepare(&message, options, derive)
     }
 
