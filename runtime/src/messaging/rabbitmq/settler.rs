@@ -42,6 +42,7 @@ pub(super) struct Epoch {
     live: Arc<Live>,
     /// The properties of what is out, for its copies.
     originals: Mutex<HashMap<u64, BasicProperties>>,
+    none_out: Notify,
     settled: AtomicU64,
 }
 
@@ -52,6 +53,7 @@ impl Epoch {
             channel,
             live,
             originals: Mutex::default(),
+            none_out: Notify::new(),
             settled: AtomicU64::new(0),
         }
     }
@@ -64,8 +66,27 @@ impl Epoch {
         lock(&self.originals).insert(tag, properties);
     }
 
+    /// Waits until everything that was delivered is settled.
+    pub(super) async fn all_settled(&self) {
+        loop {
+            let none_out = self.none_out.notified();
+            if lock(&self.originals).is_empty() {
+                return;
+            }
+            none_out.await;
+        }
+    }
+
+    fn forget(&self, tag: u64) {
+        let mut originals = lock(&self.originals);
+        originals.remove(&tag);
+        if originals.is_empty() {
+            self.none_out.notify_waiters();
+        }
+    }
+
     async fn ack(&self, tag: u64) -> Settled {
-        lock(&self.originals).remove(&tag);
+        self.forget(tag);
         let acknowledged = self
             .channel
             .basic_ack(tag, BasicAckOptions { multiple: false });
@@ -73,7 +94,7 @@ impl Epoch {
     }
 
     pub(super) async fn release(&self, tag: u64) -> Settled {
-        lock(&self.originals).remove(&tag);
+        self.forget(tag);
         let options = BasicNackOptions {
             multiple: false,
             requeue: true,
