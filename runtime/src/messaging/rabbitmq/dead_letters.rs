@@ -23,6 +23,8 @@ use super::headers;
 use super::topology::{self, Names};
 
 const REPLY_SUCCESS: u16 = 200;
+/// How many dead letters beyond those that were asked for are moved to keep their order.
+const ORDER_KEPT_MAX: u32 = 1_000;
 /// How often, and how far apart, the server is asked whether it has taken back what was looked at.
 const BACK_LOOKS: u32 = 50;
 const BACK_PAUSE: Duration = Duration::from_millis(10);
@@ -121,6 +123,11 @@ impl<'a> Look<'a> {
 
     /// Gives back what was only looked at, in its order.
     async fn end(mut self) -> Result<(), BrokerError> {
+        // A quorum queue puts what is given back behind the rest; so the rest goes through our hands
+        // too, unless it is a great many.
+        if !self.out.is_empty() && self.left <= ORDER_KEPT_MAX {
+            while self.next().await?.is_some() {}
+        }
         let broker = &self.core.context.name;
         let out = std::mem::take(&mut self.out);
         for tag in out {
