@@ -200,15 +200,13 @@ impl Task {
             Link::Closed => true,
             Link::Idle | Link::Down | Link::Failed(_) => false,
         };
-        loop {
-            let found = tokio::select! {
-                found = link.wait_for(wanted) => found.ok()?.clone(),
-                () = stopped(&mut self.wish) => return None,
-            };
-            match found {
-                Link::Up(live) => return Some(live),
-                _ => return None,
-            }
+        let found = tokio::select! {
+            found = link.wait_for(wanted) => found.ok()?.clone(),
+            () = stopped(&mut self.wish) => return None,
+        };
+        match found {
+            Link::Up(live) => Some(live),
+            _ => None,
         }
     }
 

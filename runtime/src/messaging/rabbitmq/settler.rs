@@ -90,7 +90,7 @@ impl Epoch {
         let acknowledged = self
             .channel
             .basic_ack(tag, BasicAckOptions { multiple: false });
-        self.told(acknowledged.await)
+        self.told(&acknowledged.await)
     }
 
     pub(super) async fn release(&self, tag: u64) -> Settled {
@@ -100,11 +100,11 @@ impl Epoch {
             requeue: true,
         };
         let released = self.channel.basic_nack(tag, options);
-        self.told(released.await)
+        self.told(&released.await)
     }
 
     /// An acknowledgement fails only with its channel, and then the server hands the message out again.
-    fn told(&self, outcome: lapin::Result<()>) -> Settled {
+    fn told(&self, outcome: &lapin::Result<()>) -> Settled {
         self.settled.fetch_add(1, Ordering::Relaxed);
         match outcome {
             Ok(()) => Settled::Yes,
