@@ -208,6 +208,7 @@ async fn dead_letters() -> Outcome {
         .purge(&wanted, 10, &|letter| letter.id.as_str() == "2")
         .await?;
     assert_eq!(purged, 1);
+    assert_eq!(ids(&store.list(&wanted, 10).await?), ["1", "3", "4"]);
     let choose = |letter: &Incoming| {
         (letter.id.as_str() != "4").then(|| {
             let mut headers = letter.headers.clone();

@@ -33,7 +33,14 @@ async fn conflict() -> Outcome {
         .management()
         .declare_queue(
             "billing.a.b",
-            json!({ "x-queue-type": "quorum", "x-delivery-limit": 5 }),
+            json!({
+                "x-queue-type": "quorum",
+                "x-delivery-limit": 5,
+                "x-dead-letter-exchange": "",
+                "x-dead-letter-routing-key": "billing.a.b.dlq",
+                "x-dead-letter-strategy": "at-least-once",
+                "x-overflow": "reject-publish",
+            }),
         )
         .await?;
     let differs = Inbox::begin(&stage.broker, subscription("a.b")).await?;

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use futures_util::{StreamExt, future};
 use lapin::message::Delivery as AmqpDelivery;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
-use lapin::types::FieldTable;
+use lapin::types::{FieldTable, ShortString};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{info, warn};
 
 use crate::handling::BoxFuture;
@@ -29,6 +29,8 @@ use super::topology;
 
 /// A consumer that ran this long starts over with short waits.
 const STEADY: Duration = Duration::from_secs(10);
+/// How long a consumer that was paused waits for what is out before it fetches again.
+const RESUME_WAIT: Duration = Duration::from_secs(30);
 /// How often a channel without a consumer is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -100,10 +102,8 @@ impl Consumer for QueueConsumer {
     }
 
     fn resume(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async {
-            self.wish_for(Wish::Run);
-            self.until(|state| *state != ConsumerState::Paused).await;
-        })
+        // Does not wait: what is out has to be settled first, perhaps by whoever calls.
+        Box::pin(async { self.wish_for(Wish::Run) })
     }
 
     fn stop(&self) -> BoxFuture<'_, ()> {
@@ -200,15 +200,13 @@ impl Task {
             Link::Closed => true,
             Link::Idle | Link::Down | Link::Failed(_) => false,
         };
-        loop {
-            let found = tokio::select! {
-                found = link.wait_for(wanted) => found.ok()?.clone(),
-                () = stopped(&mut self.wish) => return None,
-            };
-            match found {
-                Link::Up(live) => return Some(live),
-                _ => return None,
-            }
+        let found = tokio::select! {
+            found = link.wait_for(wanted) => found.ok()?.clone(),
+            () = stopped(&mut self.wish) => return None,
+        };
+        match found {
+            Link::Up(live) => Some(live),
+            _ => None,
         }
     }
 
@@ -244,19 +242,26 @@ impl Task {
         ));
         self.settler.begin(Arc::clone(&epoch));
         let what = format!("queue `{}`", self.queue);
-        let tag = short(broker, &self.tag())?;
-        let mut running: Option<lapin::Consumer> = None;
+        let mut running: Option<(ShortString, lapin::Consumer)> = None;
+        let mut tags = 0_u64;
+        let mut settle_first = None;
         loop {
             let wish = *self.wish.borrow_and_update();
             match (wish, running.take()) {
+                (Wish::Run, None) if settle_first.is_some() => {
+                    self.state.send_replace(ConsumerState::Starting);
+                }
                 (Wish::Run, None) => {
+                    // A tag that is used twice makes a quorum queue deliver again what is out.
+                    tags += 1;
+                    let tag = short(broker, &self.tag(tags))?;
                     let consume = channel.basic_consume(
                         short(broker, &self.queue)?,
                         tag.clone(),
                         BasicConsumeOptions::default(),
                         FieldTable::default(),
                     );
-                    running = Some(limited(broker, &what, consume).await?);
+                    running = Some((tag, limited(broker, &what, consume).await?));
                     self.state.send_replace(ConsumerState::Running);
                     if told.take().is_some() {
                         info!(broker = %broker, subscription = %self.subscription.label, "consuming again");
@@ -266,8 +271,8 @@ impl Task {
                 (Wish::Pause, None) => {
                     self.state.send_replace(ConsumerState::Paused);
                 }
-                (Wish::Pause, Some(mut consumer)) => {
-                    let cancel = channel.basic_cancel(tag.clone(), BasicCancelOptions::default());
+                (Wish::Pause, Some((tag, mut consumer))) => {
+                    let cancel = channel.basic_cancel(tag, BasicCancelOptions::default());
                     limited(broker, &what, cancel).await?;
                     // What had been fetched is out already as far as the server is concerned.
                     while let Some(Ok(delivery)) = consumer.next().await {
@@ -275,12 +280,14 @@ impl Task {
                             return Ok(End::Stopped);
                         }
                     }
+                    // The server counts the prefetch for each consumer; the next one must not come on
+                    // top of what this one still has out.
+                    settle_first = Some(Instant::now() + RESUME_WAIT);
                     self.state.send_replace(ConsumerState::Paused);
                 }
                 (Wish::Stop, consumer) => {
-                    if let Some(mut consumer) = consumer {
-                        let cancel =
-                            channel.basic_cancel(tag.clone(), BasicCancelOptions::default());
+                    if let Some((tag, mut consumer)) = consumer {
+                        let cancel = channel.basic_cancel(tag, BasicCancelOptions::default());
                         limited(broker, &what, cancel).await?;
                         while let Some(Ok(delivery)) = consumer.next().await {
                             epoch.release(delivery.delivery_tag).await;
@@ -292,7 +299,7 @@ impl Task {
             let idle = running.is_none();
             let next = async {
                 match &mut running {
-                    Some(consumer) => consumer.next().await,
+                    Some((_, consumer)) => consumer.next().await,
                     None => future::pending().await,
                 }
             };
@@ -314,6 +321,9 @@ impl Task {
                         return Err(BrokerError::new(BrokerErrorKind::ConnectionLost, broker, text));
                     }
                 },
+                () = settled_by(&epoch, settle_first), if wish == Wish::Run && settle_first.is_some() => {
+                    settle_first = None;
+                }
                 () = sleep(LOOK), if idle => {
                     if !channel.status().connected() {
                         let text = format!("{what}: the channel is gone");
@@ -325,12 +335,12 @@ impl Task {
     }
 
     /// What the server lists the consumer as.
-    fn tag(&self) -> String {
+    fn tag(&self, number: u64) -> String {
         let mut tag = format!("{}@{}", self.subscription.label, self.core.context.instance);
-        while tag.len() > 255 {
+        while tag.len() > 230 {
             tag.pop();
         }
-        tag
+        format!("{tag}#{number}")
     }
 
     /// Hands a delivery to the engine; false if nobody takes deliveries any more.
@@ -407,6 +417,14 @@ pub(super) fn topic(
         return subscription.topic.as_str().into();
     }
     routing_key.into()
+}
+
+/// Waits until nothing is out any more, at the latest until `deadline`.
+async fn settled_by(epoch: &Epoch, deadline: Option<Instant>) {
+    if let Some(deadline) = deadline {
+        // A handler that takes longer is not waited for; then more than one prefetch can be out.
+        let _ = timeout_at(deadline, epoch.all_settled()).await;
+    }
 }
 
 async fn stopped(wish: &mut watch::Receiver<Wish>) {

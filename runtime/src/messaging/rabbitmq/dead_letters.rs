@@ -1,12 +1,14 @@
 //! The dead letters of a subscription: read, moved back, removed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use lapin::Channel;
 use lapin::message::BasicGetMessage;
 use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
+use tokio::time::sleep;
 
 use crate::handling::BoxFuture;
 use crate::message::headers::name;
@@ -21,6 +23,11 @@ use super::headers;
 use super::topology::{self, Names};
 
 const REPLY_SUCCESS: u16 = 200;
+/// How many dead letters beyond those that were asked for are moved to keep their order.
+const ORDER_KEPT_MAX: u32 = 1_000;
+/// How often, and how far apart, the server is asked whether it has taken back what was looked at.
+const BACK_LOOKS: u32 = 50;
+const BACK_PAUSE: Duration = Duration::from_millis(10);
 
 pub(super) struct DeadLetters(pub(super) Arc<Core>);
 
@@ -33,6 +40,8 @@ struct Look<'a> {
     names: Names,
     /// How many there were when it began; what is given back meanwhile is not looked at again.
     left: u32,
+    /// How many there should be when it has ended.
+    remaining: u32,
     out: Vec<u64>,
 }
 
@@ -51,14 +60,7 @@ impl<'a> Look<'a> {
         };
         let names = topology::names(core.context.prefix.as_deref(), subscription);
         let channel = limited(broker, "a channel", live.consume.create_channel()).await?;
-        let options = QueueDeclareOptions {
-            passive: true,
-            ..QueueDeclareOptions::default()
-        };
-        let what = format!("dead letters `{}`", names.dead_letters);
-        let queue = short(broker, &names.dead_letters)?;
-        let queue = channel.queue_declare(queue, options, FieldTable::default());
-        let left = limited(broker, &what, queue).await?.message_count();
+        let left = count(core, &channel, &names.dead_letters).await?;
         Ok(Self {
             core,
             live,
@@ -66,6 +68,7 @@ impl<'a> Look<'a> {
             subscription,
             names,
             left,
+            remaining: left,
             out: Vec::new(),
         })
     }
@@ -111,6 +114,7 @@ impl<'a> Look<'a> {
 
     async fn remove(&mut self, tag: u64) -> Result<(), BrokerError> {
         self.out.retain(|out| *out != tag);
+        self.remaining = self.remaining.saturating_sub(1);
         let acknowledged = self
             .channel
             .basic_ack(tag, BasicAckOptions { multiple: false });
@@ -119,8 +123,14 @@ impl<'a> Look<'a> {
 
     /// Gives back what was only looked at, in its order.
     async fn end(mut self) -> Result<(), BrokerError> {
+        // A quorum queue puts what is given back behind the rest; so the rest goes through our hands
+        // too, unless it is a great many.
+        if !self.out.is_empty() && self.left <= ORDER_KEPT_MAX {
+            while self.next().await?.is_some() {}
+        }
         let broker = &self.core.context.name;
-        for tag in std::mem::take(&mut self.out) {
+        let out = std::mem::take(&mut self.out);
+        for tag in out {
             let options = BasicNackOptions {
                 multiple: false,
                 requeue: true,
@@ -132,9 +142,29 @@ impl<'a> Look<'a> {
             )
             .await?;
         }
+        // A quorum queue takes them back after a moment; the next look should find them.
+        for _ in 0..BACK_LOOKS {
+            let there = count(self.core, &self.channel, &self.names.dead_letters).await?;
+            if there >= self.remaining {
+                break;
+            }
+            sleep(BACK_PAUSE).await;
+        }
         let close = self.channel.close(REPLY_SUCCESS, "OK".into());
         limited(broker, "a channel", close).await
     }
+}
+
+/// How many there are, in a queue that has to be there.
+async fn count(core: &Core, channel: &Channel, queue: &str) -> Result<u32, BrokerError> {
+    let broker = &core.context.name;
+    let options = QueueDeclareOptions {
+        passive: true,
+        ..QueueDeclareOptions::default()
+    };
+    let asked = channel.queue_declare(short(broker, queue)?, options, FieldTable::default());
+    let queue = limited(broker, &format!("dead letters `{queue}`"), asked).await?;
+    Ok(queue.message_count())
 }
 
 impl DeadLetterStore for DeadLetters {
@@ -261,7 +291,7 @@ fn explain(headers: &mut Headers) -> Option<Died> {
         headers.set(name::DLQ_ORIGIN, queue);
     }
     if let Some(seconds) = time.filter(|seconds| *seconds < 253_402_300_800) {
-        let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+        let time = std::time::UNIX_EPOCH + Duration::from_secs(seconds);
         headers.set(name::DLQ_FAILED_AT, crate::message::format_time(time));
     }
     Some(died)

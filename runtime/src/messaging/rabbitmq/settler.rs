@@ -42,6 +42,7 @@ pub(super) struct Epoch {
     live: Arc<Live>,
     /// The properties of what is out, for its copies.
     originals: Mutex<HashMap<u64, BasicProperties>>,
+    none_out: Notify,
     settled: AtomicU64,
 }
 
@@ -52,6 +53,7 @@ impl Epoch {
             channel,
             live,
             originals: Mutex::default(),
+            none_out: Notify::new(),
             settled: AtomicU64::new(0),
         }
     }
@@ -64,26 +66,45 @@ impl Epoch {
         lock(&self.originals).insert(tag, properties);
     }
 
+    /// Waits until everything that was delivered is settled.
+    pub(super) async fn all_settled(&self) {
+        loop {
+            let none_out = self.none_out.notified();
+            if lock(&self.originals).is_empty() {
+                return;
+            }
+            none_out.await;
+        }
+    }
+
+    fn forget(&self, tag: u64) {
+        let mut originals = lock(&self.originals);
+        originals.remove(&tag);
+        if originals.is_empty() {
+            self.none_out.notify_waiters();
+        }
+    }
+
     async fn ack(&self, tag: u64) -> Settled {
-        lock(&self.originals).remove(&tag);
+        self.forget(tag);
         let acknowledged = self
             .channel
             .basic_ack(tag, BasicAckOptions { multiple: false });
-        self.told(acknowledged.await)
+        self.told(&acknowledged.await)
     }
 
     pub(super) async fn release(&self, tag: u64) -> Settled {
-        lock(&self.originals).remove(&tag);
+        self.forget(tag);
         let options = BasicNackOptions {
             multiple: false,
             requeue: true,
         };
         let released = self.channel.basic_nack(tag, options);
-        self.told(released.await)
+        self.told(&released.await)
     }
 
     /// An acknowledgement fails only with its channel, and then the server hands the message out again.
-    fn told(&self, outcome: lapin::Result<()>) -> Settled {
+    fn told(&self, outcome: &lapin::Result<()>) -> Settled {
         self.settled.fetch_add(1, Ordering::Relaxed);
         match outcome {
             Ok(()) => Settled::Yes,

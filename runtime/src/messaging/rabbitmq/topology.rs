@@ -129,7 +129,7 @@ pub(super) fn delay_queue_name(queue: &str, delay: Duration) -> String {
 fn rung(delay: Duration) -> String {
     let millis = delay.as_millis().max(1);
     let units = [(3_600_000, "h"), (60_000, "m"), (1_000, "s")];
-    match units.iter().find(|(size, _)| millis % size == 0) {
+    match units.iter().find(|(size, _)| millis.is_multiple_of(*size)) {
         Some((size, unit)) => format!("{}{unit}", millis / size),
         None => format!("{millis}ms"),
     }
