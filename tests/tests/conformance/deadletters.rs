@@ -1,18 +1,27 @@
 //! Dead letters: the original bytes with headers, listed, sent back once, removed.
 
+use std::collections::BTreeSet;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::select;
 use interline::HeaderValue;
 use interline::message::Incoming;
 use interline::message::headers::name;
 use interline::messaging::{Settled, Subscription};
 
-use crate::world::{Outcome, Process, Reader, World, cases, message, subscription, text};
+use tokio::time::{Instant, timeout};
+
+use crate::world::{
+    LIMIT, Outcome, Process, QUIET, Reader, World, cases, message, subscription, text,
+};
 
 cases![
     a_dead_letter_is_the_original_with_its_headers,
+    a_redrive_that_is_cut_short_loses_nothing,
     dead_letters_are_purged_by_choice,
     dead_letters_are_sent_back_once,
     nothing_is_kept_where_dead_letters_are_off,
@@ -97,6 +106,48 @@ async fn dead_letters_are_sent_back_once(world: Arc<World>) -> Outcome {
     reader.expect_quiet().await;
     other.expect_quiet().await;
     assert_eq!(bodies(&process.dead(&wanted, 1).await), ["2"]);
+    Ok(())
+}
+
+async fn a_redrive_that_is_cut_short_loses_nothing(world: Arc<World>) -> Outcome {
+    let wanted = subscription("t", "g");
+    let process = world.process("1").await;
+    let mut reader = process.read(&wanted).await;
+    let all = ["1", "2", "3", "4", "5"];
+    bury(&process, &mut reader, &all).await?;
+    process.dead(&wanted, all.len()).await;
+    let third = tokio::sync::Notify::new();
+    let seen = AtomicUsize::new(0);
+    let choose = |letter: &Incoming| {
+        if seen.fetch_add(1, Ordering::Relaxed) == 2 {
+            third.notify_one();
+        }
+        Some(letter.headers.clone())
+    };
+    {
+        let redrive = process.dead_letters().redrive(&wanted, all.len(), &choose);
+        select(redrive, pin!(third.notified())).await;
+    }
+    // A process that dies between the copy and the removal leaves both.
+    process.close().await;
+    let process = world.process("2").await;
+    let mut reader = process.read(&wanted).await;
+    let begun = Instant::now();
+    let mut came = BTreeSet::new();
+    while came.len() < all.len() {
+        assert!(begun.elapsed() < LIMIT, "only {came:?} came");
+        let again = |letter: &Incoming| Some(letter.headers.clone());
+        process
+            .dead_letters()
+            .redrive(&wanted, all.len(), &again)
+            .await?;
+        while let Ok(Some(delivery)) = timeout(QUIET, reader.deliveries.recv()).await {
+            came.insert(text(&delivery.incoming));
+            delivery.settlement.done().await?;
+        }
+    }
+    assert!(process.dead(&wanted, 0).await.is_empty());
+    assert!(came.iter().map(String::as_str).eq(all));
     Ok(())
 }
 

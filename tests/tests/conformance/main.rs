@@ -36,10 +36,10 @@ fn main() -> ExitCode {
     for &(name, body) in CASES.iter().copied().flatten() {
         cases.push(Case::with_virtual_time(
             format!("memory::{name}"),
-            move || async move { run(World::new(Bench::memory()).await?, body).await },
+            move || async move { run(World::new(Bench::memory()), body).await },
         ));
         let on_server = Case::new(format!("rabbitmq::{name}"), move || async move {
-            run(World::new(Bench::rabbitmq().await?).await?, body).await
+            run(World::new(Bench::rabbitmq().await?), body).await
         });
         cases.push(on_server.needs(Server::RabbitMq));
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use interline::message::TopicPattern;
-use interline::messaging::{ConsumerState, Group, Subscription, TopologyMode};
+use interline::messaging::{ConsumerState, Group, Start, Subscription, TopologyMode};
 
 use crate::world::{Outcome, World, cases, message, subscription};
 
@@ -12,6 +12,7 @@ cases![
     a_pattern_gets_all_its_topics_and_only_those,
     a_redeploy_with_other_settings_changes_nothing,
     a_subscription_misses_nothing_from_when_it_is_applied,
+    an_earliest_start_reads_what_the_broker_still_has,
     each_instance_gets_every_message_and_its_queue_goes_with_it,
     what_is_missing_is_told_by_verify,
 ];
@@ -93,6 +94,28 @@ async fn a_subscription_misses_nothing_from_when_it_is_applied(world: Arc<World>
     two.publish(message("t", "later")).await;
     let mut reader = two.read(&wanted).await;
     assert_eq!(reader.take_all(2).await, ["after", "later"]);
+    reader.expect_quiet().await;
+    Ok(())
+}
+
+async fn an_earliest_start_reads_what_the_broker_still_has(world: Arc<World>) -> Outcome {
+    let process = world.process("1").await;
+    let mut before = message("t", "before");
+    before.subscribers_optional = true;
+    process.publish(before).await;
+    let mut wanted = subscription("t", "g");
+    wanted.start = Start::Earliest;
+    let mut reader = process.read(&wanted).await;
+    process.publish(message("t", "after")).await;
+    if world.is_memory() {
+        assert_eq!(reader.take().await, "before");
+    }
+    // RabbitMQ keeps nothing that no queue was there for.
+    assert_eq!(reader.take().await, "after");
+    reader.expect_quiet().await;
+    process.close().await;
+    let process = world.process("2").await;
+    let mut reader = process.read(&wanted).await;
     reader.expect_quiet().await;
     Ok(())
 }

@@ -9,6 +9,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::{try_join, try_join_all};
 use interline::message::Incoming;
 use interline::message::headers::name;
 use interline::messaging::{Settled, Settlement, Subscription};
@@ -26,23 +27,28 @@ const DELIVERIES_MAX: usize = 5;
 /// One comparison for each broker that is not the model.
 pub(crate) fn cases() -> Vec<Case> {
     let rabbitmq = Case::new("trace::the_model_and_rabbitmq_tell_the_same", || async {
-        let count = if soak() { 40 } else { 3 };
-        for seed in seeds(count) {
-            println!("INTERLINE_TEST_SEED={seed}");
-            let model = World::new(Bench::memory()).await?;
-            let server = World::new(Bench::rabbitmq().await?).await?;
-            let (expected, found) = (story(&model, seed).await?, story(&server, seed).await?);
-            for (place, expected) in &expected.histories {
-                let found = found.histories.get(place);
-                assert_eq!(found, Some(expected), "{place:?}, seed {seed}");
-            }
-            assert_eq!(found, expected, "seed {seed}");
-            server.close().await?;
+        let seeds = seeds(if soak() { 40 } else { 3 });
+        // They wait more than they work.
+        for some in seeds.chunks(4) {
+            try_join_all(some.iter().map(|seed| compare(*seed))).await?;
         }
         Outcome::Ok(())
     });
     let limit = Duration::from_secs(if soak() { 1_800 } else { 240 });
     vec![rabbitmq.needs(Server::RabbitMq).limit(limit)]
+}
+
+async fn compare(seed: u64) -> Outcome {
+    println!("INTERLINE_TEST_SEED={seed}");
+    let model = World::new(Bench::memory());
+    let server = World::new(Bench::rabbitmq().await?);
+    let (expected, found) = try_join(story(&model, seed), story(&server, seed)).await?;
+    for (place, expected) in &expected.histories {
+        let found = found.histories.get(place);
+        assert_eq!(found, Some(expected), "{place:?}, seed {seed}");
+    }
+    assert_eq!(found, expected, "seed {seed}");
+    server.close().await
 }
 
 /// The seeds of a run; `INTERLINE_TEST_SEED` repeats one.

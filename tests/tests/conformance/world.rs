@@ -64,8 +64,8 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) async fn new(bench: Bench) -> Result<Self, Box<dyn Error + Send + Sync>> {
-        Ok(Self { bench })
+    pub(crate) fn new(bench: Bench) -> Self {
+        Self { bench }
     }
 
     /// Whether time is virtual, so that waiting costs nothing.
