@@ -15,3 +15,14 @@ pub(super) fn encode<T: Serialize>(value: &T) -> Result<Bytes, CodecError> {
 pub(super) fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, CodecError> {
     serde_json::from_slice(body).map_err(|error| CodecError::new("json", error.to_string()))
 }
+
+/// `application/json`, and whatever is built on it: `application/cloudevents+json`.
+pub(super) fn reads(media: &str) -> bool {
+    let built_on = media
+        .rsplit_once('+')
+        .is_some_and(|(_, base)| base.eq_ignore_ascii_case("json"));
+    built_on
+        || ["application/json", "text/json"]
+            .iter()
+            .any(|known| media.eq_ignore_ascii_case(known))
+}

@@ -123,22 +123,13 @@ impl CodecRef {
     #[must_use]
     pub fn reads(&self, content_type: &str) -> bool {
         let media = content_type.split(';').next().unwrap_or_default().trim();
-        let is = |known: &[&str]| known.iter().any(|known| media.eq_ignore_ascii_case(known));
         match &self.0 {
             #[cfg(feature = "json")]
-            Kind::Json => is(&["application/json", "text/json"]) || ends_with(media, "+json"),
+            Kind::Json => json::reads(media),
             #[cfg(feature = "msgpack")]
-            Kind::MsgPack => is(&[
-                "application/msgpack",
-                "application/x-msgpack",
-                "application/vnd.msgpack",
-            ]),
+            Kind::MsgPack => msgpack::reads(media),
             #[cfg(feature = "protobuf")]
-            Kind::Protobuf => is(&[
-                "application/x-protobuf",
-                "application/protobuf",
-                "application/vnd.google.protobuf",
-            ]),
+            Kind::Protobuf => protobuf::reads(media),
             Kind::Custom(codec) => codec.reads(media),
         }
     }
@@ -172,12 +163,6 @@ impl CodecRef {
             Kind::Custom(codec) => port::decode_serde(&**codec, encoded),
         }
     }
-}
-
-fn ends_with(media: &str, suffix: &str) -> bool {
-    media.len() > suffix.len()
-        && media.is_char_boundary(media.len() - suffix.len())
-        && media[media.len() - suffix.len()..].eq_ignore_ascii_case(suffix)
 }
 
 impl fmt::Debug for CodecRef {

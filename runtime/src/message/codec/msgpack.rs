@@ -27,3 +27,13 @@ pub(super) fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, CodecError> 
         )),
     }
 }
+
+pub(super) fn reads(media: &str) -> bool {
+    [
+        "application/msgpack",
+        "application/x-msgpack",
+        "application/vnd.msgpack",
+    ]
+    .iter()
+    .any(|known| media.eq_ignore_ascii_case(known))
+}

@@ -36,3 +36,13 @@ pub(super) fn only_protobuf(codec: &str) -> CodecError {
         "a Protocol Buffers message can only be read and written as one",
     )
 }
+
+pub(super) fn reads(media: &str) -> bool {
+    [
+        "application/x-protobuf",
+        "application/protobuf",
+        "application/vnd.google.protobuf",
+    ]
+    .iter()
+    .any(|known| media.eq_ignore_ascii_case(known))
+}
