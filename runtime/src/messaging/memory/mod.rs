@@ -1,4 +1,4 @@
-//! The embedded broker: the contract of [`MessageBroker`](super::MessageBroker) in this process, with
+//! The embedded broker: the contract of [`MessageBroker`] in this process, with
 //! nothing to install and faults to inject. Nothing in it outlives the process.
 //!
 //! What stays when an app dies is the [`MemoryStore`]; a [`MemoryBroker`] is one app's connection to
