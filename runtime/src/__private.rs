@@ -205,7 +205,7 @@ mod tests {
         assert!(all_have_segment(&[&a, &b], "region"));
         assert!(!all_have_segment(&[&a, &b], "regio") && !all_have_segment(&[&a], "regions"));
         assert!(all_distinct(&[&a, &b]) && !all_distinct(&[&a, &b, &a]));
-        let keyed = a.clone().keyed();
+        let keyed = a.keyed();
         assert!(all_keyed(&[&keyed]) && !all_keyed(&[&keyed, &b]));
     }
 

@@ -78,5 +78,6 @@ impl std::fmt::Debug for Environment {
     }
 }
 
-#[cfg(all(test, feature = "memory", feature = "json"))]
+#[cfg(test)]
+#[cfg(all(feature = "memory", feature = "json"))]
 mod tests;

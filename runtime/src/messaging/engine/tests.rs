@@ -182,7 +182,8 @@ fn answering(seen: &Seen, outcome: fn() -> Outcome) -> Handler {
 async fn each_fate_is_carried_out() {
     let world = World::new().await;
     let seen = Seen::default();
-    let cases: [(&'static str, fn() -> Outcome, usize, usize); 5] = [
+    type Case = (&'static str, fn() -> Outcome, usize, usize);
+    let cases: [Case; 5] = [
         ("done", Outcome::done, 1, 0),
         ("discard", || Outcome::discard("no"), 1, 0),
         ("dead", || Outcome::dead_letter("never"), 1, 1),
