@@ -310,7 +310,7 @@ async fn flushed() -> Outcome {
         );
         broker.connect().await?;
         let mut wanted = subscription("a.b");
-        wanted.prefetch = 200;
+        wanted.prefetch = 2_000;
         let mut inbox = Inbox::open(&broker, wanted).await?;
         let publishes = (0..2_000).map(|index| {
             let outgoing = message("a.b", &format!("{round}-{index}"), vec![b'x'; 512]);
@@ -319,9 +319,15 @@ async fn flushed() -> Outcome {
         for outcome in futures_util::future::join_all(publishes).await {
             outcome?;
         }
+        let mut running = Vec::new();
         for _ in 0..2_000 {
-            let delivery = inbox.next().await;
-            tokio::spawn(async move { delivery.settlement.done().await });
+            running.push(inbox.next().await.settlement);
+        }
+        // As an app ends: it stops fetching, what runs is finished, and then it closes.
+        inbox.consumer.stop().await;
+        let settling = running.into_iter().map(|settlement| settlement.done());
+        for settled in futures_util::future::join_all(settling).await {
+            assert_eq!(settled?, Settled::Yes);
         }
         let begun = Instant::now();
         broker.disconnect(tokio::time::Instant::now() + LIMIT).await;
