@@ -130,7 +130,7 @@ pub(super) fn copy(
         original.app_id(),
     ];
     let [content_type, message_id, kind, correlation_id, app_id] =
-        originals.map(|value| value.clone().filter(|value| !value.is_empty_text()));
+        originals.map(|value| value.clone().filter(|value| !value.as_str().is_empty()));
     let mut written = written;
     if let Some(value) = content_type {
         written = written.with_content_type(value);
@@ -148,16 +148,6 @@ pub(super) fn copy(
         written = written.with_app_id(value);
     }
     written
-}
-
-trait EmptyText {
-    fn is_empty_text(&self) -> bool;
-}
-
-impl EmptyText for ShortString {
-    fn is_empty_text(&self) -> bool {
-        self.as_str().is_empty()
-    }
 }
 
 /// The first header name that AMQP cannot carry; names have at most 255 bytes there.

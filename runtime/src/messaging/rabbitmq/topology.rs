@@ -98,7 +98,8 @@ pub(super) fn names(prefix: Option<&str>, subscription: &Subscription) -> Names 
             instance,
             subscriber,
         } => {
-            let shared = format!("{prefix}{service}.{subscriber}");
+            let topic = &subscription.topic;
+            let shared = format!("{prefix}{service}.{subscriber}.{topic}");
             Names {
                 queue: format!("{shared}.{instance}"),
                 // Shared by the instances, or each run would leave a queue behind.
@@ -488,8 +489,8 @@ mod tests {
         };
         let subscription = Subscription::new(TopicPattern::new("a.b"), group);
         let names = names(None, &subscription);
-        assert_eq!(names.queue, "billing.audit.i-1");
-        assert_eq!(names.dead_letters, "billing.audit.dlq");
+        assert_eq!(names.queue, "billing.audit.a.b.i-1");
+        assert_eq!(names.dead_letters, "billing.audit.a.b.dlq");
         let parts = parts(None, "interline", &subscription);
         assert!(matches!(
             &parts[2],
