@@ -1,4 +1,41 @@
-//! Interline: communication between microservices, declared by attributes.
+//! Communication between microservices, declared by attributes.
+//!
+//! A message type derives [`Message`]; a subscriber is an `async fn` with [`#[subscriber]`](subscriber).
+//! At start-up [`runtime::start`] collects what the macros registered, checks all of it together, and
+//! connects it to a broker: the embedded one, or RabbitMQ by configuration. Delivery is at least once;
+//! failed attempts are repeated with backoff, and what is given up is kept with the reason.
+//!
+//! ```
+//! # #[cfg(all(feature = "macros", feature = "memory", feature = "json"))]
+//! # mod example {
+//! use interline::prelude::*;
+//!
+//! # fn main() {}
+//! interline::service!("greeter");
+//!
+//! #[derive(Message, Serialize, Deserialize)]
+//! #[message(topic = "greetings.sent")]
+//! struct Greeting {
+//!     name: String,
+//! }
+//!
+//! #[subscriber(concurrency = 4)]
+//! async fn greet(greeting: Greeting) {
+//!     println!("hello, {}", greeting.name);
+//! }
+//! # }
+//! # fn main() {}
+//! ```
+//!
+//! | where | what |
+//! |---|---|
+//! | [`prelude`] | what a service's author writes most |
+//! | [`App`], [`runtime`] | putting a program together and running it |
+//! | [`config`] | `interline.toml`, environment, code; every mistake at once |
+//! | [`message`] | contracts, headers, identities, codecs |
+//! | [`handling`] | extractors, outcomes, failures, middleware, publishing |
+//! | [`messaging`] | options of subscribers, the broker port, adapters, dead letters |
+//! | [`observability`] | trace context and the metrics catalogue |
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -113,6 +113,31 @@ async fn shop_rabbitmq() -> Outcome {
         )
         .await?;
     assert_eq!(queue.kind, "quorum");
+    let operate = |words: &[&str]| -> Result<String, Box<dyn std::error::Error>> {
+        let mut tool = program("dead-letters")?;
+        tool.args(words).env(BROKER_URL, &vhost.url);
+        let output = tool.output()?;
+        assert_success(&output);
+        Ok(String::from_utf8(output.stdout)?)
+    };
+    let place = ["payments", "orders.placed"];
+    let listed = operate(&["list", place[0], place[1], "--reason", "rejected"])?;
+    assert!(listed.ends_with("4 dead letters\n"), "{listed}");
+    assert!(listed.contains("card 4009 refused"), "{listed}");
+    let id = listed.split_whitespace().next().ok_or("a first word")?;
+    let shown = operate(&["show", place[0], place[1], id])?;
+    assert!(shown.contains("x-dlq-reason: rejected\n"), "{shown}");
+    let counted = operate(&["redrive", place[0], place[1], "--dry-run"])?;
+    assert_eq!(counted, "8 dead letters would be sent back\n");
+    let moved = operate(&["redrive", place[0], place[1], "--limit", "3"])?;
+    assert_eq!(moved, "3 dead letters were sent back\n");
+    let removed = operate(&["purge", place[0], place[1]])?;
+    assert_eq!(removed, "5 dead letters were removed\n");
+    let three = |queue: &interline_tests::management::Queue| queue.messages_ready == Some(3);
+    vhost
+        .management
+        .wait_for_queue("payments.orders.placed", three, PATIENCE)
+        .await?;
     vhost.delete().await?;
     Ok(())
 }
@@ -296,7 +321,16 @@ fn program(name: &str) -> Result<Command, Box<dyn std::error::Error>> {
     if !*built {
         let output = Command::new(cargo())
             .args(["build", "--quiet", "--locked", "--all-features"])
-            .args(["-p", "existing-queue", "-p", "quickstart", "-p", "shop"])
+            .args([
+                "-p",
+                "dead-letters",
+                "-p",
+                "existing-queue",
+                "-p",
+                "quickstart",
+                "-p",
+                "shop",
+            ])
             .current_dir(workspace())
             .output()?;
         assert_success(&output);

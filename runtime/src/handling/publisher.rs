@@ -14,6 +14,7 @@ use crate::message::{
 };
 use crate::observability::{Correlation, TraceContext};
 
+use super::BoxFuture;
 use super::publish::{PublishError, PublishErrorKind, PublishPort, Receipt};
 
 /// Publishes messages. Cheap to clone.
@@ -76,9 +77,16 @@ impl Publisher {
     ///
     /// # Errors
     /// [`PublishError`]; its kind says whether the broker may have the message all the same.
-    pub async fn publish(&self, message: impl Publishable) -> Result<Receipt, PublishError> {
-        let outgoing = message.prepare(self)?;
-        self.shared.port.publish(outgoing).await
+    // Boxed, so that the argument's type is not part of the future's: a value that cannot be published is
+    // then one error, at the value.
+    pub fn publish(
+        &self,
+        message: impl Publishable,
+    ) -> BoxFuture<'_, Result<Receipt, PublishError>> {
+        match message.prepare(self) {
+            Ok(outgoing) => self.shared.port.publish(outgoing),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
     }
 
     /// Publishes bytes to a topic that is known only at run time. The headers say what the bytes
