@@ -291,7 +291,7 @@ async fn delivery_timeout() -> Outcome {
     // The server looks at its timeouts only while something happens on the channel.
     let begun = Instant::now();
     let again = loop {
-        assert!(begun.elapsed() < LIMIT);
+        assert!(begun.elapsed() < 3 * LIMIT);
         broker.publish(message("a.b", "other", "{}")).await?;
         let delivery = inbox.next().await;
         if delivery.incoming.id.as_str() == "1" {
