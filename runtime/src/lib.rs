@@ -5,12 +5,9 @@
 //! connects it to a broker: the embedded one, or RabbitMQ by configuration. Delivery is at least once;
 //! failed attempts are repeated with backoff, and what is given up is kept with the reason.
 //!
-//! ```
-//! # #[cfg(all(feature = "macros", feature = "memory", feature = "json"))]
-//! # mod example {
+//! ```standalone_crate
 //! use interline::prelude::*;
 //!
-//! # fn main() {}
 //! interline::service!("greeter");
 //!
 //! #[derive(Message, Serialize, Deserialize)]
@@ -23,7 +20,6 @@
 //! async fn greet(greeting: Greeting) {
 //!     println!("hello, {}", greeting.name);
 //! }
-//! # }
 //! # fn main() {}
 //! ```
 //!
