@@ -142,7 +142,10 @@ async fn shop(world: &World) -> TestApp {
 /// The text of the panic of `test`.
 async fn panic_of(test: impl Future<Output = ()> + Send + 'static) -> String {
     let panic = tokio::spawn(test).await.unwrap_err().into_panic();
-    *panic.downcast::<String>().expect("a panic with a text")
+    match panic.downcast::<String>() {
+        Ok(text) => *text,
+        Err(panic) => (*panic.downcast::<&str>().expect("a panic with a text")).to_owned(),
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -502,10 +505,101 @@ async fn a_failed_assertion_tells_what_happened_and_how_to_see_it_again() {
         assert_published!(app, Charged { order_id: "1", .. });
     })
     .await;
-    let ids: Vec<&str> = text
-        .match_indices("(id ")
-        .map(|(at, _)| text[at + 4..].split([')', ',']).next().unwrap())
-        .collect();
-    let (charged, sent) = (ids[0], ids[1]);
-    assert_eq!(text, format!(""), "{text} {charged} {sent}");
+    // Derived from the ids of the orders, so they are the same each time.
+    let (charged, sent) = (
+        MessageId::parse("2").unwrap().derive("charge", 0),
+        MessageId::parse("2")
+            .unwrap()
+            .derive("charge", 0)
+            .derive("send_receipt", 0),
+    );
+    let expected = format!(
+        "expected a published `Charged {{ order_id: \"1\", .. }}` (topic billing.charged)
+published instead:
+  billing.charged  Charged {{\"order_id\":\"2\",\"cents\":5}} (id {charged})
+  mail.sent  Sent {{\"order_id\":\"2\"}} (id {sent})
+
+timeline:
+     0.000s  test connected
+     0.000s  run-1 connected
+     0.000s  #1 published orders.placed by test (id 1)
+     0.000s  #1 billing.orders.placed -> run-1, attempt 1
+     0.000s  #2 published orders.placed by test (id 2)
+     0.000s  #2 billing.orders.placed -> run-1, attempt 1
+     0.000s  #1 to be retried after 1h in billing.orders.placed
+     0.000s    #3 published billing.charged by run-1 (id {charged}, because of #2)
+     0.000s    #3 billing.billing.charged -> run-1, attempt 1
+     0.000s  #2 done in billing.orders.placed
+     0.000s      #4 published mail.sent by run-1 (id {sent}, because of #3, no subscription)
+     0.000s    #3 done in billing.billing.charged
+
+seed 7; to replay: INTERLINE_TEST_SEED=7 cargo test \
+         a_failed_assertion_tells_what_happened_and_how_to_see_it_again
+"
+    );
+    assert_eq!(text, expected);
+
+    let text = panic_of(failed(|app| async move {
+        assert_not_published!(app, |charged: &Charged| charged.cents == 5);
+    }))
+    .await;
+    assert!(
+        text.starts_with(&format!(
+            "expected no published `|charged: &Charged| charged.cents == 5` (topic \
+             billing.charged)\npublished:\n  billing.charged  Charged \
+             {{\"order_id\":\"2\",\"cents\":5}} (id {charged})\n\ntimeline:\n"
+        )),
+        "{text}"
+    );
+    let text = panic_of(failed(|app| async move {
+        app.publish(&order("0", 0)).await;
+        assert_dead_lettered!(app, charge, reason = "retries_exhausted");
+    }))
+    .await;
+    let expected = "expected a dead letter of `charge` with reason `retries_exhausted`\n\
+                    dead letters of `charge`:\n  rejected after 1 attempt: nothing to charge (id \
+                    0)\n\ntimeline:\n";
+    assert!(text.starts_with(expected), "{text}");
+    let text = panic_of(failed(|app| async move {
+        assert_dead_lettered!(app, send_receipt);
+    }))
+    .await;
+    assert!(
+        text.starts_with(
+            "expected a dead letter of `send_receipt`\ndead letters of `send_receipt`: none\n"
+        ),
+        "{text}"
+    );
+}
+
+/// A test that fails after the order `2` was charged.
+async fn failed<F: Future<Output = ()>>(test: impl FnOnce(TestApp) -> F) {
+    let app = shop(&World::default()).await;
+    app.publish(&order("2", 5)).await;
+    test(app).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_publish_of_the_test_that_fails_says_why() {
+    let app = shop(&World::default()).await;
+    app.faults().nack(1);
+    let text = panic_of(async move {
+        app.publish(&order("1", 5)).await;
+    })
+    .await;
+    assert!(
+        text.starts_with("the test's own publish failed: "),
+        "{text}"
+    );
+    assert!(
+        text.contains("#1 refused orders.placed of test: nacked (id 1)"),
+        "{text}"
+    );
+
+    let app = shop(&World::default()).await;
+    let text = panic_of(async move { app.pause("charg").await }).await;
+    assert_eq!(
+        text,
+        "no subscriber `charg` is running; did you mean `charge`?"
+    );
 }

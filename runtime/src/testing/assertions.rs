@@ -33,21 +33,24 @@ macro_rules! assert_published {
         $crate::testing::assertions::or_panic!($crate::testing::assertions::published::<$message>(
             &$app,
             |message| true $(&& message.$field == $value)*,
-            stringify!($message { $($field: $value),* }),
+            ::core::concat!(
+                ::core::stringify!($message), " { ",
+                $(::core::stringify!($field), ": ", ::core::stringify!($value), ", ",)* ".. }"
+            ),
         ))
     };
     ($app:expr, $message:ty $(,)?) => {
         $crate::testing::assertions::or_panic!($crate::testing::assertions::published::<$message>(
             &$app,
             |_| true,
-            stringify!($message),
+            ::core::stringify!($message),
         ))
     };
     ($app:expr, $fits:expr $(,)?) => {
         $crate::testing::assertions::or_panic!($crate::testing::assertions::published(
             &$app,
             $fits,
-            stringify!($fits),
+            ::core::stringify!($fits),
         ))
     };
 }
@@ -62,21 +65,24 @@ macro_rules! assert_not_published {
         $crate::testing::assertions::or_panic!($crate::testing::assertions::not_published::<$message>(
             &$app,
             |message| true $(&& message.$field == $value)*,
-            stringify!($message { $($field: $value),* }),
+            ::core::concat!(
+                ::core::stringify!($message), " { ",
+                $(::core::stringify!($field), ": ", ::core::stringify!($value), ", ",)* ".. }"
+            ),
         ))
     };
     ($app:expr, $message:ty $(,)?) => {
         $crate::testing::assertions::or_panic!($crate::testing::assertions::not_published::<$message>(
             &$app,
             |_| true,
-            stringify!($message),
+            ::core::stringify!($message),
         ))
     };
     ($app:expr, $fits:expr $(,)?) => {
         $crate::testing::assertions::or_panic!($crate::testing::assertions::not_published(
             &$app,
             $fits,
-            stringify!($fits),
+            ::core::stringify!($fits),
         ))
     };
 }
@@ -195,11 +201,12 @@ pub async fn dead_lettered<S: Subscriber>(
     }
     for letter in &letters {
         let error = letter.error().unwrap_or_default();
+        let attempts = letter.attempts().unwrap_or(1);
+        let plural = if attempts == 1 { "" } else { "s" };
         let _ = write!(
             what,
-            "\n  {} after {} attempts: {error} (id {})",
+            "\n  {} after {attempts} attempt{plural}: {error} (id {})",
             letter.reason(),
-            letter.attempts().unwrap_or(1),
             letter.id()
         );
     }
