@@ -109,6 +109,7 @@ impl CommunicationManager {
         );
         environment.metrics.clone_from(&wiring.metrics);
         environment.middleware = wiring.middleware.clone().into();
+        environment.crash_points.clone_from(&wiring.crash_points);
         let publisher = Publisher::new(
             publishing.clone(),
             Arc::clone(&plan.service),
@@ -374,6 +375,18 @@ impl CommunicationManager {
         closing.join_all().await;
         self.advance(Phase::Stopped);
         drained
+    }
+
+    /// Ends as a crash does: nothing is finished, settled or given back. Its connections are for the
+    /// caller to cut.
+    #[cfg(feature = "testing")]
+    pub(crate) async fn abandon(&self) {
+        let mut ending = JoinSet::new();
+        for runner in std::mem::take(&mut *self.runners()) {
+            ending.spawn(async move { runner.abandon().await });
+        }
+        ending.join_all().await;
+        self.advance(Phase::Stopped);
     }
 
     /// Goes on to a later phase. Returns whether it was not there yet.

@@ -10,7 +10,7 @@ use crate::clock::{Clock, Rng, SystemClock};
 use crate::config::{Config, Faults, Section};
 use crate::handling::{Middleware, PublishMiddleware, States, short_type_name};
 use crate::message::Codecs;
-use crate::messaging::{BrokerContext, MessageBroker};
+use crate::messaging::{BrokerContext, CrashPoints, MessageBroker};
 use crate::observability::metrics::MetricsSink;
 use crate::registry::{Registry, Service, SubscriberDescriptor};
 
@@ -53,6 +53,8 @@ pub struct Wiring {
     pub(crate) rng: Rng,
     pub(crate) instance: Option<Arc<str>>,
     pub(crate) drain_timeout: Option<Duration>,
+    /// Where a test lets the process die.
+    pub(crate) crash_points: Option<Arc<dyn CrashPoints>>,
     pub(crate) problems: Vec<Problem>,
 }
 
@@ -76,6 +78,7 @@ impl Wiring {
             rng: Rng::new(),
             instance: None,
             drain_timeout: None,
+            crash_points: None,
             problems: Vec::new(),
         }
     }

@@ -223,13 +223,20 @@ impl Dispatcher {
         while let Ok(delivery) = self.deliveries.try_recv() {
             drop(self.hold(delivery));
         }
-        let deadline = match *self.subscribed.phase.borrow() {
-            Phase::Draining(deadline) => deadline,
-            // The adapter has dropped its end: there is nothing more to come.
-            Phase::Running => return self.tasks.detach_all(),
+        let subscribed = Arc::clone(&self.subscribed);
+        if subscribed.is_running() {
+            // The adapter has dropped its end: there is nothing more to come, and what runs stays in
+            // these hands, so that a stop has its deadline and a crash its end.
+            tokio::select! {
+                biased;
+                () = self.tasks_end() => return,
+                () = subscribed.draining() => {}
+            }
+        }
+        let Phase::Draining(deadline) = *subscribed.phase.borrow() else {
+            return;
         };
-        let all = async { while self.tasks.join_next().await.is_some() {} };
-        if timeout_at(deadline, all).await.is_err() {
+        if timeout_at(deadline, self.tasks_end()).await.is_err() {
             tracing::warn!(
                 subscription = &**self.subscribed.label(),
                 running = self.tasks.len(),
@@ -237,6 +244,10 @@ impl Dispatcher {
             );
             self.tasks.shutdown().await;
         }
+    }
+
+    async fn tasks_end(&mut self) {
+        while self.tasks.join_next().await.is_some() {}
     }
 }
 

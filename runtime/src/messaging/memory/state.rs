@@ -153,10 +153,10 @@ impl State {
             .collect()
     }
 
-    pub(super) fn published(&self, topic: &str) -> Vec<Incoming> {
+    pub(super) fn published(&self, choose: impl Fn(&str) -> bool) -> Vec<Incoming> {
         let found = self.log.iter().map(|(_, message)| message);
         found
-            .filter(|message| &*message.topic == topic)
+            .filter(|message| choose(&message.topic))
             .map(|message| message.incoming(&self.broker, &message.topic, false))
             .collect()
     }

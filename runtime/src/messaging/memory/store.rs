@@ -167,7 +167,13 @@ impl MemoryStore {
     /// The messages of `topic` that the log still has, oldest first, as they were published.
     #[must_use]
     pub fn published(&self, topic: &str) -> Vec<Incoming> {
-        self.shared.lock().published(topic)
+        self.shared.lock().published(|of| of == topic)
+    }
+
+    /// All messages that the log still has, oldest first, as they were published.
+    #[must_use]
+    pub fn log(&self) -> Vec<Incoming> {
+        self.shared.lock().published(|_| true)
     }
 
     /// The queues, in order of name.
