@@ -3,6 +3,7 @@
 
 mod load;
 mod of_broker;
+mod of_network;
 mod of_service;
 mod outside;
 mod scene;
@@ -33,6 +34,12 @@ fn main() -> ExitCode {
         Case::new(
             "closed_connections_do_not_raise_the_prefetch",
             of_broker::connections_closed,
+        ),
+        Case::new("a_cut_connection_loses_nothing", of_network::cut),
+        Case::new("a_stalled_connection_loses_nothing", of_network::stalled),
+        Case::new(
+            "a_black_holed_connection_loses_nothing",
+            of_network::black_holed,
         ),
         Case::new("a_second_signal_ends_at_once", of_service::terminated_twice),
     ];

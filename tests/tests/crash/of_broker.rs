@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::load::{Published, Sender};
 use crate::outside::Outside;
-use crate::scene::{INPUT, PREFETCH, Scene};
+use crate::scene::{CONNECTED, INPUT, PREFETCH, Scene};
 use crate::trouble::{LIMIT, Outcome, Trouble, ensure, until};
 
 /// How soon after the port opens a message is handled again, on a machine that is busy.
@@ -202,12 +202,22 @@ pub(crate) async fn connections_closed() -> Outcome {
         sender.close().await;
         let mut most = 0;
         for _ in 0..3 {
-            until("there are connections", LIMIT, async || {
+            until("the connections are listed", LIMIT, async || {
                 Ok(management.connections().await?.len() >= 2)
             })
             .await?;
-            let closed = management.close_connections().await?;
-            eprintln!("{closed} connections closed");
+            let made = service.said(CONNECTED);
+            // The service closes the second connection when it loses the first; that one may not
+            // answer any more.
+            let closed = management.close_connections().await;
+            if let Err(error) = closed {
+                eprintln!("closing the connections: {error}");
+            }
+            let took = until("the service connects again", BACK, async || {
+                Ok(service.said(CONNECTED) > made)
+            })
+            .await?;
+            eprintln!("connections closed: connected again after {took:.1?}");
             let outside = Outside::connect(&scene.vhost.url).await?;
             scene.progress().await?;
             let before = scene.ledger.length();

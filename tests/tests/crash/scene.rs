@@ -21,6 +21,8 @@ use crate::trouble::{LIMIT, Outcome, Trouble, ensure, until};
 pub(crate) const PREFETCH: usize = 32;
 pub(crate) const INPUT: &str = "ledger.ledger.input";
 pub(crate) const INPUT_ORDERED: &str = "ordered.ledger.input";
+/// What the service logs each time it has connected.
+pub(crate) const CONNECTED: &str = "supervisor: connected";
 const SINK: &str = "ledger-outputs";
 /// How long a service may take to go down; its own limit and something for the machine.
 pub(crate) const DRAIN: Duration = Duration::from_secs(30);
