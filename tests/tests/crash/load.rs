@@ -27,7 +27,7 @@ pub(crate) struct Published {
 }
 
 impl Published {
-    fn add(&mut self, other: Self) {
+    pub(crate) fn add(&mut self, other: Self) {
         self.confirmed.extend(other.confirmed);
         self.unknown.extend(other.unknown);
     }

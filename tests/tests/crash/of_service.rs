@@ -82,11 +82,13 @@ async fn kill_under_load(scene: &mut Scene, kills: usize) -> Outcome<Sums> {
 pub(crate) async fn terminated() -> Outcome {
     let server = servers::rabbitmq().await?;
     let mut scene = Scene::on(server).await?;
-    scene.set("LEDGER_DELAY_MS", 10);
+    scene.set("LEDGER_DELAY_MS", 20);
     let rounds = if soak() { 20 } else { 5 };
     let outcome = async {
         let mut service = scene.start().await?;
         let sender = Sender::connect(&scene.vhost.url).await?;
+        // Never without work, so that much is settled at the moment of the signal.
+        let mut published = sender.send(rounds * 200).await?;
         let load = sender.start();
         let mut longest = Duration::ZERO;
         for _ in 0..rounds {
@@ -95,7 +97,7 @@ pub(crate) async fn terminated() -> Outcome {
             longest = longest.max(service.terminate(DRAIN).await?);
             service = scene.start().await?;
         }
-        let published = load.stop().await?;
+        published.add(load.stop().await?);
         sender.close().await;
         let sums = scene.finish(service, &published).await?;
         eprintln!("SIGTERM {rounds} times: {longest:.1?} at most");
