@@ -14,6 +14,7 @@ use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
+use futures_util::future::try_join_all;
 use interline::testing::ServerFixture;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -439,9 +440,11 @@ impl Management {
     /// As [`create_vhost`](Self::create_vhost).
     pub async fn close_connections(&self) -> Result<usize> {
         let connections = self.connections().await?;
-        for name in &connections {
-            self.delete(&["connections", name]).await?;
-        }
+        // All at once: one that is going down by itself meanwhile is slow to answer.
+        let closing = connections
+            .iter()
+            .map(|name| async move { self.delete(&["connections", name]).await });
+        try_join_all(closing).await?;
         Ok(connections.len())
     }
 

@@ -1,0 +1,258 @@
+//! The broker goes away under load, or takes something away.
+
+use std::time::Duration;
+
+use interline::testing::ServerFixture;
+use interline_tests::harness::soak;
+use interline_tests::servers::{self, Vhost};
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::load::Sender;
+use crate::outside::Outside;
+use crate::scene::{CONNECTED, INPUT, PREFETCH, Scene};
+use crate::trouble::{LIMIT, Outcome, Trouble, ensure, until};
+
+/// How soon after the port opens a message is handled again, on a machine that is busy.
+const BACK: Duration = Duration::from_secs(15);
+
+/// How a broker goes.
+#[derive(Clone, Copy)]
+enum Exit {
+    Killed,
+    Stopped,
+}
+
+/// kill -9 of the broker under load, with messages in a delay queue.
+pub(crate) async fn killed() -> Outcome {
+    comes_back(Exit::Killed, if soak() { 20 } else { 3 }).await
+}
+
+/// The broker is stopped and started under load, with messages in a delay queue.
+pub(crate) async fn restarted() -> Outcome {
+    comes_back(Exit::Stopped, if soak() { 20 } else { 1 }).await
+}
+
+async fn comes_back(exit: Exit, times: usize) -> Outcome {
+    let server = ServerFixture::rabbitmq().start().await?;
+    let mut scene = Scene::on(&server).await?;
+    scene.with_failures("4s");
+    scene.set("LEDGER_DELAY_MS", 5);
+    let outcome = async {
+        let service = scene.start().await?;
+        let sender = Sender::connect(&scene.vhost.url).await?;
+        let load = sender.start();
+        let mut back = Vec::new();
+        for _ in 0..times {
+            wait_for_delayed(&scene).await?;
+            scene.all_counted().await?;
+            scene.moment(500).await;
+            match exit {
+                Exit::Killed => server.kill().await?,
+                Exit::Stopped => server.terminate().await?,
+            }
+            server.restart_without_waiting().await?;
+            let place = place(server.url())?;
+            until("the broker's port opens", 2 * LIMIT, async || {
+                Ok(TcpStream::connect(place).await.is_ok())
+            })
+            .await?;
+            back.push(scene.progress().await?);
+        }
+        eprintln!("first message handled after the port opened: {back:.1?}");
+        server.wait_ready(LIMIT).await?;
+        let published = load.stop().await?;
+        sender.close().await;
+        let sums = scene.finish(service, &published).await?;
+        let late: Vec<_> = back.iter().filter(|took| **took > BACK).collect();
+        ensure(late.is_empty(), || {
+            format!("the first message was handled late: {late:?}")
+        })?;
+        let most = times * PREFETCH * 2;
+        ensure(sums.duplicates <= most, || {
+            format!("{} repeated attempts, {most} at most", sums.duplicates)
+        })
+    };
+    let outcome = outcome.await;
+    scene
+        .told(outcome.map_err(|trouble| trouble.with(&server.logs())))
+        .await
+}
+
+/// Waits until retries wait on the broker.
+async fn wait_for_delayed(scene: &Scene) -> Outcome {
+    until("a message waits in a delay queue", LIMIT, async || {
+        // A broker that is still starting answers with errors.
+        let Ok(queues) = scene.delay_queues().await else {
+            return Ok(false);
+        };
+        let Ok(outside) = Outside::connect(&scene.vhost.url).await else {
+            return Ok(false);
+        };
+        for queue in queues {
+            let counts = outside.counts(&queue).await.unwrap_or_default();
+            if counts.is_some_and(|counts| counts.ready > 0) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    })
+    .await
+    .map(drop)
+}
+
+/// `host:port` of an address.
+pub(crate) fn place(url: &str) -> Outcome<&str> {
+    url.split('@')
+        .nth(1)
+        .and_then(|rest| rest.split('/').next())
+        .ok_or_else(|| Trouble::new("the broker's address has no place"))
+}
+
+/// Somebody deletes the queue of a live consumer: it is made again, and what comes then is handled.
+pub(crate) async fn queue_deleted() -> Outcome {
+    let server = servers::rabbitmq().await?;
+    let scene = Scene::on(server).await?;
+    let outcome = async {
+        let service = scene.start().await?;
+        let sender = Sender::connect(&scene.vhost.url).await?;
+        let mut published = sender.send(100).await?;
+        let outside = Outside::connect(&scene.vhost.url).await?;
+        // What is in the queue would be gone with it, by the doing of whoever deletes it.
+        until("the first messages are handled", LIMIT, async || {
+            Ok(scene.ledger.entries()?.len() >= 100)
+        })
+        .await?;
+        scene.vhost.management.delete_queue(INPUT).await?;
+        let took = until("the queue has its consumer again", BACK, async || {
+            let counts = outside.counts(INPUT).await?;
+            Ok(counts.is_some_and(|counts| counts.consumers > 0))
+        })
+        .await?;
+        eprintln!("queue deleted: consuming again after {took:.1?}");
+        let later = sender.send(100).await?;
+        ensure(later.confirmed.len() == 100, || {
+            format!("{} of 100 were confirmed", later.confirmed.len())
+        })?;
+        published.confirmed.extend(later.confirmed);
+        sender.close().await;
+        scene.finish(service, &published).await.map(drop)
+    };
+    let outcome = outcome.await;
+    scene.told(outcome).await
+}
+
+/// The server closes the channel of a consumer that takes too long; it comes back, and the message
+/// is handled all the same.
+pub(crate) async fn consumer_timed_out() -> Outcome {
+    let limit = Duration::from_secs(3);
+    let server = ServerFixture::rabbitmq()
+        .consumer_timeout(limit)
+        .start()
+        .await?;
+    let mut scene = Scene::on(&server).await?;
+    scene.set("LEDGER_SLOW_ONCE_MS", 8_000);
+    let outcome = async {
+        let service = scene.start().await?;
+        let sender = Sender::connect(&scene.vhost.url).await?;
+        let mut published = sender.send(20).await?;
+        until("the server ends the consumer", LIMIT, async || {
+            Ok(server
+                .logs()
+                .contains("delivery acknowledgement on channel"))
+        })
+        .await?;
+        let took = until("the slow message is handled again", BACK, async || {
+            Ok(scene.ledger.entries()?.len() >= 20)
+        })
+        .await?;
+        eprintln!("consumer timed out: its message is handled after {took:.1?}");
+        published.confirmed.extend(sender.send(20).await?.confirmed);
+        sender.close().await;
+        // The slow handler ends, and what it says is about a channel that is gone.
+        until("the slow handler ends", LIMIT, async || {
+            Ok(scene.ledger.entries()?.len() >= 41)
+        })
+        .await?;
+        let sums = scene.finish(service, &published).await?;
+        ensure(sums.duplicates == 1, || {
+            format!("one is handled twice, not {}", sums.duplicates)
+        })
+    };
+    let outcome = outcome.await;
+    scene
+        .told(outcome.map_err(|trouble| trouble.with(&server.logs())))
+        .await
+}
+
+/// The connections are closed while ten thousand messages are ready: after each return, the service
+/// holds no more than its prefetch.
+pub(crate) async fn connections_closed() -> Outcome {
+    let server = servers::rabbitmq().await?;
+    let mut scene = Scene::on(server).await?;
+    scene.set("LEDGER_DELAY_MS", 100);
+    let outcome = async {
+        let management = &scene.vhost.management;
+        let service = scene.start().await?;
+        let sender = Sender::connect(&scene.vhost.url).await?;
+        let published = sender.send(10_000).await?;
+        sender.close().await;
+        let mut most = 0;
+        for _ in 0..3 {
+            until("the connections are listed", LIMIT, async || {
+                Ok(management.connections().await?.len() >= 2)
+            })
+            .await?;
+            let made = service.said(CONNECTED);
+            // The service closes the second connection when it loses the first; that one may not
+            // answer any more.
+            let closed = management.close_connections().await;
+            if let Err(error) = closed {
+                eprintln!("closing the connections: {error}");
+            }
+            let took = until("the service connects again", BACK, async || {
+                Ok(service.said(CONNECTED) > made)
+            })
+            .await?;
+            eprintln!("connections closed: connected again after {took:.1?}");
+            let outside = Outside::connect(&scene.vhost.url).await?;
+            scene.progress().await?;
+            let before = scene.ledger.length();
+            // The statistics of channels are a second old, those of the queue five.
+            let end = Instant::now() + Duration::from_secs(6);
+            until("the service handles messages", LIMIT, async || {
+                most = most.max(held(&scene.vhost).await?);
+                Ok(scene.ledger.length() > before && Instant::now() > end)
+            })
+            .await?;
+            let left = outside.counts(INPUT).await?.unwrap_or_default().ready;
+            ensure(left > 1_000, || format!("only {left} are ready"))?;
+        }
+        eprintln!("{most} unacknowledged at most");
+        ensure(most > 0 && most <= PREFETCH as u64, || {
+            format!("{most} unacknowledged, {PREFETCH} allowed")
+        })?;
+        service.kill().await?;
+        // The rest at full speed.
+        scene.set("LEDGER_DELAY_MS", 0);
+        scene.set("INTERLINE__SUBSCRIBERS__RECORD__CONCURRENCY", 64);
+        let service = scene.start().await?;
+        scene.finish(service, &published).await.map(drop)
+    };
+    let outcome = outcome.await;
+    scene.told(outcome).await
+}
+
+/// What is unacknowledged on all channels, and in the queue, whichever is more.
+async fn held(vhost: &Vhost) -> Outcome<u64> {
+    let management = &vhost.management;
+    let channels: Vec<Value> = management.get(&["vhosts", &vhost.name, "channels"]).await?;
+    let of_channels = channels
+        .iter()
+        .filter_map(|channel| channel["messages_unacknowledged"].as_u64())
+        .sum::<u64>();
+    let queue = management.queue(INPUT).await?;
+    let of_queue = queue.and_then(|queue| queue.messages_unacknowledged);
+    Ok(of_channels.max(of_queue.unwrap_or(0)))
+}

@@ -1,0 +1,176 @@
+//! The service is killed, and asked to end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use interline_tests::harness::soak;
+use interline_tests::ledger::Decision;
+use interline_tests::servers;
+
+use crate::load::Sender;
+use crate::outside::Outside;
+use crate::scene::{DRAIN, INPUT, PREFETCH, Scene, Sums};
+use crate::trouble::{LIMIT, Outcome, ensure, until};
+
+/// SIGKILL at random moments under load: what was confirmed is handled or a dead letter, and what is
+/// done twice is at most what was in flight.
+pub(crate) async fn killed() -> Outcome {
+    let server = servers::rabbitmq().await?;
+    let mut scene = Scene::on(server).await?;
+    scene.with_failures("4s");
+    scene.set("LEDGER_DELAY_MS", 5);
+    let kills = if soak() { 100 } else { 8 };
+    let outcome = async {
+        let sums = kill_under_load(&mut scene, kills).await?;
+        // A retry whose copy was confirmed and whose original was not acknowledged runs on twice.
+        let most = kills * PREFETCH * 2;
+        ensure(sums.duplicates <= most, || {
+            format!("{} repeated attempts, {most} at most", sums.duplicates)
+        })?;
+        let never: Vec<u64> = sums.dead.iter().copied().filter(|n| n % 25 != 7).collect();
+        ensure(never.is_empty(), || {
+            format!("dead letters that should have been handled: {never:?}")
+        })
+    };
+    let outcome = outcome.await;
+    scene.told(outcome).await
+}
+
+/// The same with order by key: seen for the first time, the messages of a lane are in their order.
+pub(crate) async fn killed_in_order() -> Outcome {
+    let server = servers::rabbitmq().await?;
+    let mut scene = Scene::on(server).await?;
+    scene.in_order();
+    scene.with_failures("50ms");
+    let kills = if soak() { 100 } else { 4 };
+    let outcome = async {
+        let sums = kill_under_load(&mut scene, kills).await?;
+        let mut last: BTreeMap<u64, u64> = BTreeMap::new();
+        let mut seen = BTreeSet::new();
+        for entry in &sums.entries {
+            let is_first = entry.decision != Decision::Again && seen.insert(entry.n);
+            if !is_first {
+                continue;
+            }
+            let before = last.insert(entry.lane, entry.n);
+            ensure(before.is_none_or(|before| before < entry.n), || {
+                format!("lane {}: {before:?} came before {}", entry.lane, entry.n)
+            })?;
+        }
+        Ok(())
+    };
+    let outcome = outcome.await;
+    scene.told(outcome).await
+}
+
+async fn kill_under_load(scene: &mut Scene, kills: usize) -> Outcome<Sums> {
+    let mut service = scene.start().await?;
+    let sender = Sender::connect(&scene.vhost.url).await?;
+    let load = sender.start();
+    for _ in 0..kills {
+        scene.progress().await?;
+        scene.moment(400).await;
+        service.kill().await?;
+        service = scene.start().await?;
+    }
+    let published = load.stop().await?;
+    sender.close().await;
+    scene.finish(service, &published).await
+}
+
+/// SIGTERM under load: it ends with success in time, and nothing is done twice or comes back.
+pub(crate) async fn terminated() -> Outcome {
+    let server = servers::rabbitmq().await?;
+    let mut scene = Scene::on(server).await?;
+    scene.set("LEDGER_DELAY_MS", 20);
+    let rounds = if soak() { 20 } else { 5 };
+    let outcome = async {
+        let mut service = scene.start().await?;
+        let sender = Sender::connect(&scene.vhost.url).await?;
+        // Never without work, so that much is settled at the moment of the signal.
+        let mut published = sender.send(rounds * 200).await?;
+        let load = sender.start();
+        let mut longest = Duration::ZERO;
+        for _ in 0..rounds {
+            scene.progress().await?;
+            scene.moment(400).await;
+            longest = longest.max(service.terminate(DRAIN).await?);
+            service = scene.start().await?;
+        }
+        published.add(load.stop().await?);
+        sender.close().await;
+        let sums = scene.finish(service, &published).await?;
+        eprintln!("SIGTERM {rounds} times: {longest:.1?} at most");
+        let handled = sums.entries.len();
+        // Something that came back would be handled again.
+        let again = scene.start().await?;
+        let outside = Outside::connect(&scene.vhost.url).await?;
+        until("the queue is empty", LIMIT, async || {
+            let counts = outside.counts(INPUT).await?;
+            Ok(counts.is_some_and(|counts| counts.ready == 0))
+        })
+        .await?;
+        again.terminate(DRAIN).await?;
+        let after = scene.ledger.entries()?.len();
+        ensure(after == handled, || {
+            format!("{} came back after the last end", after - handled)
+        })?;
+        ensure(sums.duplicates == 0, || {
+            let mut seen = BTreeSet::new();
+            let twice: Vec<u64> = sums
+                .entries
+                .iter()
+                .filter(|entry| !seen.insert(entry.n))
+                .map(|entry| entry.n)
+                .collect();
+            format!("handled twice: {twice:?}")
+        })?;
+        let unknown = handled - sums.confirmed.min(handled);
+        let exact = unknown <= published.unknown.len() && sums.outputs == handled;
+        ensure(exact && sums.dead.is_empty(), || {
+            format!("the sums differ: {sums:?}")
+        })
+    };
+    let outcome = outcome.await;
+    scene.told(outcome).await
+}
+
+/// A second SIGTERM does not wait for anything.
+pub(crate) async fn terminated_twice() -> Outcome {
+    let server = servers::rabbitmq().await?;
+    let mut scene = Scene::on(server).await?;
+    scene.set("LEDGER_SLOW_ONCE_MS", 20_000);
+    let outcome = async {
+        let service = scene.start().await?;
+        let sender = Sender::connect(&scene.vhost.url).await?;
+        let mut published = sender.send(1).await?;
+        sender.close().await;
+        let outside = Outside::connect(&scene.vhost.url).await?;
+        until("the message is with the handler", LIMIT, async || {
+            let counts = outside.counts(INPUT).await?;
+            Ok(counts.is_some_and(|counts| counts.ready == 0))
+        })
+        .await?;
+        service.signal_to_end().await?;
+        until("the first signal is heard", LIMIT, async || {
+            Ok(service.said("going down") > 0)
+        })
+        .await?;
+        let begun = std::time::Instant::now();
+        service.signal_to_end().await?;
+        let status = service.ended(Duration::from_secs(10)).await?;
+        let took = begun.elapsed();
+        ensure(status.code() == Some(143), || format!("{status}"))?;
+        ensure(took < Duration::from_secs(3), || format!("after {took:?}"))?;
+        // The message was not acknowledged.
+        scene.set("LEDGER_SLOW_ONCE_MS", 0);
+        let service = scene.start().await?;
+        published.unknown.clear();
+        let sums = scene.finish(service, &published).await?;
+        ensure(sums.entries.len() == 1 && sums.confirmed == 1, || {
+            format!("{sums:?}")
+        })
+    };
+    let outcome = outcome.await;
+    scene.told(outcome).await
+}

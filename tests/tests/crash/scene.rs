@@ -1,0 +1,320 @@
+//! One service on one virtual host, what is known about it from outside, and the final account.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use interline::MessageId;
+use interline::testing::ServerFixture;
+use interline_tests::ledger::{Decision, Entry, Input, LedgerReader};
+use interline_tests::servers::Vhost;
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
+
+use crate::load::Published;
+use crate::outside::Outside;
+use crate::service::{self, Service};
+use crate::trouble::{LIMIT, Outcome, Trouble, ensure, until};
+
+/// What the service may have unacknowledged: twice its concurrency of 16.
+pub(crate) const PREFETCH: usize = 32;
+pub(crate) const INPUT: &str = "ledger.ledger.input";
+pub(crate) const INPUT_ORDERED: &str = "ordered.ledger.input";
+/// What the service logs each time it has connected.
+pub(crate) const CONNECTED: &str = "supervisor: connected";
+const SINK: &str = "ledger-outputs";
+/// How long a service may take to go down; its own limit and something for the machine.
+pub(crate) const DRAIN: Duration = Duration::from_secs(30);
+const LOG_LINES: usize = 80;
+
+/// Where a case plays.
+pub(crate) struct Scene {
+    pub(crate) vhost: Vhost,
+    pub(crate) ledger: LedgerReader,
+    pub(crate) rng: fastrand::Rng,
+    seed: u64,
+    subscriber: &'static str,
+    queue: &'static str,
+    environment: Vec<(String, String)>,
+    log: PathBuf,
+    _directory: TempDir,
+}
+
+/// The final account of a case.
+#[derive(Debug)]
+pub(crate) struct Sums {
+    pub(crate) confirmed: usize,
+    pub(crate) entries: Vec<Entry>,
+    /// Attempts that were made again after they had come to their decision.
+    pub(crate) duplicates: usize,
+    pub(crate) dead: BTreeSet<u64>,
+    /// All outputs, repeats included.
+    pub(crate) outputs: usize,
+    pub(crate) outputs_distinct: usize,
+}
+
+impl Scene {
+    /// A new virtual host with a queue for the outputs, and nothing running.
+    pub(crate) async fn on(server: &ServerFixture) -> Outcome<Self> {
+        let seed = match std::env::var("INTERLINE_TEST_SEED") {
+            Ok(text) => text
+                .parse()
+                .map_err(|_| Trouble::new("INTERLINE_TEST_SEED is not a number"))?,
+            Err(_) => fastrand::u64(..),
+        };
+        let vhost = Vhost::create_on(server).await?;
+        let management = &vhost.management;
+        management.declare_exchange("interline", "topic").await?;
+        management.declare_queue(SINK, json!({})).await?;
+        management
+            .bind_queue("interline", SINK, "ledger.output")
+            .await?;
+        let directory = tempfile::tempdir()?;
+        let ledger = directory.path().join("ledger");
+        let mut scene = Self {
+            ledger: LedgerReader::new(&ledger),
+            rng: fastrand::Rng::with_seed(seed),
+            seed,
+            subscriber: "record",
+            queue: INPUT,
+            environment: Vec::new(),
+            log: directory.path().join("log"),
+            vhost,
+            _directory: directory,
+        };
+        scene.set("LEDGER_FILE", ledger.display());
+        scene.set("INTERLINE__RUN__ONLY", "record");
+        scene.at(&scene.vhost.url.clone());
+        Ok(scene)
+    }
+
+    /// Sets a variable of the service's environment.
+    pub(crate) fn set(&mut self, name: &str, value: impl ToString) {
+        self.environment.retain(|(known, _)| known != name);
+        self.environment.push((name.to_owned(), value.to_string()));
+    }
+
+    /// Has the service connect there.
+    pub(crate) fn at(&mut self, url: &str) {
+        self.set("INTERLINE__BROKERS__MAIN__URL", url);
+    }
+
+    /// Has the service keep the order of each lane.
+    pub(crate) fn in_order(&mut self) {
+        (self.subscriber, self.queue) = ("record_in_order", INPUT_ORDERED);
+        self.set("INTERLINE__RUN__ONLY", "record_in_order");
+    }
+
+    /// Has some attempts fail; a retry waits for at most `wait`.
+    pub(crate) fn with_failures(&mut self, wait: &str) {
+        self.set("LEDGER_FAILURES", 1);
+        let subscriber = self.subscriber.to_uppercase();
+        for key in ["FIRST", "MAX"] {
+            self.set(
+                &format!("INTERLINE__SUBSCRIBERS__{subscriber}__RETRY__{key}"),
+                wait,
+            );
+        }
+    }
+
+    /// Starts the service and waits until it consumes.
+    pub(crate) async fn start(&self) -> Outcome<Service> {
+        let mut service = self.spawn()?;
+        service.ready().await?;
+        Ok(service)
+    }
+
+    /// Starts the service.
+    pub(crate) fn spawn(&self) -> Outcome<Service> {
+        Service::spawn(&self.environment, &self.log)
+    }
+
+    /// A moment that the seed chooses.
+    pub(crate) async fn moment(&mut self, longest_ms: u64) {
+        sleep(Duration::from_millis(self.rng.u64(0..longest_ms))).await;
+    }
+
+    /// Waits until the service has noted something that it had not by now.
+    pub(crate) async fn progress(&self) -> Outcome<Duration> {
+        let before = self.ledger.length();
+        until("the service handles messages", LIMIT, async || {
+            Ok(self.ledger.length() > before)
+        })
+        .await
+    }
+
+    /// Waits until the broker has counted the messages of every queue: only then does a quorum queue
+    /// of RabbitMQ 3.10 survive a kill.
+    pub(crate) async fn all_counted(&self) -> Outcome {
+        until("the broker counts its queues", LIMIT, async || {
+            // A broker that is still starting answers with errors.
+            let Ok(queues) = self.vhost.management.queues().await else {
+                return Ok(false);
+            };
+            Ok(!queues.is_empty() && queues.iter().all(|queue| queue.messages_ready.is_some()))
+        })
+        .await
+        .map(drop)
+    }
+
+    /// The queues in which retries wait.
+    pub(crate) async fn delay_queues(&self) -> Outcome<Vec<String>> {
+        let queues = self.vhost.management.queues().await?;
+        let names = queues.into_iter().map(|queue| queue.name);
+        Ok(names.filter(|name| name.contains(".retry.")).collect())
+    }
+
+    /// Waits until everything is handled, takes the service down, and checks that every confirmed
+    /// message was handled or is a dead letter, and every handled one has its output.
+    pub(crate) async fn finish(&self, service: Service, published: &Published) -> Outcome<Sums> {
+        let begun = Instant::now();
+        let outside = Outside::connect(&self.vhost.url).await?;
+        let mut waiting = vec![self.queue.to_owned()];
+        waiting.extend(self.delay_queues().await?);
+        let settled = until("everything is handled", LIMIT, async || {
+            let decided: BTreeSet<u64> = self
+                .ledger
+                .entries()?
+                .into_iter()
+                .filter(|entry| entry.decision != Decision::Again)
+                .map(|entry| entry.n)
+                .collect();
+            if !published.confirmed.keys().all(|n| decided.contains(n)) {
+                sleep(Duration::from_millis(100)).await;
+                return Ok(false);
+            }
+            for queue in &waiting {
+                if outside.counts(queue).await?.is_none_or(|now| now.ready > 0) {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        });
+        let settled = settled.await;
+        service.terminate(DRAIN).await?;
+        let sums = self.account(&outside, published).await?;
+        // After the account, which says more.
+        settled?;
+        eprintln!(
+            "{} confirmed, {} unknown, {} dead letters, {} attempts of which {} repeated, \
+             {} outputs of which {} distinct; at rest after {:.1?}",
+            sums.confirmed,
+            published.unknown.len(),
+            sums.dead.len(),
+            sums.entries.len(),
+            sums.duplicates,
+            sums.outputs,
+            sums.outputs_distinct,
+            begun.elapsed(),
+        );
+        Ok(sums)
+    }
+
+    async fn account(&self, outside: &Outside, published: &Published) -> Outcome<Sums> {
+        let entries = self.ledger.entries()?;
+        let done: BTreeMap<u64, &str> = entries
+            .iter()
+            .filter(|entry| entry.decision == Decision::Done)
+            .map(|entry| (entry.n, &*entry.id))
+            .collect();
+        let mut dead = BTreeSet::new();
+        for (_, body) in outside.drain(&format!("{}.dlq", self.queue)).await? {
+            dead.insert(serde_json::from_slice::<Input>(&body)?.n);
+        }
+        let outputs: Vec<String> = outside
+            .drain(SINK)
+            .await?
+            .into_iter()
+            .map(|(id, _)| id)
+            .collect();
+        let distinct: BTreeSet<&str> = outputs.iter().map(String::as_str).collect();
+
+        let lost: Vec<u64> = published
+            .confirmed
+            .keys()
+            .filter(|n| !done.contains_key(n) && !dead.contains(n))
+            .copied()
+            .collect();
+        ensure(lost.is_empty(), || {
+            let lost: Vec<String> = lost
+                .iter()
+                .take(20)
+                .map(|n| {
+                    let of: Vec<_> = entries.iter().filter(|entry| entry.n == *n).collect();
+                    format!("{n} ({}): {of:?}", published.confirmed[n])
+                })
+                .collect();
+            format!(
+                "confirmed, and neither handled nor a dead letter: {}",
+                lost.join("\n")
+            )
+        })?;
+        let foreign: Vec<_> = entries
+            .iter()
+            .filter(|entry| {
+                published
+                    .confirmed
+                    .get(&entry.n)
+                    .is_some_and(|id| *id != entry.id)
+            })
+            .collect();
+        ensure(foreign.is_empty(), || {
+            format!("handled under another identity: {foreign:?}")
+        })?;
+        let expected: BTreeMap<String, u64> = done
+            .iter()
+            .filter_map(|(n, id)| {
+                let id = MessageId::parse(id)?.derive(self.subscriber, 0);
+                Some((id.to_string(), *n))
+            })
+            .collect();
+        let without: Vec<_> = expected
+            .iter()
+            // Handled, and given up because its output could not be confirmed.
+            .filter(|(id, n)| !distinct.contains(id.as_str()) && !dead.contains(n))
+            .collect();
+        ensure(without.is_empty(), || {
+            format!("handled, and the output is missing: {without:?}")
+        })?;
+        let strange: Vec<_> = distinct
+            .iter()
+            .filter(|id| !expected.contains_key(**id))
+            .collect();
+        ensure(strange.is_empty(), || {
+            format!("outputs that nothing handled has led to: {strange:?}")
+        })?;
+        let distinct = distinct.len();
+        let attempts: BTreeSet<(u64, u32)> = entries
+            .iter()
+            .map(|entry| (entry.n, entry.attempt))
+            .collect();
+        Ok(Sums {
+            confirmed: published.confirmed.len(),
+            duplicates: entries.len() - attempts.len(),
+            entries,
+            dead,
+            outputs: outputs.len(),
+            outputs_distinct: distinct,
+        })
+    }
+
+    /// Ends the case: what went wrong is told with the seed and the service's log.
+    pub(crate) async fn told(self, outcome: Outcome) -> Outcome {
+        match outcome {
+            Ok(()) => {
+                self.vhost.delete().await?;
+                Ok(())
+            }
+            Err(trouble) => {
+                let log = service::read(&self.log);
+                let lines: Vec<&str> = log.lines().collect();
+                let end = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");
+                Err(trouble.with(&format!(
+                    "INTERLINE_TEST_SEED={}\nthe service's log ends:\n{end}",
+                    self.seed
+                )))
+            }
+        }
+    }
+}
