@@ -10,7 +10,7 @@ use interline_tests::harness::{self, Case};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
-const LIMIT: Duration = Duration::from_secs(900);
+const LIMIT: Duration = Duration::from_secs(1_400);
 
 /// A library whose handlers stand at the root, in a module, and deep in a private one.
 const HANDLERS: &str = r#"
