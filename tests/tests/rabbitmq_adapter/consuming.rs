@@ -230,7 +230,7 @@ async fn each_instance() -> Outcome {
         .map(|queue| queue.name)
         .collect();
     assert!(
-        names.iter().any(|name| name == "billing.audit.one"),
+        names.iter().any(|name| name == "billing.audit.a.b.one"),
         "{names:?}"
     );
     assert!(!names.iter().any(|name| name.contains("two")), "{names:?}");
