@@ -1,5 +1,9 @@
 //! `TestApp` as a service's tests use it: every method, every assertion, and what a failure says.
 #![cfg(all(feature = "testing", feature = "macros", feature = "json"))]
+#![expect(
+    clippy::unwrap_used,
+    reason = "it is all tests, and the lint takes their helpers for something else"
+)]
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -501,18 +505,13 @@ async fn a_failed_assertion_tells_what_happened_and_how_to_see_it_again() {
     let other = order("2", 5);
     app.publish(&order("1", 5)).await;
     app.publish(&other).await;
+    app.settle().await;
+    let charged = app.envelopes::<Charged>()[0].id.clone();
+    let sent = app.envelopes::<Sent>()[0].id.clone();
     let text = panic_of(async move {
         assert_published!(app, Charged { order_id: "1", .. });
     })
     .await;
-    // Derived from the ids of the orders, so they are the same each time.
-    let (charged, sent) = (
-        MessageId::parse("2").unwrap().derive("charge", 0),
-        MessageId::parse("2")
-            .unwrap()
-            .derive("charge", 0)
-            .derive("send_receipt", 0),
-    );
     let expected = format!(
         "expected a published `Charged {{ order_id: \"1\", .. }}` (topic billing.charged)
 published instead:
@@ -526,6 +525,7 @@ timeline:
      0.000s  #1 billing.orders.placed -> run-1, attempt 1
      0.000s  #2 published orders.placed by test (id 2)
      0.000s  #2 billing.orders.placed -> run-1, attempt 1
+     0.000s  #1 attempt 1 failed (error): bank unreachable
      0.000s  #1 to be retried after 1h in billing.orders.placed
      0.000s    #3 published billing.charged by run-1 (id {charged}, because of #2)
      0.000s    #3 billing.billing.charged -> run-1, attempt 1
@@ -602,4 +602,63 @@ async fn a_publish_of_the_test_that_fails_says_why() {
         text,
         "no subscriber `charg` is running; did you mean `charge`?"
     );
+}
+
+/// Fails in every way there is.
+#[subscriber(timeout = "1s", retry(attempts = 2, first = "5s", max = "5s"))]
+async fn fragile(job: Task) {
+    match job.kind.as_str() {
+        "panic" => panic!("out of paper"),
+        "slow" => tokio::time::sleep(Duration::from_secs(60)).await,
+        _ => {}
+    }
+}
+
+#[derive(Message, Serialize, Deserialize)]
+#[message(topic = "tasks", id = kind)]
+struct Task {
+    kind: String,
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_timeline_says_why_attempts_failed_and_when() {
+    let app = TestApp::new().register::<fragile>().seed(1).start().await;
+    app.publish(&Task {
+        kind: "panic".into(),
+    })
+    .await;
+    app.advance(Duration::from_secs(10)).await;
+    app.publish(&Task {
+        kind: "slow".into(),
+    })
+    .await;
+    app.settle_within(Duration::from_secs(60)).await;
+    let raw = app.publish_raw("tasks", "no json", Headers::new()).await;
+    app.settle().await;
+    let expected = format!(
+        "     0.000s  test connected
+     0.000s  run-1 connected
+     0.000s  #1 published tasks by test (id panic)
+     0.000s  #1 billing.tasks -> run-1, attempt 1
+     0.000s  #1 attempt 1 failed (panic): out of paper
+     0.000s  #1 to be retried after 5s in billing.tasks
+     5.000s  #1 due again in billing.tasks
+     5.000s  #1 billing.tasks -> run-1, attempt 2
+     5.000s  #1 attempt 2 failed (panic): out of paper
+     5.000s  #1 dead-lettered in billing.tasks
+    10.000s  #2 published tasks by test (id slow)
+    10.000s  #2 billing.tasks -> run-1, attempt 1
+    11.000s  #2 attempt 1 failed (timeout): `fragile` took longer than 1s
+    11.000s  #2 to be retried after 5s in billing.tasks
+    16.000s  #2 due again in billing.tasks
+    16.000s  #2 billing.tasks -> run-1, attempt 2
+    17.000s  #2 attempt 2 failed (timeout): `fragile` took longer than 1s
+    17.000s  #2 dead-lettered in billing.tasks
+    17.000s  #3 published tasks by test (id {raw})
+    17.000s  #3 billing.tasks -> run-1, attempt 1
+    17.000s  #3 attempt 1 failed (decode): json: expected ident at line 1 column 2
+    17.000s  #3 dead-lettered in billing.tasks
+"
+    );
+    assert_eq!(app.timeline(), expected);
 }

@@ -1,5 +1,8 @@
 //! Where a process can die while it handles a message: a hook for tests.
 
+use crate::handling::Failed;
+use crate::message::Incoming;
+
 /// A place between two steps of handling one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
@@ -19,4 +22,7 @@ pub trait CrashPoints: Send + Sync {
     /// Whether the process dies here. After `true` the engine does nothing more: it publishes,
     /// settles and fetches nothing.
     fn reached(&self, point: CrashPoint) -> bool;
+
+    /// The engine also tells why an attempt failed, so that a test can tell it on.
+    fn attempt_failed(&self, _incoming: &Incoming, _failed: &Failed) {}
 }

@@ -37,6 +37,9 @@ pub(super) fn decide(
     policy: RetryPolicy,
     environment: &Environment,
 ) -> Verdict {
+    if let (Some(points), Some(failed)) = (&environment.crash_points, &outcome.failed) {
+        points.attempt_failed(incoming, failed);
+    }
     let failed = outcome
         .failed
         .unwrap_or_else(|| Failed::new(Reason::Error, "unknown", "no reason was given"));

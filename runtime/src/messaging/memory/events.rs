@@ -61,6 +61,13 @@ pub enum EventKind {
         /// How many messages were out and go back to their queues.
         unsettled: usize,
     },
+    /// Somebody said something about a message; see [`MemoryStore::note`](super::MemoryStore::note).
+    Noted {
+        /// The message.
+        id: MessageId,
+        /// What.
+        text: String,
+    },
     /// A message was published.
     Published {
         /// The instance that sent it.
@@ -150,6 +157,7 @@ impl fmt::Display for Event {
                 instance,
                 unsettled,
             } => write!(f, "{instance} disconnected, {unsettled} not settled"),
+            EventKind::Noted { id, text } => write!(f, "{id} {text}"),
             EventKind::Published {
                 instance,
                 topic,

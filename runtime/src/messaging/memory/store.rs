@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::message::Incoming;
+use crate::message::{Incoming, MessageId};
 
-use super::events::Event;
+use super::events::{Event, EventKind};
 use super::faults::MemoryFaults;
 use super::settings::MemoryOptions;
 use super::state::State;
@@ -162,6 +162,14 @@ impl MemoryStore {
     #[must_use]
     pub fn events(&self) -> Vec<Event> {
         self.shared.lock().events.to_vec()
+    }
+
+    /// Adds a remark about a message to the events.
+    pub fn note(&self, id: &MessageId, text: impl Into<String>) {
+        let id = id.clone();
+        let text = text.into();
+        let note = || EventKind::Noted { id, text };
+        self.shared.lock().events.record(note);
     }
 
     /// The messages of `topic` that the log still has, oldest first, as they were published.

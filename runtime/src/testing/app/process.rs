@@ -7,7 +7,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::error::CommunicationError;
+use crate::handling::Failed;
 use crate::manager::CommunicationManager;
+use crate::message::Incoming;
 use crate::messaging::memory::{MemoryBroker, MemoryStore};
 use crate::messaging::{BrokerContext, CrashPoint, CrashPoints};
 use crate::plan::Wiring;
@@ -26,7 +28,7 @@ pub(super) struct Process {
 /// What a crash needs to know.
 struct Life {
     instance: Arc<str>,
-    stores: Vec<MemoryStore>,
+    stores: Vec<(Arc<str>, MemoryStore)>,
     brokers: Vec<Arc<MemoryBroker>>,
     manager: OnceLock<Weak<CommunicationManager>>,
     ended: AtomicBool,
@@ -51,7 +53,7 @@ impl Process {
         let brokers: Vec<_> = stores.iter().map(connect).collect();
         let life = Arc::new(Life {
             instance: Arc::clone(&instance),
-            stores: stores.iter().map(|(_, store)| store.clone()).collect(),
+            stores: stores.to_vec(),
             brokers: brokers.clone(),
             manager: OnceLock::new(),
             ended: AtomicBool::new(false),
@@ -92,7 +94,7 @@ impl Life {
     /// Ends every connection: from here on nothing that the process does has an effect.
     fn cut(&self) {
         self.ended.store(true, Ordering::Release);
-        for store in &self.stores {
+        for (_, store) in &self.stores {
             store.kill(&self.instance);
         }
     }
@@ -112,6 +114,19 @@ impl CrashPoints for Life {
             tokio::spawn(async move { manager.abandon().await });
         }
         true
+    }
+
+    fn attempt_failed(&self, incoming: &Incoming, failed: &Failed) {
+        let broker = &incoming.origin.broker;
+        let (Some((_, store)), false) = (
+            self.stores.iter().find(|(name, _)| name == broker),
+            self.ended.load(Ordering::Acquire),
+        ) else {
+            return;
+        };
+        let Failed { reason, text, .. } = failed;
+        let text = format!("attempt {} failed ({reason}): {text}", incoming.attempt);
+        store.note(&incoming.id, text);
     }
 }
 

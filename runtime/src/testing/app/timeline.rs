@@ -14,9 +14,8 @@ struct Names(BTreeMap<MessageId, (usize, usize)>);
 impl Names {
     /// The number and the depth of a message; a new one is `cause`'s child.
     fn of(&mut self, id: &MessageId, cause: Option<&MessageId>) -> (usize, usize) {
-        let depth = cause
-            .and_then(|cause| self.0.get(cause))
-            .map_or(0, |(_, depth)| depth + 1);
+        // A cause may be older than the oldest event that was kept.
+        let depth = cause.map_or(0, |cause| self.of(cause, None).1 + 1);
         let next = self.0.len() + 1;
         *self.0.entry(id.clone()).or_insert((next, depth))
     }
@@ -91,6 +90,7 @@ fn told(kind: &EventKind, names: &mut Names) -> (Option<(usize, usize)>, String)
             None,
             format!("{instance} disconnected, {unsettled} not settled"),
         ),
+        EventKind::Noted { id, text } => (Some(names.of(id, None)), text.clone()),
         EventKind::Published {
             instance,
             topic,

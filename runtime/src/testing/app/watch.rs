@@ -45,7 +45,7 @@ impl Watchdog {
     /// Waits until the limit is over.
     pub(super) async fn over(&mut self) {
         if (&mut self.over).await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }
