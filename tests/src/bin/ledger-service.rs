@@ -7,6 +7,7 @@
 //! | `LEDGER_DELAY_MS` | how long the handler works on a message before it notes it, 0 unless set |
 //! | `LEDGER_SLOW_ONCE_MS` | how much longer it works on the first message of its life |
 //! | `LEDGER_FAILURES` | `1`: some attempts fail, see `Decision::by_pattern` |
+//! | `LEDGER_HANG` | where it hangs with the first message of its life: `handler`, before it notes it; `effect`, before it publishes; `confirm`, before it acknowledges |
 //! | `INTERLINE__RUN__ONLY` | `record`, or `record_in_order` for order by lane |
 //!
 //! Brokers and subscribers are configured as in any service. It ends with its standard input, so
@@ -14,10 +15,12 @@
 
 use std::fmt;
 use std::io::Read;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use interline::handling::Meta;
+use interline::handling::{BoxFuture, Meta, PublishError, PublishMiddleware, PublishNext, Receipt};
+use interline::message::Outgoing;
 use interline::prelude::*;
 use interline_tests::ledger::{Decision, Entry, Input, LedgerWriter, Output};
 
@@ -29,6 +32,45 @@ struct Book {
     slow_once: Duration,
     was_slow: AtomicBool,
     fails: bool,
+    hang: Hang,
+}
+
+/// A place at which the service stops for ever, to be killed there.
+#[derive(Clone)]
+struct Hang {
+    place: Option<String>,
+    done: Arc<AtomicBool>,
+}
+
+impl Hang {
+    fn from_environment() -> Self {
+        Self {
+            place: std::env::var("LEDGER_HANG").ok(),
+            done: Arc::default(),
+        }
+    }
+
+    async fn at(&self, place: &str) {
+        if self.place.as_deref() == Some(place) && !self.done.swap(true, Ordering::Relaxed) {
+            tracing::info!("hangs at {place}");
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl PublishMiddleware for Hang {
+    fn publish<'a>(
+        &'a self,
+        outgoing: Outgoing,
+        next: PublishNext<'a>,
+    ) -> BoxFuture<'a, Result<Receipt, PublishError>> {
+        Box::pin(async move {
+            self.at("effect").await;
+            let receipt = next.run(outgoing).await?;
+            self.at("confirm").await;
+            Ok(receipt)
+        })
+    }
 }
 
 #[derive(Debug, Failure)]
@@ -64,7 +106,7 @@ async fn record_in_order(input: Input, meta: Meta, book: State<Book>) -> Result<
 }
 
 impl Book {
-    fn from_environment() -> Self {
+    fn from_environment(hang: Hang) -> Self {
         let text = |name: &str| std::env::var(name).ok();
         let millis = |name: &str| {
             let number =
@@ -78,6 +120,7 @@ impl Book {
             slow_once: millis("LEDGER_SLOW_ONCE_MS"),
             was_slow: AtomicBool::new(false),
             fails: text("LEDGER_FAILURES").as_deref() == Some("1"),
+            hang,
         }
     }
 
@@ -89,6 +132,7 @@ impl Book {
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
+        self.hang.at("handler").await;
         let decision = if self.fails {
             Decision::by_pattern(input.n, meta.attempt())
         } else {
@@ -122,8 +166,10 @@ async fn main() -> interline::Result<()> {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         std::process::exit(99);
     });
+    let hang = Hang::from_environment();
     let app = App::new(Config::load()?)
-        .state(Book::from_environment())
+        .state(Book::from_environment(hang.clone()))
+        .publish_middleware(hang)
         .on_ready(|_| async { tracing::info!("the ledger is open") });
     runtime::start(app).await
 }

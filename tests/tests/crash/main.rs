@@ -21,6 +21,10 @@ fn main() -> ExitCode {
         Case::new("a_killed_service_loses_nothing", of_service::killed),
         Case::new("a_killed_service_keeps_order", of_service::killed_in_order),
         Case::new(
+            "a_service_killed_at_each_point_repeats_no_more_than_it_did",
+            of_service::killed_at_each_point,
+        ),
+        Case::new(
             "a_terminated_service_does_nothing_twice",
             of_service::terminated,
         ),

@@ -78,6 +78,38 @@ async fn kill_under_load(scene: &mut Scene, kills: usize) -> Outcome<Sums> {
     scene.finish(service, &published).await
 }
 
+/// SIGKILL inside the handler, between its effect and the confirm of its output, and between that
+/// confirm and the acknowledgement: exactly as much is done twice as was done.
+pub(crate) async fn killed_at_each_point() -> Outcome {
+    let server = servers::rabbitmq().await?;
+    // Where it hangs; how often the message is noted in the end, and its output published.
+    for (place, attempts, outputs) in [("handler", 1, 1), ("effect", 2, 1), ("confirm", 2, 2)] {
+        let mut scene = Scene::on(server).await?;
+        scene.set("LEDGER_HANG", place);
+        let outcome = async {
+            let service = scene.start().await?;
+            let sender = Sender::connect(&scene.vhost.url).await?;
+            let published = sender.send(1).await?;
+            sender.close().await;
+            until("the service hangs", LIMIT, async || {
+                Ok(service.said("hangs at") > 0)
+            })
+            .await?;
+            service.kill().await?;
+            scene.set("LEDGER_HANG", "");
+            let service = scene.start().await?;
+            let sums = scene.finish(service, &published).await?;
+            let counts = (sums.confirmed, sums.entries.len(), sums.outputs);
+            ensure(counts == (1, attempts, outputs), || {
+                format!("killed at {place}: {sums:?}")
+            })
+        };
+        let outcome = outcome.await;
+        scene.told(outcome).await?;
+    }
+    Ok(())
+}
+
 /// SIGTERM under load: it ends with success in time, and nothing is done twice or comes back.
 pub(crate) async fn terminated() -> Outcome {
     let server = servers::rabbitmq().await?;

@@ -262,10 +262,12 @@ impl Scene {
         ensure(foreign.is_empty(), || {
             format!("handled under another identity: {foreign:?}")
         })?;
+        // Subscribers of two services may have the same name.
+        let name = format!("ledger.{}", self.subscriber);
         let expected: BTreeMap<String, u64> = done
             .iter()
             .filter_map(|(n, id)| {
-                let id = MessageId::parse(id)?.derive(self.subscriber, 0);
+                let id = MessageId::parse(id)?.derive(&name, 0);
                 Some((id.to_string(), *n))
             })
             .collect();
