@@ -34,6 +34,9 @@ const RELEASE_WAIT: Duration = Duration::from_millis(500);
 const TAKEN_PER_REQUEST: u64 = 16;
 const REQUESTS_MIN: u64 = 8;
 const REQUESTS_MAX: u64 = 256;
+/// Further requests, spread over time: between two lots the queue waits for its disk.
+const SPREAD_REQUESTS: u32 = 10;
+const SPREAD_WAIT: Duration = Duration::from_millis(25);
 
 /// One channel with what was delivered on it.
 pub(super) struct Epoch {
@@ -298,12 +301,27 @@ impl QueueSettler {
         });
     }
 
+    /// One request about the queue; `false` if it was not answered.
+    async fn ask(&self, epoch: &Epoch) -> bool {
+        let options = QueueDeclareOptions {
+            passive: true,
+            ..QueueDeclareOptions::default()
+        };
+        let Ok(queue) = declare::short(&self.core.context.name, &self.names.queue) else {
+            return false;
+        };
+        let asked = epoch
+            .channel
+            .queue_declare(queue, options, FieldTable::default());
+        asked.await.is_ok()
+    }
+
     /// Waits until the server has taken every settlement, then closes the channel.
     ///
     /// A written acknowledgement is not yet a taken one: a quorum queue takes settlements in small
     /// lots beside its other work, and a channel that closes before that gives the messages back.
-    /// Each request about the queue is answered between two such lots, so enough of them leave
-    /// nothing behind.
+    /// Each request about the queue is answered between two such lots, so enough of them, over enough
+    /// time for the queue's disk, leave nothing behind.
     pub(super) async fn flush(&self, deadline: Instant) {
         let working = async {
             loop {
@@ -322,16 +340,14 @@ impl QueueSettler {
         let requests = epoch.settled.load(Ordering::Relaxed) / TAKEN_PER_REQUEST;
         let asking = async {
             for _ in 0..requests.clamp(REQUESTS_MIN, REQUESTS_MAX) {
-                let options = QueueDeclareOptions {
-                    passive: true,
-                    ..QueueDeclareOptions::default()
-                };
-                let queue = declare::short(&self.core.context.name, &self.names.queue);
-                let Ok(queue) = queue else { return };
-                let asked = epoch
-                    .channel
-                    .queue_declare(queue, options, FieldTable::default());
-                if asked.await.is_err() {
+                if !self.ask(&epoch).await {
+                    return;
+                }
+            }
+            let spread = if requests == 0 { 1 } else { SPREAD_REQUESTS };
+            for _ in 0..spread {
+                tokio::time::sleep(SPREAD_WAIT).await;
+                if !self.ask(&epoch).await {
                     return;
                 }
             }
