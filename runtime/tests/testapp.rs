@@ -662,3 +662,51 @@ async fn the_timeline_says_why_attempts_failed_and_when() {
     );
     assert_eq!(app.timeline(), expected);
 }
+
+/// Counts what goes through it.
+#[derive(Clone, Default)]
+struct Counting(Arc<AtomicU32>);
+
+impl interline::handling::Middleware for Counting {
+    fn handle<'a>(
+        &'a self,
+        incoming: &'a mut interline::message::Incoming,
+        next: interline::handling::Next<'a>,
+    ) -> interline::handling::BoxFuture<'a, Outcome> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        next.run(incoming)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_app_takes_a_test_app_takes() {
+    let counting = Counting::default();
+    let app = TestApp::new()
+        .subscribe("jobs.elsewhere", slow {})
+        .state(World::default())
+        .middleware(counting.clone())
+        .config(Config::new().with("naming.prefix", "mine"))
+        .start()
+        .await;
+    app.publish(Publish::new(Job).to("jobs.elsewhere")).await;
+    app.settle().await;
+    assert_eq!(counting.0.load(Ordering::SeqCst), 1, "{}", app.timeline());
+    assert!(app.timeline().contains("mine"), "{}", app.timeline());
+    app.restart().await;
+    app.publish(Publish::new(Job).to("jobs.elsewhere")).await;
+    app.settle().await;
+    assert_eq!(counting.0.load(Ordering::SeqCst), 2, "{}", app.timeline());
+
+    let silent = TestApp::new()
+        .publish_only()
+        .config(Config::new().with("service.name", "ticker"))
+        .start()
+        .await;
+    let noted = Sent {
+        order_id: "1".into(),
+    };
+    silent.publisher().publish(&noted).await.unwrap();
+    assert_published!(silent, Sent { order_id: "1", .. });
+    silent.restart().await;
+    assert!(silent.is_running());
+}

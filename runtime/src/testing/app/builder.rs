@@ -18,7 +18,7 @@ use crate::observability::metrics::InMemoryMetrics;
 use crate::plan::{Plan, PlanReport, Wiring};
 use crate::registry::{Registry, Service, Subscriber};
 
-use super::process::Process;
+use super::process::{Process, naming_prefix};
 use super::{TestApp, instance, seed};
 
 /// How long `settle` may take in real time unless the test says otherwise.
@@ -208,8 +208,10 @@ type Stores = Vec<(Arc<str>, MemoryStore)>;
 
 /// Connections of the test itself, so that it can publish while the app is down.
 fn outside(wiring: &Wiring, stores: &Stores) -> Vec<(Arc<str>, Arc<dyn MessageBroker>)> {
+    let prefix = naming_prefix(wiring);
     let connect = |(name, store): &(Arc<str>, MemoryStore)| {
         let mut context = BrokerContext::new(Arc::clone(name), OUTSIDE, OUTSIDE);
+        context.prefix.clone_from(&prefix);
         context.clock = Arc::clone(&wiring.clock);
         let broker = MemoryBroker::new(store, &context);
         (Arc::clone(name), Arc::new(broker) as Arc<dyn MessageBroker>)

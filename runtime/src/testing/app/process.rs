@@ -131,7 +131,7 @@ impl CrashPoints for Life {
 }
 
 /// What the names on the brokers begin with. What is wrong about it is in the plan's report.
-fn naming_prefix(wiring: &Wiring) -> Option<Arc<str>> {
+pub(super) fn naming_prefix(wiring: &Wiring) -> Option<Arc<str>> {
     let naming = wiring.config.section("naming");
     let prefix = naming.string("prefix", &mut crate::config::Faults::new());
     prefix.filter(|prefix| !prefix.is_empty()).map(Into::into)
