@@ -152,7 +152,8 @@ pub(crate) async fn consumer_timed_out() -> Outcome {
         .start()
         .await?;
     let mut scene = Scene::on(&server).await?;
-    scene.set("LEDGER_SLOW_ONCE_MS", 8_000);
+    // Longer than it takes to come back, so that somebody else handles the message first.
+    scene.set("LEDGER_SLOW_ONCE_MS", 15_000);
     let outcome = async {
         let service = scene.start().await?;
         let sender = Sender::connect(&scene.vhost.url).await?;
@@ -163,7 +164,7 @@ pub(crate) async fn consumer_timed_out() -> Outcome {
                 .contains("delivery acknowledgement on channel"))
         })
         .await?;
-        let took = until("the slow message is handled again", BACK, async || {
+        let took = until("the slow message is handled again", limit * 3, async || {
             Ok(scene.ledger.entries()?.len() >= 20)
         })
         .await?;
@@ -178,6 +179,12 @@ pub(crate) async fn consumer_timed_out() -> Outcome {
         let sums = scene.finish(service, &published).await?;
         ensure(sums.duplicates == 1, || {
             format!("one is handled twice, not {}", sums.duplicates)
+        })?;
+        let lost = scene.logged("not consuming");
+        ensure(lost == 1, || {
+            format!(
+                "the consumer was lost {lost} times: a settlement went to a channel that is not its own"
+            )
         })
     };
     let outcome = outcome.await;

@@ -301,6 +301,11 @@ impl Scene {
         })
     }
 
+    /// How often the service has logged that, in all its lives.
+    pub(crate) fn logged(&self, text: &str) -> usize {
+        service::read(&self.log).matches(text).count()
+    }
+
     /// Ends the case: what went wrong is told with the seed and the service's log.
     pub(crate) async fn told(self, outcome: Outcome) -> Outcome {
         match outcome {

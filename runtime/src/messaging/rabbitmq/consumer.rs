@@ -159,7 +159,10 @@ impl Task {
                 attempt = 0;
             }
             let text = error.to_string();
-            let needs_somebody = !error.is_retryable();
+            // What ran can run again: the server ended it, for one whose handler took too long say.
+            // If somebody has to act after all, the next attempt to set it up shows that.
+            let ran = *self.state.borrow() == ConsumerState::Running;
+            let needs_somebody = !ran && !error.is_retryable();
             self.state.send_replace(if needs_somebody {
                 ConsumerState::Failed(text.clone())
             } else {
