@@ -346,7 +346,7 @@ impl QueueSettler {
             }
             let spread = if requests == 0 { 1 } else { SPREAD_REQUESTS };
             for _ in 0..spread {
-                tokio::time::sleep(SPREAD_WAIT).await;
+                sleep(SPREAD_WAIT).await;
                 if !self.ask(&epoch).await {
                     return;
                 }
