@@ -90,6 +90,10 @@ impl Scene {
     }
 
     /// Sets a variable of the service's environment.
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "callers have numbers and texts at hand"
+    )]
     pub(crate) fn set(&mut self, name: &str, value: impl ToString) {
         self.environment.retain(|(known, _)| known != name);
         self.environment.push((name.to_owned(), value.to_string()));
