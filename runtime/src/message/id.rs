@@ -44,6 +44,9 @@ impl MessageId {
 
     /// The identifier of the `index`-th message that `subscriber` sends while it handles `self`.
     ///
+    /// `subscriber` names the service too (`billing.charge`): two services whose handlers have one name
+    /// must not send two messages under one identity.
+    ///
     /// The same input gives the same identifiers again, so a repeat after a crash can be
     /// recognised downstream.
     ///
