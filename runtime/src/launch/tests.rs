@@ -10,7 +10,8 @@ use crate::handling::{Bind, Handler, Outcome, PublishError, PublishErrorKind, St
 use crate::message::{Contract, Headers, Incoming, Location, Outgoing};
 use crate::messaging::{
     BrokerError, BrokerErrorKind, BrokerHealth, Capabilities, Connected, ConnectionState, Consumer,
-    ConsumerState, DeadLetterStore, Delivery, SubscriberOptions, Subscription, Topology,
+    ConsumerState, DeadLetterStore, Delivery, DurabilityConcern, SubscriberOptions, Subscription,
+    Topology,
 };
 use crate::registry::{ServiceIdentity, Source, SubscriberDescriptor};
 
@@ -64,9 +65,13 @@ const SOON: Duration = Duration::from_secs(10);
 
 /// An app with one handler that is allowed to finish `free` messages.
 fn app(free: usize) -> (App, mpsc::Receiver<String>) {
+    app_with(Config::new(), free)
+}
+
+fn app_with(config: Config, free: usize) -> (App, mpsc::Receiver<String>) {
     let (seen, seeing) = mpsc::channel(16);
     let go_on = tokio::sync::Semaphore::new(free);
-    let app = App::new(Config::new())
+    let app = App::new(config)
         .named_only()
         .register::<Charge>()
         .state(Desk { seen, go_on })
@@ -244,6 +249,70 @@ async fn a_broker_that_cannot_be_reached_keeps_the_app_from_being_ready_and_noth
 }
 
 #[tokio::test]
+async fn where_durability_is_required_the_embedded_broker_does_not_start() {
+    let config = Config::new()
+        .with("brokers.main.kind", "memory")
+        .with("brokers.main.require_durable", true);
+    let error = app_with(config, 0).0.launch().await.unwrap_err();
+    assert_eq!(error.kind(), CommunicationErrorKind::MessageBroker);
+    assert!(!error.is_retryable());
+    assert_eq!(
+        error.to_string(),
+        "broker `main`: it can lose messages that it acknowledged, which \
+         `brokers.main.require_durable` forbids: the embedded broker does not outlive the process: \
+         what it holds ends with it; give `brokers.main.url` a server's address"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_comes_later_is_asked_later_whether_it_is_durable() {
+    let config = || Config::new().with("brokers.main.require_durable", true);
+    for loses in [false, true] {
+        let broker = Scripted::new("main", [Ok(Connected::Retrying)]);
+        if !loses {
+            broker.concerns.lock().unwrap().clear();
+        }
+        let (app, _seeing) = app_with(config(), 0);
+        let running = app.broker(broker.clone()).launch().await.unwrap();
+        broker.set(ConnectionState::Ready);
+        assert_eq!(
+            running.health().obstacles(),
+            ["broker `main`: it is not known yet whether acknowledged messages can be lost"]
+        );
+        let ready = running.ready(Duration::from_secs(5)).await;
+        assert_eq!(
+            ready.map_err(|error| error.to_string()),
+            if loses {
+                Err(
+                    "not ready: broker `main`: it can lose messages that it acknowledged, which \
+                     `brokers.main.require_durable` forbids: nothing is kept; buy a disk"
+                        .to_owned(),
+                )
+            } else {
+                Ok(())
+            }
+        );
+        running.stop_within(SOON).await;
+    }
+}
+
+#[tokio::test]
+async fn what_can_be_lost_is_no_error_unless_durability_is_required() {
+    let broker = Scripted::new("main", [Ok(Connected::Yes)]);
+    let (app, _seeing) = app(0);
+    let running = app.broker(broker).launch().await.unwrap();
+    running.ready(SOON).await.unwrap();
+    running.stop_within(SOON).await;
+    let required = Config::new().with("brokers.main.require_durable", true);
+    let broker = Scripted::new("main", [Ok(Connected::Yes)]);
+    broker.concerns.lock().unwrap()[0].weight = crate::messaging::DurabilityWeight::Note;
+    let (app, _seeing) = app_with(required, 0);
+    let running = app.broker(broker).launch().await.unwrap();
+    running.ready(SOON).await.unwrap();
+    running.stop_within(SOON).await;
+}
+
+#[tokio::test]
 async fn a_publish_under_way_is_confirmed_before_the_connection_closes() {
     let broker = Scripted::new("main", [Ok(Connected::Yes)]);
     let (app, _seeing) = app(0);
@@ -285,6 +354,8 @@ struct Scripted {
     name: Arc<str>,
     connects: Mutex<VecDeque<Result<Connected, BrokerError>>>,
     state: Mutex<ConnectionState>,
+    /// What it tells once it is connected.
+    concerns: Mutex<Vec<DurabilityConcern>>,
 }
 
 impl Scripted {
@@ -298,6 +369,10 @@ impl Scripted {
             name: name.into(),
             connects: Mutex::new(connects.into_iter().collect()),
             state: Mutex::new(ConnectionState::Disconnected),
+            concerns: Mutex::new(vec![DurabilityConcern::loss(
+                "nothing is kept",
+                "buy a disk",
+            )]),
         })
     }
 
@@ -356,6 +431,26 @@ impl MessageBroker for Scripted {
 
     fn apply<'a>(&'a self, _: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {
         Box::pin(async { Ok(()) })
+    }
+
+    fn durability<'a>(
+        &'a self,
+        subscriptions: &'a [Arc<Subscription>],
+    ) -> BoxFuture<'a, Result<Vec<DurabilityConcern>, BrokerError>> {
+        let labels: Vec<_> = subscriptions.iter().map(|one| &*one.label).collect();
+        let expected: &[&str] = if &*self.name == "main" {
+            &["billing.orders.placed"]
+        } else {
+            &[]
+        };
+        assert_eq!(labels, expected);
+        let told = if self.health_check().state == ConnectionState::Ready {
+            Ok(self.concerns.lock().unwrap().clone())
+        } else {
+            let kind = BrokerErrorKind::Unreachable;
+            Err(BrokerError::new(kind, &self.name, "not connected"))
+        };
+        Box::pin(async { told })
     }
 
     fn publish(&self, _: Outgoing) -> BoxFuture<'_, Result<(), PublishError>> {

@@ -37,6 +37,9 @@ pub struct BrokerStatus {
     pub kind: &'static str,
     /// How it is.
     pub health: BrokerHealth,
+    /// Why the app is not ready although it is connected: `require_durable` is set, and this broker,
+    /// which came up after the start, can lose acknowledged messages or has not told yet.
+    pub refused: Option<String>,
 }
 
 impl Health {
@@ -65,6 +68,7 @@ impl Health {
                 }
                 obstacles.push(text);
             }
+            obstacles.extend(broker.refused.clone());
         }
         for subscription in &self.subscriptions {
             let why = match &subscription.state {

@@ -1,6 +1,7 @@
 //! The manager: builds everything from the plan, runs it, and takes it down again.
 
 mod dead_letters;
+mod durability;
 mod health;
 
 use std::fmt;
@@ -22,6 +23,8 @@ use crate::messaging::{
 use crate::plan::{Plan, PlanReport, PlannedBroker, Wiring};
 
 pub use health::{BrokerStatus, Health};
+
+use durability::{Durability, Refusals};
 
 /// How often readiness is looked at while somebody waits for it.
 const READY_POLL: Duration = Duration::from_millis(20);
@@ -62,6 +65,7 @@ pub struct CommunicationManager {
     publisher: Publisher,
     runners: Mutex<Vec<Arc<Runner>>>,
     phase: watch::Sender<Phase>,
+    refusals: Refusals,
     drain_timeout: Duration,
 }
 
@@ -126,6 +130,7 @@ impl CommunicationManager {
             publisher,
             runners: Mutex::default(),
             phase: watch::Sender::new(Phase::Planned),
+            refusals: Refusals::default(),
             drain_timeout: plan.drain_timeout,
         }
     }
@@ -147,8 +152,8 @@ impl CommunicationManager {
     ///
     /// # Errors
     /// Of kind [`MessageBroker`](CommunicationErrorKind::MessageBroker) if trying again cannot help:
-    /// wrong credentials, a missing permission, a queue that differs. All brokers' errors are in it,
-    /// and everything that was started is taken down. Of kind
+    /// wrong credentials, a missing permission, a queue that differs, settings that can lose
+    /// acknowledged messages where `require_durable` is set. All brokers' errors are in it, and everything that was started is taken down. Of kind
     /// [`Shutdown`](CommunicationErrorKind::Shutdown) if it was called before.
     pub async fn initialize(&self) -> Result<(), CommunicationError> {
         let begun = self.phase.send_if_modified(|phase| {
@@ -191,7 +196,21 @@ impl CommunicationManager {
         let mut attempts = JoinSet::new();
         for planned in &self.brokers {
             let broker = Arc::clone(&planned.broker);
-            attempts.spawn(async move { broker.connect().await });
+            let subscriptions = self
+                .subscriptions
+                .iter()
+                .filter(|subscription| subscription.broker == *broker.name())
+                .map(|planned| Arc::clone(&planned.subscription));
+            let durability = Durability {
+                broker: Arc::clone(&broker),
+                subscriptions: subscriptions.collect(),
+                required: planned.require_durable,
+            };
+            let (phase, refusals) = (self.phase.subscribe(), self.refusals.clone());
+            attempts.spawn(async move {
+                broker.connect().await?;
+                durability.check(phase, refusals).await
+            });
         }
         let results = attempts.join_all().await;
         results.into_iter().filter_map(Result::err).collect()
@@ -233,6 +252,7 @@ impl CommunicationManager {
             name: Arc::clone(planned.broker.name()),
             kind: planned.broker.kind(),
             health: planned.broker.health_check(),
+            refused: self.refusals.of(planned.broker.name()),
         });
         let mut health = Health {
             service: Arc::clone(&self.service),

@@ -3,6 +3,7 @@
 pub(crate) mod adapters;
 mod crash;
 mod dead_letters;
+mod durability;
 mod engine;
 #[cfg(feature = "memory")]
 pub mod memory;
@@ -15,6 +16,7 @@ pub(crate) mod settings;
 
 pub use crash::{CrashPoint, CrashPoints};
 pub use dead_letters::{DeadLetter, DeadLetters, Redrive};
+pub use durability::{DurabilityConcern, DurabilityWeight};
 pub(crate) use engine::MAIN_BROKER;
 pub use engine::{
     BrokerLimits, Drained, Environment, PublishTarget, Publishing, Routes, Runner,

@@ -15,6 +15,7 @@ use crate::handling::{BoxFuture, PublishError};
 use crate::message::{Headers, Incoming, Outgoing, TopicPattern};
 use crate::observability::metrics::MetricsSink;
 
+use super::durability::DurabilityConcern;
 use super::options::{Argument, ExchangeKind, OrderedBy, QueueKind, Start, TopologyMode};
 
 /// A connection to one message broker, named in the configuration.
@@ -47,6 +48,29 @@ pub trait MessageBroker: Send + Sync + 'static {
     /// # Errors
     /// [`BrokerError`] with the readable difference to what is there.
     fn apply<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>>;
+
+    /// What can lose messages that this broker acknowledged: its own settings, as far as it tells
+    /// them, and those of these subscriptions. Asked once at the start, after `connect` and before
+    /// anything is consumed.
+    ///
+    /// # Errors
+    /// [`BrokerError`] if it cannot be told. One that is retryable (no connection yet) has the
+    /// question asked again once the connection is up.
+    fn durability<'a>(
+        &'a self,
+        subscriptions: &'a [Arc<Subscription>],
+    ) -> BoxFuture<'a, Result<Vec<DurabilityConcern>, BrokerError>> {
+        let _ = subscriptions;
+        let concerns = if self.capabilities().durable {
+            Vec::new()
+        } else {
+            vec![DurabilityConcern::loss(
+                format!("brokers of kind `{}` keep nothing", self.kind()),
+                "use a broker of another kind",
+            )]
+        };
+        Box::pin(std::future::ready(Ok(concerns)))
+    }
 
     /// Publishes a message and waits for the broker's confirmation. The engine limits how long, how
     /// large and how many at once.

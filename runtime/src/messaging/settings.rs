@@ -25,6 +25,7 @@ pub(crate) struct BrokerSettings {
     pub(crate) codec: Option<String>,
     pub(crate) topology: Option<TopologyMode>,
     pub(crate) ladder: Arc<[Duration]>,
+    pub(crate) require_durable: bool,
     pub(crate) limits: BrokerLimits,
 }
 
@@ -38,6 +39,7 @@ impl BrokerSettings {
             codec: section.string("codec", faults),
             topology: read_topology(section, faults),
             ladder: read_ladder(section, faults).unwrap_or_else(default_ladder),
+            require_durable: section.bool("require_durable", faults).unwrap_or(false),
             limits: BrokerLimits {
                 publish_timeout: section
                     .nonzero_duration("publish_timeout", faults)

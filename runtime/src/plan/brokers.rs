@@ -129,6 +129,7 @@ impl Brokers {
                 url: entry.url,
                 topology: entry.settings.topology.unwrap_or(TopologyMode::Apply),
                 limits: entry.settings.limits,
+                require_durable: entry.settings.require_durable,
                 codec: entry.codec?,
             })
         });

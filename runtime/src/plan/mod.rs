@@ -67,6 +67,8 @@ pub struct PlannedBroker {
     pub topology: TopologyMode,
     /// The limits of publishing to it.
     pub limits: BrokerLimits,
+    /// Whether settings that can lose acknowledged messages keep the app from starting.
+    pub require_durable: bool,
     /// The codec of messages whose contract names none.
     pub codec: CodecRef,
 }

@@ -30,7 +30,7 @@ pub(crate) struct AdapterRoom {
 pub(crate) const ADAPTER_ROOMS: &[AdapterRoom] = &[AdapterRoom {
     room: "messaging",
     adapters: &["memory", "rabbitmq", "kafka", "redis"],
-    port: &["port", "options", "planned"],
+    port: &["port", "options", "planned", "durability"],
 }];
 
 /// Client crates and the folders that may name them.

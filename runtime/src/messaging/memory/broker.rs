@@ -15,8 +15,8 @@ use crate::handling::{BoxFuture, PublishError, PublishErrorKind};
 use crate::message::Outgoing;
 use crate::messaging::{
     BrokerContext, BrokerError, BrokerErrorKind, BrokerHealth, Capabilities, Connected,
-    ConnectionState, Consumer, CrashPoint, CrashPoints, DeadLetterStore, Delivery, MessageBroker,
-    Subscription, Topology,
+    ConnectionState, Consumer, CrashPoint, CrashPoints, DeadLetterStore, Delivery,
+    DurabilityConcern, MessageBroker, Subscription, Topology,
 };
 use crate::observability::metrics::{CONNECTION_UP, MetricsSink, RECONNECTS, Series};
 
@@ -264,6 +264,17 @@ impl MessageBroker for MemoryBroker {
             }
         });
         Box::pin(std::future::ready(applied))
+    }
+
+    fn durability<'a>(
+        &'a self,
+        _: &'a [Arc<Subscription>],
+    ) -> BoxFuture<'a, Result<Vec<DurabilityConcern>, BrokerError>> {
+        let concern = DurabilityConcern::loss(
+            "the embedded broker does not outlive the process: what it holds ends with it",
+            format!("give `brokers.{}.url` a server's address", self.link.name),
+        );
+        Box::pin(std::future::ready(Ok(vec![concern])))
     }
 
     fn publish(&self, outgoing: Outgoing) -> BoxFuture<'_, Result<(), PublishError>> {

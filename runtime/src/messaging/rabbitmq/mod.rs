@@ -5,6 +5,7 @@ mod consumer;
 mod core;
 mod dead_letters;
 mod declare;
+mod durability;
 mod errors;
 mod headers;
 mod lane;
@@ -26,8 +27,8 @@ use crate::handling::{BoxFuture, PublishError};
 use crate::message::Outgoing;
 use crate::messaging::{
     Argument, BrokerContext, BrokerError, BrokerErrorKind, BrokerHealth, Capabilities, Connected,
-    Consumer, DeadLetterStore, Delivery, ExchangeKind, MessageBroker, QueueKind, Subscription,
-    Topology, TopologyMode,
+    Consumer, DeadLetterStore, Delivery, DurabilityConcern, ExchangeKind, MessageBroker, QueueKind,
+    Subscription, Topology, TopologyMode,
 };
 
 use self::consumer::QueueConsumer;
@@ -262,6 +263,15 @@ impl MessageBroker for RabbitMq {
             }
             self.make(&parts).await
         })
+    }
+
+    fn durability<'a>(
+        &'a self,
+        subscriptions: &'a [Arc<Subscription>],
+    ) -> BoxFuture<'a, Result<Vec<DurabilityConcern>, BrokerError>> {
+        let all = subscriptions.iter();
+        let concerns = all.flat_map(|subscription| durability::concerns(subscription));
+        Box::pin(std::future::ready(Ok(concerns.collect())))
     }
 
     fn publish(&self, outgoing: Outgoing) -> BoxFuture<'_, Result<(), PublishError>> {
