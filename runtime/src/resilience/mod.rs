@@ -1,5 +1,21 @@
 //! Resilience: what keeps a fault small. Knows nothing of brokers or HTTP.
 
+mod backoff;
+mod breaker;
+mod budget;
+mod bulkhead;
 mod limiter;
+mod load;
+mod picker;
+mod window;
 
+pub use backoff::Backoff;
+pub use breaker::{
+    Broken, CircuitBreaker, CircuitBreakerOpen, CircuitBreakerOptions, CircuitPermit, CircuitState,
+    Signal, Transition,
+};
+pub use budget::RetryBudget;
+pub use bulkhead::{Bulkhead, BulkheadFull, BulkheadPermit};
 pub use limiter::RateLimiter;
+pub use load::Load;
+pub use picker::{LoadBalancer, Picker};

@@ -1,0 +1,98 @@
+//! A budget for repeats, so that they cannot become a storm.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::window::Window;
+
+/// Over how long calls and repeats are counted.
+const SPAN: Duration = Duration::from_secs(10);
+
+/// Allows repeats as a share of recent calls, plus a few each second so that a quiet client can
+/// repeat at all.
+///
+/// With the share of 20 %, a server that fails every call sees at most 1.2 times the calls, whatever
+/// each of them would like to do.
+#[derive(Debug)]
+pub struct RetryBudget {
+    share: f64,
+    floor: f64,
+    window: Window,
+}
+
+impl RetryBudget {
+    /// Allows `share` (0.2 is 20 %) of the calls of the last ten seconds, and `per_second` beside.
+    #[must_use]
+    pub fn new(share: f64, per_second: u32) -> Self {
+        Self {
+            share,
+            floor: f64::from(per_second) * SPAN.as_secs_f64(),
+            window: Window::new(SPAN, Instant::now()),
+        }
+    }
+
+    /// Counts a call: it earns its share of a repeat.
+    pub fn deposit(&self, now: Instant) {
+        self.window.add(now, [1, 0, 0]);
+    }
+
+    /// Takes one repeat, if there is one.
+    #[must_use]
+    pub fn withdraw(&self, now: Instant) -> bool {
+        // Taken first and given back: two threads at the last one may both get none, never both one.
+        self.window.add(now, [0, 1, 0]);
+        let [calls, repeats, _] = self.window.sums(now);
+        let allowed = f64::from(repeats) <= self.share * f64::from(calls) + self.floor;
+        if !allowed {
+            self.window.take_back(now, [0, 1, 0]);
+        }
+        allowed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repeats_are_a_share_of_recent_calls() {
+        let budget = RetryBudget::new(0.2, 0);
+        let now = Instant::now();
+        assert!(!budget.withdraw(now));
+        (0..1_000).for_each(|_| budget.deposit(now));
+        let allowed = (0..1_000).filter(|_| budget.withdraw(now)).count();
+        assert_eq!(allowed, 200);
+        assert!(!budget.withdraw(now + Duration::from_secs(11)));
+    }
+
+    #[test]
+    fn a_quiet_client_may_repeat_a_few_times() {
+        let budget = RetryBudget::new(0.2, 3);
+        let now = Instant::now();
+        let allowed = (0..1_000).filter(|_| budget.withdraw(now)).count();
+        assert_eq!(allowed, 30);
+        let later = now + Duration::from_secs(60);
+        assert!(budget.withdraw(later));
+    }
+
+    #[test]
+    fn many_threads_never_get_more_than_there_is() {
+        let budget = RetryBudget::new(0.2, 0);
+        let now = Instant::now();
+        (0..1_000).for_each(|_| budget.deposit(now));
+        let taken = std::sync::atomic::AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..1_000 {
+                        if budget.withdraw(now) {
+                            taken.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(taken.into_inner(), 200);
+    }
+}
