@@ -70,6 +70,8 @@ pub enum PublishErrorKind {
     Topic,
     /// No broker of that name is configured.
     UnknownBroker,
+    /// The kind of broker cannot do what was asked: hold a message until later, carry a reply.
+    Unsupported,
     /// Nobody listens, and the contract does not say that this is fine.
     Unroutable,
 }
@@ -89,6 +91,7 @@ impl PublishErrorKind {
             Self::Topic => "topic",
             Self::UnknownBroker => "unknown_broker",
             Self::Unroutable => "unroutable",
+            Self::Unsupported => "unsupported",
         }
     }
 }

@@ -163,6 +163,10 @@ pub struct Outgoing {
     /// The contract's topic with its placeholders, a bounded label for metrics; `None` for a topic
     /// that is known only at run time.
     pub template: Option<&'static str>,
+    /// When it is published; `None` for now.
+    pub due: Option<SystemTime>,
+    /// For a reply: where it goes, in place of its topic.
+    pub address: Option<ReplyAddress>,
     /// What only RabbitMQ understands.
     pub rabbitmq: RabbitMqPublish,
 }
@@ -182,6 +186,8 @@ impl Outgoing {
             subscribers_optional: false,
             broker: None,
             template: None,
+            due: None,
+            address: None,
             rabbitmq: RabbitMqPublish::default(),
         }
     }
@@ -192,6 +198,38 @@ impl Outgoing {
         self.ttl = contract.ttl;
         self.priority = contract.priority;
         self.subscribers_optional = contract.subscribers_optional;
+    }
+}
+
+/// Where a reply to a request goes. Only the broker that made it understands it; it travels in the
+/// header `reply-to`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ReplyAddress(Arc<str>);
+
+/// Longest address that is accepted, in bytes.
+const REPLY_ADDRESS_BYTES_MAX: usize = 255;
+
+impl ReplyAddress {
+    /// Takes an address. `None` if it is empty, longer than 255 bytes, or not printable ASCII without
+    /// spaces.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let fits = !text.is_empty()
+            && text.len() <= REPLY_ADDRESS_BYTES_MAX
+            && text.bytes().all(|byte| byte.is_ascii_graphic());
+        fits.then(|| Self(text.into()))
+    }
+
+    /// The text as it stands in the header `reply-to`.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for ReplyAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

@@ -16,6 +16,8 @@ pub mod name {
     pub const CONTENT_TYPE: &str = "content-type";
     /// Ties together all messages that one original message led to.
     pub const CORRELATION_ID: &str = "correlation-id";
+    /// Until when the one who asks waits for a reply, RFC 3339.
+    pub const DEADLINE: &str = "x-deadline";
     /// The handler that gave the message up.
     pub const DLQ_HANDLER: &str = "x-dlq-handler";
     /// How many attempts were made.
@@ -42,6 +44,24 @@ pub mod name {
     pub const DLQ_PREFIX: &str = "x-dlq-";
     /// When the first attempt failed, RFC 3339.
     pub const FIRST_FAILURE: &str = "x-first-failure";
+    /// Prefix of every header of a fault.
+    pub const FAULT_PREFIX: &str = "x-fault-";
+    /// Of a fault: how many attempts were made.
+    pub const FAULT_ATTEMPTS: &str = "x-fault-attempts";
+    /// Of a fault: the text of the error, truncated.
+    pub const FAULT_ERROR: &str = "x-fault-error";
+    /// Of a fault: the type of the error.
+    pub const FAULT_ERROR_TYPE: &str = "x-fault-error-type";
+    /// Of a fault: the handler that failed.
+    pub const FAULT_HANDLER: &str = "x-fault-handler";
+    /// Of a fault: why the request failed; the codes are those of `Reason`.
+    pub const FAULT_REASON: &str = "x-fault-reason";
+    /// Of a fault: whether the same request can succeed later.
+    pub const FAULT_RETRYABLE: &str = "x-fault-retryable";
+    /// Of a fault: the service that failed.
+    pub const FAULT_SERVICE: &str = "x-fault-service";
+    /// Of a reply: the id of the request.
+    pub const IN_REPLY_TO: &str = "in-reply-to";
     /// The attempt that comes next, counted from 1.
     pub const ATTEMPT: &str = "x-attempt";
     /// The identity of the message.
@@ -56,8 +76,12 @@ pub mod name {
     pub const PUBLISHED_AT: &str = "published-at";
     /// Set on a message that was taken from the dead letters: where it lay.
     pub const REDRIVEN_FROM: &str = "x-redriven-from";
+    /// Of a request: where its reply goes.
+    pub const REPLY_TO: &str = "reply-to";
     /// When a delayed retry is due, RFC 3339.
     pub const RETRY_DUE: &str = "x-retry-due";
+    /// Of a message that was published for later: when it was due, RFC 3339.
+    pub const SCHEDULED_FOR: &str = "x-scheduled-for";
     /// The service that published the message.
     pub const SENDER: &str = "sender";
     /// The topic the message was first published to; needed when a broker's own field changes.

@@ -9,7 +9,7 @@ mod topic;
 
 pub use codec::{Codec, CodecError, CodecRef, Codecs, Encoded, Encoder, Slot, Value};
 pub use contract::{Contract, Keyed, Location, Message};
-pub use envelope::{Incoming, Origin, Outgoing, Place, RabbitMqPublish};
+pub use envelope::{Incoming, Origin, Outgoing, Place, RabbitMqPublish, ReplyAddress};
 pub(crate) use envelope::{format_time, parse_time};
 pub use headers::{HeaderValue, Headers};
 pub use id::{MESSAGE_ID_BYTES_MAX, MessageId};

@@ -4,19 +4,27 @@
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::clock::{Clock, Rng, SystemClock};
 use crate::error::{CommunicationError, CommunicationErrorKind};
-use crate::handling::{BoxFuture, PublishError};
-use crate::message::{Headers, Incoming, Outgoing, TopicPattern};
+use crate::handling::{BoxFuture, PublishError, PublishErrorKind};
+use crate::message::{Headers, Incoming, MessageId, Outgoing, ReplyAddress, TopicPattern};
 use crate::observability::metrics::MetricsSink;
 
 use super::durability::DurabilityConcern;
 use super::options::{Argument, ExchangeKind, OrderedBy, QueueKind, Start, TopologyMode};
+
+mod inspection;
+mod replies;
+mod scheduling;
+
+pub use inspection::{Difference, Export, Inspection, Leftover};
+pub use replies::{ReplyEvent, ReplyEvents, Requests};
+pub use scheduling::Scheduling;
 
 /// A connection to one message broker, named in the configuration.
 ///
@@ -76,6 +84,97 @@ pub trait MessageBroker: Send + Sync + 'static {
     /// large and how many at once.
     fn publish(&self, outgoing: Outgoing) -> BoxFuture<'_, Result<(), PublishError>>;
 
+    /// Holds a message and publishes it when `due` has come, which is in the future. Returns when the
+    /// broker has it as safely as it keeps scheduled messages; see [`Capabilities::scheduling`]. A
+    /// message without a subscriber is reported now where the broker can tell, else it is lost or
+    /// dead-lettered when it is due, as the adapter documents.
+    ///
+    /// # Errors
+    /// As for [`publish`](MessageBroker::publish); `Unsupported` where the broker cannot hold it, or
+    /// not so long.
+    fn schedule(
+        &self,
+        outgoing: Outgoing,
+        due: SystemTime,
+    ) -> BoxFuture<'_, Result<(), PublishError>> {
+        let _ = due;
+        Box::pin(std::future::ready(Err(unsupported(
+            self,
+            &outgoing,
+            "hold no message until a later time",
+        ))))
+    }
+
+    /// Takes back a message that [`schedule`](MessageBroker::schedule) holds, of whichever service.
+    /// Returns whether it was there: `false` once it was published, or if it never was.
+    ///
+    /// # Errors
+    /// [`BrokerErrorKind::Unsupported`] where the broker cannot; see [`Scheduling::cancel`].
+    fn unschedule<'a>(&'a self, id: &'a MessageId) -> BoxFuture<'a, Result<bool, BrokerError>> {
+        let text = format!(
+            "brokers of kind `{}` cannot take a scheduled message back; `{id}` is delivered when it \
+             is due",
+            self.kind()
+        );
+        let error = BrokerError::new(BrokerErrorKind::Unsupported, self.name(), text);
+        Box::pin(std::future::ready(Err(error)))
+    }
+
+    /// Begins to listen for replies, which go to `events` until [`Requests::close`] or
+    /// [`disconnect`](MessageBroker::disconnect). Called once, at the first request of the app; waits
+    /// until a reply would be heard. The engine limits how long it waits, and calls again after an
+    /// error.
+    ///
+    /// # Errors
+    /// [`BrokerError`] if it cannot listen; [`BrokerErrorKind::Unsupported`] where the broker carries
+    /// no replies.
+    fn requests(
+        &self,
+        events: ReplyEvents,
+    ) -> BoxFuture<'_, Result<Arc<dyn Requests>, BrokerError>> {
+        drop(events);
+        Box::pin(std::future::ready(replies::no_requests(self)))
+    }
+
+    /// Sends a reply to where a request said that it waits for one. Confirmed as far as the broker
+    /// can; that the one who asked is gone is no error. The topic of `outgoing` is only its contract's.
+    ///
+    /// # Errors
+    /// As for [`publish`](MessageBroker::publish); `Unsupported` where the broker carries no replies or
+    /// the address is not one of its own.
+    fn reply(
+        &self,
+        to: ReplyAddress,
+        outgoing: Outgoing,
+    ) -> BoxFuture<'_, Result<(), PublishError>> {
+        drop(to);
+        Box::pin(std::future::ready(Err(unsupported(
+            self,
+            &outgoing,
+            "carry no replies",
+        ))))
+    }
+
+    /// Compares what is on the broker with a topology. Changes nothing.
+    ///
+    /// # Errors
+    /// [`BrokerError`] if the broker cannot be asked.
+    fn inspect<'a>(
+        &'a self,
+        topology: &'a Topology,
+    ) -> BoxFuture<'a, Result<Inspection, BrokerError>> {
+        let _ = topology;
+        let text = format!("brokers of kind `{}` cannot be inspected", self.kind());
+        let error = BrokerError::new(BrokerErrorKind::Unsupported, self.name(), text);
+        Box::pin(std::future::ready(Err(error)))
+    }
+
+    /// A topology in a form that the broker's own tools take; `None` where there is none. Pure.
+    fn export(&self, topology: &Topology) -> Option<Export> {
+        let _ = topology;
+        None
+    }
+
     /// Consumes a subscription: applies its topology and pushes what arrives into `deliveries`, now
     /// and after each reconnect, until the returned [`Consumer`] is stopped. Does not wait for the
     /// connection. The channel's capacity never limits: the prefetch does.
@@ -102,6 +201,19 @@ pub trait MessageBroker: Send + Sync + 'static {
 
     /// What was given up by a subscription: list, re-drive, purge. `None` if the broker keeps nothing.
     fn dead_letters(&self) -> Option<&dyn DeadLetterStore>;
+}
+
+fn unsupported(
+    broker: &(impl MessageBroker + ?Sized),
+    outgoing: &Outgoing,
+    what: &str,
+) -> PublishError {
+    let text = format!(
+        "broker `{}` is of kind `{}`, and these {what}",
+        broker.name(),
+        broker.kind()
+    );
+    PublishError::new(PublishErrorKind::Unsupported, outgoing.topic.clone(), text)
 }
 
 /// What an adapter is told about the app that it serves, beside its section of the configuration.
@@ -182,6 +294,10 @@ pub struct Capabilities {
     pub durable: bool,
     /// A publish that nobody listens to is reported.
     pub reports_unroutable: bool,
+    /// Requests and replies.
+    pub replies: bool,
+    /// Publishing at a later time; `None` where the broker holds no messages.
+    pub scheduling: Option<Scheduling>,
 }
 
 impl Capabilities {
@@ -193,6 +309,8 @@ impl Capabilities {
         message_ttl: false,
         durable: false,
         reports_unroutable: false,
+        replies: false,
+        scheduling: None,
     };
 }
 
@@ -466,6 +584,14 @@ pub trait Consumer: Send + Sync {
 
     /// Fetches again.
     fn resume(&self) -> BoxFuture<'_, ()>;
+
+    /// Fetches again, but has at most `most` messages out that were fetched since, until
+    /// [`resume`](Consumer::resume) or [`pause`](Consumer::pause): a look whether handling works again.
+    /// An adapter that cannot fetch so few fetches as usual; the engine gives back what is too much.
+    fn trickle(&self, most: u16) -> BoxFuture<'_, ()> {
+        let _ = most;
+        self.resume()
+    }
 
     /// Stops for good: when it returns, no further delivery is pushed. What is out can still be
     /// settled.

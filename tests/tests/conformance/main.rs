@@ -14,7 +14,9 @@ mod deadletters;
 mod deliveries;
 mod payloads;
 mod publishing;
+mod replies;
 mod retries;
+mod scheduling;
 mod subscriptions;
 mod trace;
 mod world;
@@ -27,7 +29,9 @@ const CASES: &[&[(&str, CaseFn)]] = &[
     deliveries::CASES,
     payloads::CASES,
     publishing::CASES,
+    replies::CASES,
     retries::CASES,
+    scheduling::CASES,
     subscriptions::CASES,
 ];
 

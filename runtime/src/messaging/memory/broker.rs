@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -12,22 +12,29 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::handling::{BoxFuture, PublishError, PublishErrorKind};
-use crate::message::Outgoing;
+use crate::message::{MessageId, Outgoing, ReplyAddress};
 use crate::messaging::{
     BrokerContext, BrokerError, BrokerErrorKind, BrokerHealth, Capabilities, Connected,
     ConnectionState, Consumer, CrashPoint, CrashPoints, DeadLetterStore, Delivery,
-    DurabilityConcern, MessageBroker, Subscription, Topology,
+    DurabilityConcern, Inspection, MessageBroker, ReplyEvents, Requests, Scheduling, Subscription,
+    Topology,
 };
 use crate::observability::metrics::{CONNECTION_UP, MetricsSink, RECONNECTS, Series};
 
 use super::consumer::{MemoryConsumer, MemorySettler};
 use super::flow::ConsumerEntry;
-use super::state::ConnectionEntry;
+use super::replies::{self, MemoryRequests};
+use super::state::{ConnectionEntry, State};
 use super::store::{MemoryStore, Shared};
 use super::topology;
 
 /// Longest that a publish waits for a connection that is being made again.
-const PUBLISH_WAIT_MAX: Duration = Duration::from_secs(30);
+pub(super) const PUBLISH_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// Tokio's timers go by the millisecond.
+const SCHEDULE_GRANULARITY: Duration = Duration::from_millis(1);
+/// Longest time that a message is held; about 100 years.
+pub(super) const SCHEDULED_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
 
 /// What a connection, its consumers and its settlements share.
 pub(super) struct Link {
@@ -98,6 +105,55 @@ impl Link {
     pub(super) fn runtime(&self) -> Option<Handle> {
         self.runtime.get().cloned()
     }
+
+    /// Waits until the connection is up.
+    async fn until_up(&self) -> Phase {
+        loop {
+            let changed = self.shared.connections.notified();
+            match self.phase() {
+                Phase::New | Phase::Connecting => changed.await,
+                phase => return phase,
+            }
+        }
+    }
+
+    /// Does `work` with the message, and so takes it, if the connection is up.
+    fn if_up<T>(
+        self: &Arc<Self>,
+        outgoing: &mut Option<Outgoing>,
+        work: impl FnOnce(&mut State, &Arc<Self>, Outgoing) -> T,
+    ) -> Option<T> {
+        self.shared.with(|state| {
+            if self.phase() != Phase::Up {
+                return None;
+            }
+            Some(work(state, self, outgoing.take()?))
+        })
+    }
+
+    /// Does `work` with the message as soon as the connection is up.
+    pub(super) async fn when_up<T>(
+        self: &Arc<Self>,
+        outgoing: Outgoing,
+        work: impl Fn(&mut State, &Arc<Self>, Outgoing) -> Result<T, PublishError> + Send,
+    ) -> Result<T, PublishError> {
+        use PublishErrorKind::{Closed, Timeout};
+        let mut outgoing = Some(outgoing);
+        let deadline = Instant::now() + PUBLISH_WAIT_MAX;
+        loop {
+            if let Some(result) = self.if_up(&mut outgoing, &work) {
+                return result;
+            }
+            let (kind, why) = match tokio::time::timeout_at(deadline, self.until_up()).await {
+                Ok(Phase::Up) => continue,
+                Ok(_) => (Closed, "the connection is closed"),
+                Err(_) => (Timeout, "there was no connection for 30 s"),
+            };
+            let outgoing = outgoing.expect("it was not taken");
+            let error = PublishError::new(kind, outgoing.topic.clone(), why);
+            return Err(error.with_outgoing(outgoing));
+        }
+    }
 }
 
 /// A [`MessageBroker`] in this process: the connection of one app to a [`MemoryStore`].
@@ -150,44 +206,9 @@ impl MemoryBroker {
         BrokerError::new(kind, &self.link.name, "the connection is closed")
     }
 
-    /// Waits until the connection is up.
-    async fn until_up(&self) -> Phase {
-        loop {
-            let changed = self.link.shared.connections.notified();
-            match self.link.phase() {
-                Phase::New | Phase::Connecting => changed.await,
-                phase => return phase,
-            }
-        }
-    }
-
-    async fn publish_when_up(&self, outgoing: Outgoing) -> Result<(), PublishError> {
-        use PublishErrorKind::{Closed, Timeout};
-        let mut outgoing = Some(outgoing);
-        let deadline = Instant::now() + PUBLISH_WAIT_MAX;
-        loop {
-            let (kind, why) = match tokio::time::timeout_at(deadline, self.until_up()).await {
-                Ok(Phase::Up) => match self.try_publish(&mut outgoing) {
-                    Some(result) => return result,
-                    None => continue,
-                },
-                Ok(_) => (Closed, "the connection is closed"),
-                Err(_) => (Timeout, "there was no connection for 30 s"),
-            };
-            let outgoing = outgoing.expect("it was not published");
-            let error = PublishError::new(kind, outgoing.topic.clone(), why);
-            return Err(error.with_outgoing(outgoing));
-        }
-    }
-
-    /// Publishes, and so takes the message, if the connection is up.
-    fn try_publish(&self, outgoing: &mut Option<Outgoing>) -> Option<Result<(), PublishError>> {
-        self.link.shared.with(|state| {
-            if self.link.phase() != Phase::Up {
-                return None;
-            }
-            Some(state.publish(&self.link, outgoing.take()?))
-        })
+    fn unconnected(&self) -> BrokerError {
+        let kind = BrokerErrorKind::Unreachable;
+        BrokerError::new(kind, &self.link.name, "not connected")
     }
 }
 
@@ -208,6 +229,8 @@ impl MessageBroker for MemoryBroker {
             message_ttl: true,
             durable: false,
             reports_unroutable: true,
+            replies: true,
+            scheduling: Some(Scheduling::new(SCHEDULE_GRANULARITY, SCHEDULED_MAX).cancel()),
         }
     }
 
@@ -258,10 +281,7 @@ impl MessageBroker for MemoryBroker {
         let applied = self.link.shared.with(|state| match self.link.phase() {
             Phase::Up => topology::apply(state, &self.link, topology),
             Phase::Ended => Err(self.closed()),
-            Phase::New | Phase::Connecting => {
-                let kind = BrokerErrorKind::Unreachable;
-                Err(BrokerError::new(kind, &self.link.name, "not connected"))
-            }
+            Phase::New | Phase::Connecting => Err(self.unconnected()),
         });
         Box::pin(std::future::ready(applied))
     }
@@ -278,14 +298,62 @@ impl MessageBroker for MemoryBroker {
     }
 
     fn publish(&self, outgoing: Outgoing) -> BoxFuture<'_, Result<(), PublishError>> {
+        let publish = |state: &mut State, link: &Arc<Link>, outgoing| state.publish(link, outgoing);
         let mut outgoing = Some(outgoing);
-        match (self.try_publish(&mut outgoing), outgoing) {
+        match (self.link.if_up(&mut outgoing, publish), outgoing) {
             (Some(result), _) => Box::pin(std::future::ready(result)),
             (None, outgoing) => {
                 let outgoing = outgoing.expect("it was not published");
-                Box::pin(self.publish_when_up(outgoing))
+                Box::pin(self.link.when_up(outgoing, publish))
             }
         }
+    }
+
+    fn schedule(
+        &self,
+        outgoing: Outgoing,
+        due: SystemTime,
+    ) -> BoxFuture<'_, Result<(), PublishError>> {
+        Box::pin(self.link.when_up(outgoing, move |state, link, outgoing| {
+            state.schedule(link, outgoing, due)
+        }))
+    }
+
+    fn unschedule<'a>(&'a self, id: &'a MessageId) -> BoxFuture<'a, Result<bool, BrokerError>> {
+        let cancelled = self.link.shared.with(|state| match self.link.phase() {
+            Phase::Up => Ok(state.cancel_scheduled(id)),
+            Phase::Ended => Err(self.closed()),
+            Phase::New | Phase::Connecting => Err(self.unconnected()),
+        });
+        Box::pin(std::future::ready(cancelled))
+    }
+
+    fn requests(
+        &self,
+        events: ReplyEvents,
+    ) -> BoxFuture<'_, Result<Arc<dyn Requests>, BrokerError>> {
+        let requests = MemoryRequests::listen(Arc::clone(&self.link), events);
+        Box::pin(std::future::ready(Ok(Arc::new(requests) as Arc<_>)))
+    }
+
+    fn reply(
+        &self,
+        to: ReplyAddress,
+        outgoing: Outgoing,
+    ) -> BoxFuture<'_, Result<(), PublishError>> {
+        Box::pin(replies::reply(&self.link, to, outgoing))
+    }
+
+    fn inspect<'a>(
+        &'a self,
+        topology: &'a Topology,
+    ) -> BoxFuture<'a, Result<Inspection, BrokerError>> {
+        let inspected = self.link.shared.with(|state| match self.link.phase() {
+            Phase::Up => Ok(topology::inspect(state, &self.link, topology)),
+            Phase::Ended => Err(self.closed()),
+            Phase::New | Phase::Connecting => Err(self.unconnected()),
+        });
+        Box::pin(std::future::ready(inspected))
     }
 
     fn subscribe(

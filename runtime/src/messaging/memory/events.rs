@@ -94,12 +94,34 @@ pub enum EventKind {
         /// Why: `nacked` or `unroutable`.
         reason: &'static str,
     },
+    /// A reply was sent.
+    Replied {
+        /// The instance that sent it.
+        instance: Arc<str>,
+        /// The reply.
+        id: MessageId,
+        /// The id of the request, if the reply names it.
+        request: Option<Arc<str>>,
+        /// Whether the one who asked still listens.
+        heard: bool,
+    },
     /// A retry's time has come: the message is in its queue again.
     Returned {
         /// The queue.
         queue: Arc<str>,
         /// The message.
         id: MessageId,
+    },
+    /// A message was taken in to be published later.
+    Scheduled {
+        /// The instance that sent it.
+        instance: Arc<str>,
+        /// The topic.
+        topic: Arc<str>,
+        /// The message.
+        id: MessageId,
+        /// How much later.
+        wait: Duration,
     },
     /// A message was settled.
     Settled {
@@ -182,7 +204,27 @@ impl fmt::Display for Event {
                 id,
                 reason,
             } => write!(f, "{id} {instance} -> {topic} refused: {reason}"),
+            EventKind::Replied {
+                instance,
+                id,
+                request,
+                heard,
+            } => {
+                let request = request.as_deref().unwrap_or("an unnamed request");
+                let unheard = if *heard {
+                    ""
+                } else {
+                    ", nobody listens any more"
+                };
+                write!(f, "{id} {instance} replies to {request}{unheard}")
+            }
             EventKind::Returned { queue, id } => write!(f, "{id} back in {queue}"),
+            EventKind::Scheduled {
+                instance,
+                topic,
+                id,
+                wait,
+            } => write!(f, "{id} {instance} -> {topic} in {wait:?}"),
             EventKind::Settled { queue, id, how } => match how {
                 Ending::DeadLettered => write!(f, "{id} dead-lettered in {queue}"),
                 Ending::Done => write!(f, "{id} done in {queue}"),

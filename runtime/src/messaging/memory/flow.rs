@@ -389,7 +389,9 @@ impl State {
         connection.lost_before = true;
         self.sooner = true;
         self.reconnected = true;
+        let epoch = link.epoch();
         link.set(Phase::Connecting, 0);
+        self.lose_replies(&link, epoch, false);
         self.detach(&link, false);
     }
 
@@ -399,9 +401,11 @@ impl State {
             return;
         };
         let link = connection.link;
+        let epoch = link.epoch();
         link.set(Phase::Ended, 0);
         self.sooner = true;
         self.reconnected = true;
+        self.lose_replies(&link, epoch, true);
         self.detach(&link, true);
         let queues = self.queues.iter();
         let own: Vec<_> = queues

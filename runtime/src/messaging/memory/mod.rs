@@ -9,7 +9,8 @@
 //! retry comes back as the last one. A message is handed out whole or not at all to each subscription
 //! that it is for. With order by key, one consumer has the queue to itself until it has left and
 //! nothing of it is out. A time to live ends at the head of the queue, and not while a message is out
-//! or waits for a retry. A queue's own dead letters and retries count towards its bound, so that
+//! or waits for a retry. A scheduled message that finds no subscription, or a full queue, when it is due is
+//! dropped. A queue's own dead letters and retries count towards its bound, so that
 //! there is always room to give up or to retry.
 
 use std::sync::Arc;
@@ -25,6 +26,8 @@ mod events;
 mod faults;
 mod flow;
 mod queue;
+mod replies;
+mod schedule;
 mod settings;
 mod slab;
 mod state;

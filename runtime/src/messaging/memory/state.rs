@@ -19,6 +19,7 @@ use super::events::{EventKind, EventLog};
 use super::faults::Script;
 use super::flow::ConsumerEntry;
 use super::queue::{Due, Entry, Queue, QueueSpec, Stored};
+use super::replies::ReplyEnd;
 use super::settings::MemoryOptions;
 use super::slab::Slab;
 use super::store::{Activity, QueueReport};
@@ -30,10 +31,11 @@ const ROUTES_MAX: usize = 4_096;
 const HEADER_BYTES: usize = 64;
 
 /// What happens when a timer ends.
-#[derive(Debug)]
-enum Timer {
+pub(super) enum Timer {
     /// Messages at the head of a queue may have outlived their time.
     Expire(usize),
+    /// A scheduled message is published, in the name of the connection that sent it.
+    Publish(Arc<Link>, Box<Outgoing>),
     /// A message held by a fault comes into its queue.
     Release(usize, Entry),
     /// A retry comes into its queue.
@@ -41,9 +43,10 @@ enum Timer {
 }
 
 impl Timer {
-    fn queue(&self) -> usize {
+    fn queue(&self) -> Option<usize> {
         match self {
-            Self::Expire(queue) | Self::Release(queue, _) | Self::Return(queue, _) => *queue,
+            Self::Expire(queue) | Self::Release(queue, _) | Self::Return(queue, _) => Some(*queue),
+            Self::Publish(..) => None,
         }
     }
 }
@@ -77,7 +80,11 @@ pub(super) struct State {
     routes: BTreeMap<Arc<str>, Arc<Route>>,
     log: VecDeque<(Option<Arc<str>>, Arc<Stored>)>,
     log_bytes: usize,
-    timers: BTreeMap<Due, Timer>,
+    pub(super) timers: BTreeMap<Due, Timer>,
+    /// The timers of scheduled messages.
+    pub(super) scheduled: BTreeMap<MessageId, Due>,
+    /// Who listens for replies, by number.
+    pub(super) reply_ends: BTreeMap<u64, ReplyEnd>,
     pub(super) script: Script,
     pub(super) events: EventLog,
     offset: u64,
@@ -108,6 +115,8 @@ impl State {
             log: VecDeque::new(),
             log_bytes: 0,
             timers: BTreeMap::new(),
+            scheduled: BTreeMap::new(),
+            reply_ends: BTreeMap::new(),
             script: Script::new(Rng::with_seed(options.seed)),
             events: EventLog::new(options.events),
             offset: 0,
@@ -136,6 +145,7 @@ impl State {
             ready: queues().map(Queue::ready).sum(),
             in_flight: self.in_flight,
             waiting: queues().map(|queue| queue.waiting).sum(),
+            scheduled: self.scheduled.len(),
         }
     }
 
@@ -223,20 +233,32 @@ impl State {
         };
         self.names.remove(&queue.name);
         self.routes.clear();
-        self.timers.retain(|_, timer| timer.queue() != at);
+        self.timers.retain(|_, timer| timer.queue() != Some(at));
         self.script.forget(at);
     }
 
     /// Publishes for a connection that is up.
-    pub(super) fn publish(
-        &mut self,
-        link: &Link,
-        mut outgoing: Outgoing,
-    ) -> Result<(), PublishError> {
-        use PublishErrorKind::{ChannelLost, Nacked, Unroutable};
+    pub(super) fn publish(&mut self, link: &Link, outgoing: Outgoing) -> Result<(), PublishError> {
+        use PublishErrorKind::{ChannelLost, Nacked};
         if self.script.nack() {
             return Err(self.refuse(link, Nacked, "the broker refused it (a fault)", outgoing));
         }
+        self.admit(link, &outgoing)?;
+        let lost = self.script.lose_confirm().then(|| outgoing.clone());
+        self.distribute(link, outgoing, lost.is_none());
+        match lost {
+            None => Ok(()),
+            Some(outgoing) => {
+                let topic = outgoing.topic.clone();
+                let why = "the confirmation was lost (a fault); the broker may have the message";
+                Err(PublishError::new(ChannelLost, topic, why).with_outgoing(outgoing))
+            }
+        }
+    }
+
+    /// Whether somebody listens to the message, and has room.
+    pub(super) fn admit(&mut self, link: &Link, outgoing: &Outgoing) -> Result<(), PublishError> {
+        use PublishErrorKind::{Nacked, Unroutable};
         let route = self.route(&outgoing.topic);
         let mut listeners = 0;
         let mut full = None;
@@ -254,14 +276,24 @@ impl State {
         if listeners == 0 && !outgoing.subscribers_optional {
             let why = "no subscription listens to it; start the subscriber first, or write \
                        `#[message(subscribers = optional)]` if that is fine";
-            return Err(self.refuse(link, Unroutable, why, outgoing));
+            return Err(self.refuse(link, Unroutable, why, outgoing.clone()));
         }
         if let Some(queue) = full {
             let max = self.options.max_messages;
             let why = format!("queue `{queue}` is full with {max} messages (`max_messages`)");
-            return Err(self.refuse(link, Nacked, &why, outgoing));
+            return Err(self.refuse(link, Nacked, &why, outgoing.clone()));
         }
-        let lost = self.script.lose_confirm().then(|| outgoing.clone());
+        Ok(())
+    }
+
+    /// Brings a message to every queue that it is for.
+    pub(super) fn distribute(&mut self, link: &Link, mut outgoing: Outgoing, confirmed: bool) {
+        let route = self.route(&outgoing.topic);
+        let ours = |state: &Self, at: usize| {
+            let queue = state.queues.get(at).expect("a route leads to a queue");
+            queue.prefix == link.prefix
+        };
+        let listeners = route.queues.iter().filter(|at| ours(self, **at)).count();
         self.events.record(|| EventKind::Published {
             instance: Arc::clone(&link.instance),
             topic: Arc::clone(&route.topic),
@@ -271,7 +303,7 @@ impl State {
                 .text(name::CAUSATION_ID)
                 .and_then(|cause| MessageId::parse(&cause)),
             queues: listeners,
-            confirmed: lost.is_none(),
+            confirmed,
         });
         if !outgoing.headers.contains(name::MESSAGE_ID) {
             let id = outgoing.id.to_string();
@@ -296,23 +328,14 @@ impl State {
         let expires = outgoing.ttl.map(|ttl| Instant::now() + ttl);
         self.keep(link.prefix.clone(), &message);
         for at in &route.queues {
-            let queue = self.queues.get(*at).expect("a route leads to a queue");
-            if queue.prefix == link.prefix {
+            if ours(self, *at) {
                 self.arrive(*at, Arc::clone(&message), priority, expires);
                 self.pump(*at);
             }
         }
-        match lost {
-            None => Ok(()),
-            Some(outgoing) => {
-                let topic = outgoing.topic.clone();
-                let why = "the confirmation was lost (a fault); the broker may have the message";
-                Err(PublishError::new(ChannelLost, topic, why).with_outgoing(outgoing))
-            }
-        }
     }
 
-    fn refuse(
+    pub(super) fn refuse(
         &mut self,
         link: &Link,
         kind: PublishErrorKind,
@@ -323,10 +346,7 @@ impl State {
             instance: Arc::clone(&link.instance),
             topic: (&*outgoing.topic).into(),
             id: outgoing.id.clone(),
-            reason: match kind {
-                PublishErrorKind::Unroutable => "unroutable",
-                _ => "nacked",
-            },
+            reason: kind.as_str(),
         });
         PublishError::new(kind, outgoing.topic.clone(), why).with_outgoing(outgoing)
     }
@@ -421,7 +441,7 @@ impl State {
         self.start_timer(Instant::now() + after, Timer::Return(at, message));
     }
 
-    fn start_timer(&mut self, when: Instant, timer: Timer) -> Due {
+    pub(super) fn start_timer(&mut self, when: Instant, timer: Timer) -> Due {
         let due = (when, self.serial());
         if self
             .timers
@@ -450,22 +470,23 @@ impl State {
                 break;
             }
             let timer = first.remove();
-            let at = timer.queue();
+            let queue = timer.queue();
             match timer {
                 Timer::Expire(_) => {}
-                Timer::Release(_, entry) => {
+                Timer::Publish(link, outgoing) => self.publish_scheduled(&link, *outgoing),
+                Timer::Release(at, entry) => {
                     self.script.release(at, entry.message.key.as_ref());
                     self.leave_waiting(at);
                     self.enqueue(at, entry);
                 }
-                Timer::Return(_, message) => {
+                Timer::Return(at, message) => {
                     let queue = self.leave_waiting(at);
                     let (queue, id) = (Arc::clone(&queue.name), message.id.clone());
                     self.events.record(|| EventKind::Returned { queue, id });
                     self.arrive(at, message, 0, None);
                 }
             }
-            self.pump(at);
+            queue.into_iter().for_each(|at| self.pump(at));
         }
         self.connect_due(now);
     }
@@ -532,7 +553,7 @@ fn grave(
     headers
 }
 
-fn difference(queue: &Queue, wanted: &QueueSpec) -> String {
+pub(super) fn difference(queue: &Queue, wanted: &QueueSpec) -> String {
     let order = |spec: &QueueSpec| {
         if spec.ordered {
             "`ordered_by = key`"

@@ -231,6 +231,8 @@ pub struct Activity {
     pub in_flight: usize,
     /// Messages that wait for a retry, or are held by a fault.
     pub waiting: usize,
+    /// Messages that are published at a later time.
+    pub scheduled: usize,
 }
 
 /// What one queue holds.

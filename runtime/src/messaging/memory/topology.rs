@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::message::TopicPattern;
 use crate::messaging::{
-    BrokerError, BrokerErrorKind, Group, OrderedBy, Start, Subscription, Topology, TopologyMode,
-    TopologyPart,
+    BrokerError, BrokerErrorKind, Difference, Group, Inspection, Leftover, OrderedBy, Start,
+    Subscription, Topology, TopologyMode, TopologyPart,
 };
 
 use super::broker::Link;
@@ -89,6 +89,55 @@ pub(super) fn describe(prefix: Option<&str>, subscriptions: &[Arc<Subscription>]
     Topology::new(subscriptions.iter().map(part).collect())
 }
 
+/// Compares the queues that are there with those that a topology names. Of the others, those under
+/// the same prefix of names are left over, unless they go with an instance.
+pub(super) fn inspect(state: &State, link: &Link, topology: &Topology) -> Inspection {
+    let mut inspection = Inspection::default();
+    for part in topology.parts.iter().filter(|part| part.kind == QUEUE) {
+        let there = state.queue_called(&part.name);
+        match there.and_then(|at| state.queues.get(at)) {
+            None => inspection.missing.push(part.clone()),
+            Some(queue) => {
+                let wanted = spec_of(part).unwrap_or_else(|| queue.spec.clone());
+                if wanted != queue.spec {
+                    let what = super::state::difference(queue, &wanted);
+                    inspection
+                        .different
+                        .push(Difference::new(part.clone(), what));
+                }
+            }
+        }
+    }
+    let declared = |name: &str| topology.parts.iter().any(|part| part.name == name);
+    let left = state.queues.iter().map(|(_, queue)| queue);
+    let left = left.filter(|queue| {
+        queue.prefix == link.prefix && queue.spec.instance.is_none() && !declared(&queue.name)
+    });
+    inspection.leftover = left
+        .map(|queue| Leftover::new(QUEUE, &*queue.name).depth(queue.depth() as u64))
+        .collect();
+    inspection
+        .leftover
+        .sort_by(|one, two| one.name.cmp(&two.name));
+    inspection
+}
+
+fn said<'a>(part: &'a TopologyPart, name: &str) -> Option<&'a str> {
+    let mut arguments = part.arguments.iter();
+    let found = arguments.find(|(known, _)| known == name);
+    found.map(|(_, value)| value.as_str())
+}
+
+/// The queue that a part describes; `None` if it names no topic.
+fn spec_of(part: &TopologyPart) -> Option<QueueSpec> {
+    Some(QueueSpec {
+        pattern: TopicPattern::new(said(part, "topic")?.to_owned()),
+        group: said(part, "group").unwrap_or_default().into(),
+        ordered: said(part, "ordered_by") == Some("key"),
+        instance: said(part, "instance").map(Arc::from),
+    })
+}
+
 /// Makes what a topology names, or checks it, as the modes say.
 pub(super) fn apply(
     state: &mut State,
@@ -97,12 +146,7 @@ pub(super) fn apply(
 ) -> Result<(), BrokerError> {
     let error = |kind, why: String| BrokerError::new(kind, &link.name, why);
     for part in topology.parts.iter().filter(|part| part.kind == QUEUE) {
-        let said = |name: &str| {
-            let mut arguments = part.arguments.iter();
-            let found = arguments.find(|(known, _)| known == name);
-            found.map(|(_, value)| value.as_str())
-        };
-        let Some(topic) = said("topic") else {
+        let Some(spec) = spec_of(part) else {
             let why = format!("queue `{}` has no argument `topic`", part.name);
             return Err(error(BrokerErrorKind::Configuration, why));
         };
@@ -113,18 +157,12 @@ pub(super) fn apply(
             }
             continue;
         }
-        let spec = QueueSpec {
-            pattern: TopicPattern::new(topic.to_owned()),
-            group: said("group").unwrap_or_default().into(),
-            ordered: said("ordered_by") == Some("key"),
-            instance: said("instance").map(Arc::from),
-        };
-        let start = if said("start") == Some("earliest") {
+        let start = if said(part, "start") == Some("earliest") {
             Start::Earliest
         } else {
             Start::New
         };
-        let dead_letter = said("dead_letter") != Some("false");
+        let dead_letter = said(part, "dead_letter") != Some("false");
         let (name, prefix) = (part.name.as_str().into(), link.prefix.clone());
         let grave = grave_name(prefix.as_deref(), &spec);
         state

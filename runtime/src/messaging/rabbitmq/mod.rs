@@ -200,6 +200,7 @@ impl MessageBroker for RabbitMq {
             message_ttl: true,
             durable: true,
             reports_unroutable: true,
+            ..Capabilities::NONE
         }
     }
 

@@ -25,6 +25,8 @@ impl Capabilities {
         message_ttl: true,
         durable: true,
         reports_unroutable: true,
+        replies: true,
+        scheduling: None,
     };
 }
 

@@ -122,6 +122,34 @@ fn told(kind: &EventKind, names: &mut Names) -> (Option<(usize, usize)>, String)
             let what = format!("refused {topic} of {instance}: {reason} (id {id})");
             (Some(names.of(id, None)), what)
         }
+        EventKind::Replied {
+            instance,
+            id,
+            request,
+            heard,
+        } => {
+            let request = request.as_deref().and_then(MessageId::parse);
+            let message = names.of(id, request.as_ref());
+            let mut what = format!("replied by {instance} (id {id}");
+            if let Some((number, _)) = request.as_ref().map(|request| names.of(request, None)) {
+                let _ = write!(what, ", to #{number}");
+            }
+            if !heard {
+                what.push_str(", nobody listens any more");
+            }
+            what.push(')');
+            (Some(message), what)
+        }
+        EventKind::Scheduled {
+            instance,
+            topic,
+            id,
+            wait,
+        } => {
+            let wait = humantime::format_duration(*wait);
+            let what = format!("scheduled {topic} in {wait} by {instance} (id {id})");
+            (Some(names.of(id, None)), what)
+        }
         EventKind::Returned { queue, id } => {
             (Some(names.of(id, None)), format!("due again in {queue}"))
         }

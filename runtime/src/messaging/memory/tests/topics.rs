@@ -194,3 +194,33 @@ async fn a_topology_says_what_it_is() {
     ];
     assert_eq!(arguments, expected);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_inspection_tells_what_is_missing_different_and_left_over() {
+    let store = store();
+    let broker = process(&store, "1").await;
+    let old = Arc::new(subscription("old", "g"));
+    let changed = Arc::new(subscription("changed", "g"));
+    let before = broker.topology(&[Arc::clone(&old), Arc::clone(&changed)]);
+    broker.apply(&before).await.unwrap();
+    publish(&broker, "old", "1").await;
+    let mut ordered = Subscription::clone(&changed);
+    ordered.ordered_by = Some(OrderedBy::Key);
+    let now = [Arc::new(ordered), Arc::new(subscription("new", "g"))];
+    let inspection = broker.inspect(&broker.topology(&now)).await.unwrap();
+    assert!(!inspection.is_clean());
+    let missing: Vec<_> = inspection.missing.iter().map(|part| &*part.name).collect();
+    assert_eq!(missing, ["g.new"]);
+    let different = &inspection.different;
+    assert_eq!(
+        (different.len(), &*different[0].part.name),
+        (1, "g.changed")
+    );
+    assert!(different[0].what.contains("ordered_by = key"));
+    let left = &inspection.leftover;
+    assert_eq!(
+        (left.len(), &*left[0].name, left[0].depth),
+        (1, "g.old", Some(1))
+    );
+    assert!(broker.inspect(&before).await.unwrap().is_clean());
+}
