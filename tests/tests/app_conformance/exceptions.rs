@@ -1,0 +1,37 @@
+//! What a broker does not promise: the only reason for which a case is not run on it.
+
+use crate::bench::PLACES;
+
+/// A case that does not hold on one kind of broker.
+pub(crate) struct Exception {
+    /// The case's name.
+    case: &'static str,
+    /// The kind of broker.
+    kind: &'static str,
+    /// Why, in the words of the table that users read.
+    #[expect(dead_code, reason = "for whoever reads the table")]
+    because: &'static str,
+}
+
+/// Every exception there is.
+pub(crate) const EXCEPTIONS: &[Exception] = &[Exception {
+    case: "nothing_begins_once_a_drain_has_begun",
+    kind: "memory",
+    because: "what only this process holds would be gone with it, so it is handled first",
+}];
+
+/// Whether a case is not run on a kind of broker.
+pub(crate) fn excepted(case: &str, kind: &str) -> bool {
+    EXCEPTIONS
+        .iter()
+        .any(|exception| exception.case == case && exception.kind == kind)
+}
+
+/// An exception for a case or a broker that is not there would hide that one was renamed.
+pub(crate) fn check(cases: &[&str]) {
+    for Exception { case, kind, .. } in EXCEPTIONS {
+        assert!(cases.contains(case), "there is no case `{case}` to except");
+        let known = PLACES.iter().any(|place| place.kind == *kind);
+        assert!(known, "there is no broker `{kind}` to except `{case}` on");
+    }
+}
