@@ -141,7 +141,7 @@ pub fn service(input: TokenStream) -> TokenStream {
 /// | `dead_letter = false` | what is given up is dropped | kept |
 /// | `ack = after`, `on_receive`, `manual` | when it is acknowledged; `manual` is by `Settle` | `after` |
 /// | `on_unknown = skip`, `dead_letter` | what becomes of a message without a handler | `dead_letter` |
-/// | `start = new`, `earliest` | where a new subscription begins | `new` |
+/// | `start = new`, `earliest` | where a new subscription begins; the same on RabbitMQ, which keeps nothing from before | `new` |
 /// | `rate = "100/s"` | how many may be started in which time | unlimited |
 /// | `topology = apply`, `verify`, `off` | what is done about queues at start | `apply` |
 /// | `topic = ".."` | messages of others: any type that implements `Deserialize`, or `Raw` | the contract's |

@@ -54,7 +54,8 @@ pub enum OrderedBy {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Start {
-    /// From the oldest message that the broker still has.
+    /// From the oldest message that the broker still has. RabbitMQ's queues hold nothing from before
+    /// they were made: there it is the same as [`Start::New`], and the plan warns of it.
     Earliest,
     /// From the moment it was first applied.
     #[default]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::handling::OnUnknown;
 use crate::messaging::{
     Ack, CONCURRENCY_DEFAULT, Group, PlannedHandler, PlannedSubscription, RabbitMqSubscription,
-    Subscription, TopologyMode,
+    Start, Subscription, TopologyMode,
 };
 
 use super::Findings;
@@ -173,6 +173,14 @@ fn joined(
         .or(entry.settings.topology)
         .unwrap_or(TopologyMode::Apply);
     subscription.rabbitmq = rabbitmq.unwrap_or_default();
+    if subscription.start == Start::Earliest && entry.kind() == "rabbitmq" {
+        let message =
+            "has `start = earliest`, which is the same as `new` on RabbitMQ: a queue holds \
+                       nothing from before it was made"
+                .to_owned();
+        let help = "leave `start` out";
+        findings.warnings.push(problem(first, message, help));
+    }
     too_few_fetched(first, subscription.prefetch, concurrency, findings);
 
     let subscription = Arc::new(subscription);

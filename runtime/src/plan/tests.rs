@@ -347,6 +347,22 @@ fn what_a_broker_ignores_and_a_prefetch_that_is_too_small_are_warnings() {
     );
 }
 
+#[cfg(feature = "rabbitmq")]
+#[test]
+fn a_start_that_a_broker_cannot_give_is_a_warning() {
+    let toml = "[brokers.main]\nurl = 'amqp://localhost'\n[subscribers.charge]\nstart = 'earliest'";
+    let mut wiring = wiring(toml, one(&ON_PLACED, UNSET));
+    wiring.brokers.clear();
+    let plan = Plan::build(&wiring).unwrap();
+    assert_eq!(
+        warnings(&plan),
+        [
+            "billing/src/handlers.rs:10  charge  has `start = earliest`, which is the same as `new` on \
+             RabbitMQ: a queue holds nothing from before it was made"
+        ]
+    );
+}
+
 #[test]
 fn retries_end_before_the_message_expires() {
     assert_eq!(

@@ -176,30 +176,25 @@ impl Scene {
         let outside = Outside::connect(&self.vhost.url).await?;
         let mut waiting = vec![self.queue.to_owned()];
         waiting.extend(self.delay_queues().await?);
-        let settled = until("everything is handled", LIMIT, async || {
-            let decided: BTreeSet<u64> = self
-                .ledger
-                .entries()?
-                .into_iter()
-                .filter(|entry| entry.decision != Decision::Again)
-                .map(|entry| entry.n)
-                .collect();
-            if !published.confirmed.keys().all(|n| decided.contains(n)) {
-                sleep(Duration::from_millis(100)).await;
-                return Ok(false);
+        let mut rested = false;
+        // As long as it gets on it may take its time: a load that a fault held up is a long queue.
+        while !rested {
+            let before = self.ledger.length();
+            let settled = until("everything is handled", LIMIT, async || {
+                rested = self.is_at_rest(&outside, &waiting, published).await?;
+                Ok(rested || self.ledger.length() > before)
+            });
+            if let Err(trouble) = settled.await {
+                service.terminate(DRAIN).await?;
+                // The account says what is missing; that nothing moved any more says why.
+                let account = self.account(&outside, published).await;
+                let account = account.err().map(|account| format!("{account:?}"));
+                return Err(trouble.with(&account.unwrap_or_default()));
             }
-            for queue in &waiting {
-                if outside.counts(queue).await?.is_none_or(|now| now.ready > 0) {
-                    return Ok(false);
-                }
-            }
-            Ok(true)
-        });
-        let settled = settled.await;
+            sleep(Duration::from_millis(100)).await;
+        }
         service.terminate(DRAIN).await?;
         let sums = self.account(&outside, published).await?;
-        // After the account, which says more.
-        settled?;
         eprintln!(
             "{} confirmed, {} unknown, {} dead letters, {} attempts of which {} repeated, \
              {} outputs of which {} distinct; at rest after {:.1?}",
@@ -213,6 +208,31 @@ impl Scene {
             begun.elapsed(),
         );
         Ok(sums)
+    }
+
+    /// Whether every confirmed message came to a decision, and no queue holds anything.
+    async fn is_at_rest(
+        &self,
+        outside: &Outside,
+        queues: &[String],
+        published: &Published,
+    ) -> Outcome<bool> {
+        let decided: BTreeSet<u64> = self
+            .ledger
+            .entries()?
+            .into_iter()
+            .filter(|entry| entry.decision != Decision::Again)
+            .map(|entry| entry.n)
+            .collect();
+        if !published.confirmed.keys().all(|n| decided.contains(n)) {
+            return Ok(false);
+        }
+        for queue in queues {
+            if outside.counts(queue).await?.is_none_or(|now| now.ready > 0) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     async fn account(&self, outside: &Outside, published: &Published) -> Outcome<Sums> {

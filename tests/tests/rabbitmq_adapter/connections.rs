@@ -5,6 +5,7 @@ use interline::observability::metrics::{CONNECTION_UP, InMemoryMetrics};
 use interline::testing::FaultProxy;
 use interline_tests::harness::Case;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
 use crate::support::{Inbox, LIMIT, Outcome, Stage, broker, message, subscription, until_state};
@@ -14,6 +15,7 @@ pub fn cases() -> Vec<Case> {
         Case::new("what_cannot_connect_says_so_without_the_password", refused),
         Case::new("a_server_that_comes_later_is_found", comes_later),
         Case::new("both_connections_are_named", named),
+        Case::new("a_server_that_is_too_old_is_refused", too_old),
     ]
 }
 
@@ -137,4 +139,65 @@ async fn named() -> Outcome {
         assert!(Instant::now() < deadline, "{names:?}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// No server this old can be had, so somebody introduces himself as one.
+async fn too_old() -> Outcome {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let place = listener.local_addr()?;
+    let old = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await?;
+        let mut header = [0; 8];
+        stream.read_exact(&mut header).await?;
+        assert_eq!(&header, b"AMQP\x00\x00\x09\x01");
+        stream
+            .write_all(&introduction("RabbitMQ", "3.9.13"))
+            .await?;
+        // Nothing more is said to it.
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).await?;
+        assert_eq!(rest, b"");
+        std::io::Result::Ok(())
+    });
+    let url = format!("amqp://guest:hunter2@{place}");
+    let one = broker(&url, "one", &InMemoryMetrics::default(), |config| config);
+    let error = one.connect().await.unwrap_err();
+    assert_eq!(error.kind(), BrokerErrorKind::Unsupported);
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "broker `main`: {place} is RabbitMQ 3.9.13, and Interline needs RabbitMQ 3.10 or newer: \
+             the quorum queues of older ones can lose retries and dead letters on their way"
+        )
+    );
+    one.disconnect(Instant::now() + LIMIT).await;
+    old.await??;
+    Ok(())
+}
+
+/// The frame of `Connection.Start`.
+fn introduction(product: &str, version: &str) -> Vec<u8> {
+    let long = |text: &str| {
+        let length = u32::try_from(text.len()).expect("a short text");
+        [&length.to_be_bytes(), text.as_bytes()].concat()
+    };
+    let entry = |name: &str, value: &str| {
+        let length = u8::try_from(name.len()).expect("a short name");
+        [&[length], name.as_bytes(), b"S", &long(value)].concat()
+    };
+    let table = [entry("product", product), entry("version", version)].concat();
+    let size = |bytes: &[u8]| {
+        u32::try_from(bytes.len())
+            .expect("a small frame")
+            .to_be_bytes()
+    };
+    let payload = [
+        &[0, 10, 0, 10, 0, 9][..],
+        &size(&table),
+        &table,
+        &long("PLAIN"),
+        &long("en_US"),
+    ]
+    .concat();
+    [&[1, 0, 0][..], &size(&payload), &payload, &[0xCE]].concat()
 }

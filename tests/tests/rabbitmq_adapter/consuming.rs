@@ -221,7 +221,28 @@ async fn each_instance() -> Outcome {
         .await?;
     assert_eq!(two.take().await.id.as_str(), "1");
     assert!(one.is_quiet(Duration::from_millis(200)).await);
+    // What it gives up outlives it: any instance lists it, and so does whoever asks from elsewhere.
+    stage
+        .broker
+        .publish(crate::support::message("a.b", "2", "{}"))
+        .await?;
+    assert_eq!(one.take().await.id.as_str(), "2");
+    let given_up = two.next().await;
+    let headers = given_up.incoming.headers.clone();
+    let message = std::sync::Arc::new(given_up.incoming);
+    given_up.settlement.dead_letter(message, headers).await?;
     other.disconnect(tokio::time::Instant::now() + LIMIT).await;
+    let mut elsewhere = subscription("a.b");
+    elsewhere.group = Group::Named("billing.audit".into());
+    for who in [of("one"), of("three"), elsewhere] {
+        let store = stage
+            .broker
+            .dead_letters()
+            .expect("a store of dead letters");
+        let kept = store.list(&who, 10).await?;
+        let ids: Vec<_> = kept.iter().map(|letter| letter.id.to_string()).collect();
+        assert_eq!(ids, ["2"], "{:?}", who.group);
+    }
     let names: Vec<_> = stage
         .management()
         .queues()

@@ -1,10 +1,12 @@
 //! The RabbitMQ adapter through its port, on a real server.
 
+mod certificates;
 mod connections;
 mod consuming;
 mod publishing;
 mod settling;
 mod support;
+mod tls;
 mod topology;
 
 use std::process::ExitCode;
@@ -19,6 +21,7 @@ fn main() -> ExitCode {
         settling::cases(),
         topology::cases(),
         connections::cases(),
+        tls::cases(),
     ];
     let needing = |case: Case| case.needs(Server::RabbitMq);
     harness::run(cases.into_iter().flatten().map(needing))

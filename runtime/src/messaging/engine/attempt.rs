@@ -8,21 +8,23 @@ use std::task::Poll;
 
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use crate::handling::{BatchFn, Cancel, Failed, Fate, Next, OneFn, Outcome, Reason, Scope};
 use crate::message::{Incoming, headers::name};
 use crate::messaging::Ack;
+use crate::observability::TraceContext;
 
 use super::subscription::{HandlerRuntime, Subscribed};
 
-/// Runs a handler of single messages once.
+/// Runs a handler of single messages once. The span is there for what follows: the outputs belong to
+/// the attempt too, and decide how it ended.
 pub(super) async fn run_one(
     subscribed: &Subscribed,
     runtime: &HandlerRuntime,
     handler: &OneFn,
     incoming: &Arc<Incoming>,
-) -> Outcome {
+) -> (Outcome, Span) {
     let cancel = Cancel::new();
     let deadline = Instant::now() + runtime.timeout;
     let scope = Scope::new(
@@ -48,9 +50,10 @@ pub(super) async fn run_one(
         }
     };
     let span = span(runtime, incoming, &scope, 1);
-    guarded(attempt, deadline, &cancel, runtime)
-        .instrument(span)
-        .await
+    let outcome = guarded(attempt, deadline, &cancel, runtime)
+        .instrument(span.clone())
+        .await;
+    (outcome, span)
 }
 
 /// Runs a batch handler once; gives one outcome for each message.
@@ -58,9 +61,9 @@ pub(super) async fn run_batch(
     runtime: &HandlerRuntime,
     handler: &BatchFn,
     messages: &[Arc<Incoming>],
-) -> Vec<Outcome> {
+) -> (Vec<Outcome>, Span) {
     let Some(first) = messages.first() else {
-        return Vec::new();
+        return (Vec::new(), Span::none());
     };
     let cancel = Cancel::new();
     let deadline = Instant::now() + runtime.timeout;
@@ -77,15 +80,15 @@ pub(super) async fn run_batch(
         Outcome::done()
     };
     let whole = guarded(attempt, deadline, &cancel, runtime)
-        .instrument(span)
+        .instrument(span.clone())
         .await;
     if whole.fate != Fate::Done {
-        return vec![whole; messages.len()];
+        return (vec![whole; messages.len()], span);
     }
     outcomes.resize_with(messages.len(), || {
         Outcome::retry("the batch handler gave no outcome for this message")
     });
-    outcomes
+    (outcomes, span)
 }
 
 /// The handler has returned; the message is settled when its `Settle` is used.
@@ -126,28 +129,32 @@ async fn guarded(
     Outcome::failed(Fate::Retry { after: None }, failed)
 }
 
-fn span(
-    runtime: &HandlerRuntime,
-    incoming: &Incoming,
-    scope: &Scope,
-    count: usize,
-) -> tracing::Span {
+/// The span of an attempt. What is looked up or formatted for it is so only if somebody listens.
+fn span(runtime: &HandlerRuntime, incoming: &Incoming, scope: &Scope, count: usize) -> Span {
     let span = tracing::info_span!(
         "process",
         otel.name = %runtime.span_name,
         otel.kind = "consumer",
+        otel.status_code = tracing::field::Empty,
         messaging.operation.name = "process",
         messaging.operation.r#type = "process",
         messaging.destination.template = runtime.context.pattern.as_str(),
         messaging.message.id = %incoming.id,
         messaging.message.conversation_id = tracing::field::Empty,
         messaging.batch.message_count = tracing::field::Empty,
+        error.r#type = tracing::field::Empty,
         trace_id = tracing::field::Empty,
+        span_id = tracing::field::Empty,
+        parent_span_id = tracing::field::Empty,
         subscriber = &*runtime.name,
         attempt = incoming.attempt,
     );
     if !span.is_disabled() {
         span.record("trace_id", scope.trace().trace_id());
+        span.record("span_id", scope.trace().span_id());
+        if let Some(parent) = TraceContext::read(&incoming.headers) {
+            span.record("parent_span_id", parent.span_id());
+        }
         if let Some(correlation) = incoming.headers.text(name::CORRELATION_ID) {
             span.record("messaging.message.conversation_id", &*correlation);
         }
@@ -156,6 +163,16 @@ fn span(
         }
     }
     span
+}
+
+/// Notes on the span how the attempt failed, by the error's type: its text may hold anything.
+pub(super) fn ended(span: &Span, outcome: &Outcome) {
+    if let Some(failed) = &outcome.failed
+        && !span.is_disabled()
+    {
+        span.record("error.type", &*failed.error_type);
+        span.record("otel.status_code", "ERROR");
+    }
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {

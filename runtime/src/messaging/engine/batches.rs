@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use crate::handling::{BatchFn, Fate, Outcome};
 use crate::messaging::{CrashPoint, RetryPolicy};
@@ -94,11 +95,17 @@ async fn attempt_once(
         .consumed
         .record(u32::try_from(messages.len()).map_or(f64::MAX, f64::from));
     let started = Instant::now();
-    let mut outcomes = attempt::run_batch(handler, run, &messages).await;
+    let (mut outcomes, span) = attempt::run_batch(handler, run, &messages).await;
     subscribed.passes(CrashPoint::BeforeOutputs).await;
     for outcome in &mut outcomes {
-        publish_outputs(subscribed, outcome).await;
+        publish_outputs(subscribed, outcome)
+            .instrument(span.clone())
+            .await;
     }
+    if let Some(failed) = outcomes.iter().find(|outcome| outcome.failed.is_some()) {
+        attempt::ended(&span, failed);
+    }
+    drop(span);
     subscribed.passes(CrashPoint::BeforeSettlement).await;
     let succeeded = outcomes.iter().all(|outcome| outcome.fate == Fate::Done);
     handler.measured.processed(started.elapsed(), succeeded);

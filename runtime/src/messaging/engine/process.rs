@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep};
+use tracing::Instrument;
 
 use crate::handling::{Failed, Fate, Handler, Outcome, PublishErrorKind, Reason, describe};
 use crate::message::Incoming;
@@ -119,18 +120,24 @@ async fn attempt_once(subscribed: &Subscribed, handler: &HandlerRuntime, held: &
     subscribed.passes(CrashPoint::BeforeHandler).await;
     handler.measured.consumed.record(1.0);
     let started = Instant::now();
-    let mut outcome = match &handler.handler {
+    let (mut outcome, span) = match &handler.handler {
         Handler::One(run) => attempt::run_one(subscribed, handler, &**run, &held.incoming).await,
         Handler::Batch(run) => {
             let message = std::slice::from_ref(&held.incoming);
-            let mut outcomes = attempt::run_batch(handler, &**run, message).await;
-            outcomes
-                .pop()
-                .unwrap_or_else(|| Outcome::retry("the batch handler gave no outcome"))
+            let (mut outcomes, span) = attempt::run_batch(handler, &**run, message).await;
+            let outcome = outcomes.pop();
+            (
+                outcome.unwrap_or_else(|| Outcome::retry("the batch handler gave no outcome")),
+                span,
+            )
         }
     };
     subscribed.passes(CrashPoint::BeforeOutputs).await;
-    publish_outputs(subscribed, &mut outcome).await;
+    publish_outputs(subscribed, &mut outcome)
+        .instrument(span.clone())
+        .await;
+    attempt::ended(&span, &outcome);
+    drop(span);
     subscribed.passes(CrashPoint::BeforeSettlement).await;
     handler
         .measured

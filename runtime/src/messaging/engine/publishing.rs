@@ -12,8 +12,9 @@ use tokio::time::{Instant, timeout_at};
 use crate::handling::{
     BoxFuture, PublishError, PublishErrorKind, PublishMiddleware, PublishNext, PublishPort, Receipt,
 };
-use crate::message::{CodecRef, Codecs, Outgoing};
+use crate::message::{CodecRef, Codecs, Outgoing, headers::name};
 use crate::messaging::MessageBroker;
+use crate::observability::TraceContext;
 use crate::observability::metrics::{self, MetricsSink, Series};
 
 use super::routes::Routes;
@@ -254,14 +255,23 @@ impl PublishPort for Publishing {
             "publish",
             otel.name = tracing::field::Empty,
             otel.kind = "producer",
+            otel.status_code = tracing::field::Empty,
             messaging.operation.name = "publish",
             messaging.operation.r#type = "send",
             messaging.destination.name = &*outgoing.topic,
             messaging.message.id = %outgoing.id,
+            messaging.message.conversation_id = tracing::field::Empty,
             error.r#type = tracing::field::Empty,
+            trace_id = tracing::field::Empty,
         );
         if !span.is_disabled() {
             span.record("otel.name", format!("publish {destination}"));
+            if let Some(trace) = TraceContext::read(&outgoing.headers) {
+                span.record("trace_id", trace.trace_id());
+            }
+            if let Some(correlation) = outgoing.headers.text(name::CORRELATION_ID) {
+                span.record("messaging.message.conversation_id", &*correlation);
+            }
         }
         let traced = tracing::Instrument::instrument(
             async move {
@@ -282,7 +292,9 @@ impl PublishPort for Publishing {
                     .as_ref()
                     .map_or_else(|error| error.kind().as_str(), |_| "confirmed");
                 if let Err(error) = &published {
-                    tracing::Span::current().record("error.type", error.kind().as_str());
+                    let span = tracing::Span::current();
+                    span.record("error.type", error.kind().as_str());
+                    span.record("otel.status_code", "ERROR");
                 }
                 if self.metrics.is_some() {
                     self.measure(&broker.into(), destination, started.elapsed(), outcome);

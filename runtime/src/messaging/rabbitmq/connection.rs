@@ -6,14 +6,18 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lapin::tcp::AMQPUriTcpExt;
+use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{Connection, ConnectionProperties, Error, ErrorKind};
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::timeout;
+use tracing::info;
 
 use crate::messaging::{BrokerError, BrokerErrorKind};
 
 use super::core::Core;
 use super::errors;
+use super::hello::Server;
 use super::lane::{self, Job};
 use super::settings::Target;
 
@@ -106,12 +110,53 @@ async fn open(core: &Core, role: &str, target: &Target) -> Result<Connection, Co
         refused: matches!(error.kind(), ErrorKind::IOError(io) if io.kind() == io::ErrorKind::ConnectionRefused),
     };
     let runtime = lapin::runtime::default_runtime().map_err(|error| failed(&error))?;
-    let attempt = Connection::connect_uri_with_config(
-        target.uri.clone(),
-        properties,
-        target.tls.clone(),
-        runtime,
-    );
+    #[cfg(feature = "tls")]
+    let tls = target.tls.clone();
+    // The handshake is part of the client crate's own thread, which a caller that gave up does not end.
+    let limit = core.settings.connect_timeout;
+    let stream = async move |uri: AMQPUri, runtime| {
+        let opening = async {
+            let plain = AMQPUri {
+                scheme: AMQPScheme::AMQP,
+                ..uri.clone()
+            };
+            let stream = plain.connect_async(&runtime).await?;
+            #[cfg(feature = "tls")]
+            if let Some(tls) = &tls {
+                return stream.into_rustls(tls, &uri.authority.host).await;
+            }
+            Ok::<_, io::Error>(stream)
+        };
+        match timeout(limit, opening).await {
+            Ok(stream) => stream.map_err(Error::from),
+            Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+        }
+    };
+    if core.server.get().is_none() {
+        let asking = async {
+            let mut stream = stream(target.uri.clone(), runtime.clone()).await?;
+            Ok::<_, Error>(Server::ask(&mut stream).await?)
+        };
+        match timeout(limit, asking).await {
+            Ok(Ok(Some(server))) => {
+                if let Some(why) = server.too_old() {
+                    let text = format!("{} {why}", target.place.host);
+                    let kind = BrokerErrorKind::Unsupported;
+                    return Err(ConnectFailure {
+                        error: BrokerError::new(kind, &context.name, text),
+                        refused: false,
+                    });
+                }
+                info!(broker = %context.name, "the server is {server}");
+                core.server.get_or_init(|| server);
+            }
+            // Whatever is strange about it shows again below, where it is told.
+            Ok(Ok(None)) => {}
+            Ok(Err(error)) => return Err(failed(&error)),
+            Err(_) => return Err(failed(&io::Error::from(io::ErrorKind::TimedOut).into())),
+        }
+    }
+    let attempt = Connection::connector(target.uri.clone(), runtime, stream, properties);
     match timeout(core.settings.connect_timeout, attempt).await {
         Ok(Ok(connection)) => Ok(connection),
         Ok(Err(error)) => Err(failed(&error)),

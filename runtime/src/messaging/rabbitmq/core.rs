@@ -1,7 +1,7 @@
 //! What all parts of the adapter share: who it is, how it is connected, what it counts.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -11,6 +11,7 @@ use crate::observability::metrics::{CONNECTION_UP, RECONNECTS, Series};
 
 use super::connection::Live;
 use super::consumer::QueueConsumer;
+use super::hello::Server;
 use super::settings::Settings;
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
@@ -38,6 +39,8 @@ pub(super) struct Core {
     pub(super) reconnects: Series,
     blocked: AtomicBool,
     last_error: Mutex<Option<String>>,
+    /// Which server it is, once it has said so.
+    pub(super) server: OnceLock<Server>,
     epochs: AtomicU64,
     turns: AtomicU64,
 }
@@ -56,6 +59,7 @@ impl Core {
             consumers: Mutex::default(),
             blocked: AtomicBool::new(false),
             last_error: Mutex::default(),
+            server: OnceLock::new(),
             epochs: AtomicU64::new(0),
             turns: AtomicU64::new(0),
             context,

@@ -1,6 +1,5 @@
 //! What the server and the client crate report, in the user's words, classed by what can be done.
 
-use std::error::Error as StdError;
 use std::io;
 use std::sync::Arc;
 
@@ -9,6 +8,9 @@ use lapin::{Error, ErrorKind};
 
 use crate::config::redact_url;
 use crate::messaging::{BrokerError, BrokerErrorKind};
+
+#[cfg(feature = "tls")]
+use super::handshake::explain;
 
 /// The error of a connection attempt to `place` (host, port and virtual host, no credentials).
 pub(super) fn connecting(broker: &Arc<str>, place: &Place, error: &Error) -> BrokerError {
@@ -19,7 +21,7 @@ pub(super) fn connecting(broker: &Arc<str>, place: &Place, error: &Error) -> Bro
             match amqp.kind() {
                 AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => (
                     BrokerErrorKind::Authentication,
-                    format!("{host} refused the credentials of user `{}`", place.user),
+                    format!("{host} refused the credentials of user {}", place.user),
                 ),
                 AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) if text.contains("not found") => (
                     BrokerErrorKind::NotFound,
@@ -31,7 +33,7 @@ pub(super) fn connecting(broker: &Arc<str>, place: &Place, error: &Error) -> Bro
                     (
                         BrokerErrorKind::Permission,
                         format!(
-                            "user `{}` has no access to virtual host `{}` of {host}",
+                            "user {} has no access to virtual host `{}` of {host}",
                             place.user, place.vhost
                         ),
                     )
@@ -42,7 +44,7 @@ pub(super) fn connecting(broker: &Arc<str>, place: &Place, error: &Error) -> Bro
                 ),
             }
         }
-        ErrorKind::IOError(io) => io_error(place, io),
+        ErrorKind::IOError(io) => explain(broker, place, io).unwrap_or_else(|| io_error(place, io)),
         ErrorKind::InvalidProtocolVersion(_) | ErrorKind::ParsingError(_) => (
             BrokerErrorKind::Configuration,
             format!(
@@ -64,13 +66,21 @@ pub(super) fn connecting(broker: &Arc<str>, place: &Place, error: &Error) -> Bro
     BrokerError::new(kind, broker, message)
 }
 
-/// Where a connection goes, without credentials but for the user's name.
+/// Where a connection goes, without credentials but for the user's name, quoted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) host: String,
     pub(super) vhost: String,
     pub(super) user: String,
     pub(super) tls: bool,
+    /// Whether the client has a certificate to show.
+    #[cfg(feature = "tls")]
+    pub(super) certificate: bool,
+}
+
+#[cfg(not(feature = "tls"))]
+fn explain(_: &Arc<str>, _: &Place, _: &io::Error) -> Option<(BrokerErrorKind, String)> {
+    None
 }
 
 fn io_error(place: &Place, error: &io::Error) -> (BrokerErrorKind, String) {
@@ -85,38 +95,18 @@ fn io_error(place: &Place, error: &io::Error) -> (BrokerErrorKind, String) {
             BrokerErrorKind::Unreachable,
             format!("{host} did not answer in time"),
         ),
-        // A certificate that is refused stays refused until somebody acts; the peer hanging up in
-        // the handshake may be a server on its way down.
-        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::Other
-            if place.tls && is_tls(error) =>
-        {
-            (
-                BrokerErrorKind::Configuration,
-                format!("the TLS handshake with {host} failed: {text}"),
-            )
-        }
+        io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof if place.tls => (
+            BrokerErrorKind::Unreachable,
+            format!(
+                "{host} ended the connection: {text} (a server that misses a client certificate, or \
+                 does not like it, may do that)"
+            ),
+        ),
         _ => (
             BrokerErrorKind::Unreachable,
             format!("the connection to {host} failed: {text}"),
         ),
     }
-}
-
-fn is_tls(error: &io::Error) -> bool {
-    let mut source: Option<&(dyn StdError + 'static)> = error
-        .get_ref()
-        .map(|inner| inner as &(dyn StdError + 'static));
-    while let Some(inner) = source {
-        let text = inner.to_string().to_ascii_lowercase();
-        if ["certificate", "tls", "handshake", "alert", "pem"]
-            .iter()
-            .any(|word| text.contains(word))
-        {
-            return true;
-        }
-        source = inner.source();
-    }
-    false
 }
 
 /// The error of an operation on `what`, such as "queue `q`".
@@ -240,8 +230,10 @@ mod tests {
         Place {
             host: "rabbit:5672".into(),
             vhost: "prod".into(),
-            user: "app".into(),
+            user: "`app`".into(),
             tls: false,
+            #[cfg(feature = "tls")]
+            certificate: false,
         }
     }
 

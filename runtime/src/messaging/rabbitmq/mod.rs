@@ -7,12 +7,16 @@ mod dead_letters;
 mod declare;
 mod durability;
 mod errors;
+#[cfg(feature = "tls")]
+mod handshake;
 mod headers;
+mod hello;
 mod lane;
 mod publish;
 mod settings;
 mod settler;
 mod supervisor;
+mod tls;
 mod topology;
 
 use std::fmt;

@@ -1,15 +1,16 @@
 //! `[brokers.NAME]` of kind `rabbitmq`.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
 use lapin::uri::{AMQPScheme, AMQPUri, SASLMechanism};
 
 use crate::config::{Faults, Secret, Section};
 use crate::messaging::{BrokerErrorKind, TopologyMode};
 
 use super::errors::Place;
+#[cfg(feature = "tls")]
+use super::tls::Connector;
+use super::tls::Tls;
 
 const EXCHANGE_DEFAULT: &str = "interline";
 const URL_DEFAULT: &str = "amqp://localhost";
@@ -28,7 +29,7 @@ const SECONDS_10: Duration = Duration::from_secs(10);
 /// | `connect_timeout` | `10s` | |
 /// | `connection_pool_size` | 2 | channels that publish |
 /// | `on_terminal` | `fail` | wrong credentials and the like at start: give up, or `retry` |
-/// | `tls.ca_file` | the system's | PEM |
+/// | `tls.ca_file` | the system's | the authorities that are trusted, and no others; PEM, read again at each reconnect, like the next two |
 /// | `tls.certificate_file`, `tls.key_file` | | PEM, for a client certificate |
 /// | `tls.external` | `false` | the client certificate is the identity (EXTERNAL) |
 #[derive(Clone, Debug)]
@@ -46,18 +47,12 @@ pub(super) struct Settings {
     tls: Tls,
 }
 
-#[derive(Clone, Debug, Default)]
-struct Tls {
-    ca_file: Option<PathBuf>,
-    certificate_file: Option<PathBuf>,
-    key_file: Option<PathBuf>,
-    external: bool,
-}
-
 /// Everything that one attempt to connect needs, read anew for it.
 pub(super) struct Target {
     pub(super) uri: AMQPUri,
-    pub(super) tls: OwnedTLSConfig,
+    /// What makes it TLS.
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<Connector>,
     pub(super) place: Place,
 }
 
@@ -109,6 +104,13 @@ impl Settings {
             faults
                 .push(fault.with_help("write for example `amqp://user:password@host:5672/vhost`"));
         }
+        if let (Ok(url), Some(key)) = (self.url.read(), self.tls.asked())
+            && url.expose().starts_with("amqp:")
+        {
+            let tls = section.section("tls", faults);
+            let fault = tls.fault(key, "has no effect: the url asks for no TLS");
+            faults.push(fault.with_help("begin the url with `amqps://`"));
+        }
     }
 
     /// What the next attempt to connect uses.
@@ -123,12 +125,12 @@ impl Settings {
                 .expose()
                 .clone_into(&mut uri.authority.userinfo.password);
         }
-        let tls = if place.tls {
-            self.tls.load()?
-        } else {
-            OwnedTLSConfig::default()
-        };
-        Ok(Target { uri, tls, place })
+        Ok(Target {
+            uri,
+            #[cfg(feature = "tls")]
+            tls: place.tls.then(|| self.tls.connector()).transpose()?,
+            place,
+        })
     }
 
     fn parse(&self, url: &str) -> Result<(AMQPUri, Place), (BrokerErrorKind, String)> {
@@ -155,11 +157,7 @@ impl Settings {
             uri.authority.userinfo.username.clone_from(username);
         }
         let tls = uri.scheme == AMQPScheme::AMQPS;
-        if tls && cfg!(not(feature = "tls")) {
-            return Err(wrong(
-                "asks for TLS (`amqps://`), which this build leaves out; add the feature `tls` of interline".to_owned(),
-            ));
-        }
+        left_out(tls, cfg!(feature = "tls")).map_err(wrong)?;
         if uri.query.heartbeat.is_none() {
             let seconds = self.heartbeat.as_secs().clamp(1, 600);
             uri.query.heartbeat = u16::try_from(seconds).ok();
@@ -168,18 +166,32 @@ impl Settings {
             uri.query.auth_mechanism = Some(SASLMechanism::External);
         }
         let user = if self.tls.external {
-            "the client certificate".to_owned()
+            "that the client certificate names".to_owned()
         } else {
-            uri.authority.userinfo.username.clone()
+            format!("`{}`", uri.authority.userinfo.username)
         };
         let place = Place {
             host: format!("{}:{}", uri.authority.host, uri.authority.port),
             vhost: uri.vhost.clone(),
             user,
             tls,
+            #[cfg(feature = "tls")]
+            certificate: self.tls.has_certificate(),
         };
         Ok((uri, place))
     }
+}
+
+/// Whether the url asks for what this build left out.
+fn left_out(tls: bool, built: bool) -> Result<(), String> {
+    if tls && !built {
+        return Err(
+            "asks for TLS (`amqps://`), which this build leaves out; add the feature `tls` of \
+             interline"
+                .to_owned(),
+        );
+    }
+    Ok(())
 }
 
 /// The IPv6 address of a url, which the parser takes for no host at all.
@@ -189,58 +201,6 @@ fn ipv6(url: &str) -> Option<&str> {
         .rsplit_once('@')
         .map_or(authority, |(_, host)| host);
     Some(host.strip_prefix('[')?.split_once(']')?.0)
-}
-
-impl Tls {
-    fn read(section: &Section<'_>, faults: &mut Faults) -> Self {
-        let mut path = |key: &str| section.string(key, faults).map(PathBuf::from);
-        let tls = Self {
-            ca_file: path("ca_file"),
-            certificate_file: path("certificate_file"),
-            key_file: path("key_file"),
-            external: section.bool("external", faults).unwrap_or(false),
-        };
-        match (&tls.certificate_file, &tls.key_file) {
-            (Some(_), None) => {
-                faults.push(section.fault("key_file", "is missing beside `certificate_file`"));
-            }
-            (None, Some(_)) => {
-                faults.push(section.fault("certificate_file", "is missing beside `key_file`"));
-            }
-            (None, None) if tls.external => {
-                faults.push(section.fault("external", "needs `certificate_file` and `key_file`"));
-            }
-            _ => {}
-        }
-        tls
-    }
-
-    fn load(&self) -> Result<OwnedTLSConfig, (BrokerErrorKind, String)> {
-        let read = |path: &PathBuf| {
-            std::fs::read(path).map_err(|error| {
-                let text = format!("`{}` cannot be read: {error}", path.display());
-                (BrokerErrorKind::Configuration, text)
-            })
-        };
-        let cert_chain = match &self.ca_file {
-            Some(path) => Some(String::from_utf8(read(path)?).map_err(|_| {
-                let text = format!("`{}` is not PEM text", path.display());
-                (BrokerErrorKind::Configuration, text)
-            })?),
-            None => None,
-        };
-        let identity = match (&self.certificate_file, &self.key_file) {
-            (Some(certificate), Some(key)) => Some(OwnedIdentity::PKCS8 {
-                pem: read(certificate)?,
-                key: read(key)?,
-            }),
-            _ => None,
-        };
-        Ok(OwnedTLSConfig {
-            identity,
-            cert_chain,
-        })
-    }
 }
 
 #[cfg(test)]
@@ -266,7 +226,7 @@ mod tests {
         assert_eq!(target.place.host, "localhost:5672");
         assert_eq!(
             (target.place.vhost.as_str(), target.place.user.as_str()),
-            ("/", "guest")
+            ("/", "`guest`")
         );
         assert_eq!(target.uri.query.heartbeat, Some(10));
         assert_eq!(
@@ -314,13 +274,35 @@ mod tests {
             .with("brokers.main.on_terminal", "explode")
             .with("brokers.main.tls.certificate_file", "client.pem");
         let (_, faults) = read(&config);
-        assert_eq!(faults.len(), 3, "{faults:?}");
+        assert_eq!(faults.len(), 4, "{faults:?}");
     }
 
-    #[cfg(not(feature = "tls"))]
+    #[test]
+    fn what_only_tls_can_honour_is_no_use_without_it() {
+        let config = Config::new()
+            .with("brokers.main.url", "amqp://rabbit")
+            .with("brokers.main.tls.ca_file", "ca.pem");
+        let (_, faults) = read(&config);
+        let expected = "brokers.main.tls.ca_file has no effect: the url asks for no TLS";
+        assert_eq!(faults, [expected]);
+    }
+
     #[test]
     fn tls_without_its_feature_says_which_one_to_add() {
+        let told = left_out(true, false).unwrap_err();
+        assert!(
+            told.ends_with("add the feature `tls` of interline"),
+            "{told}"
+        );
+        assert_eq!(left_out(true, true), Ok(()));
+        assert_eq!(left_out(false, false), Ok(()));
+        // And in a build without it.
         let (_, faults) = read(&Config::new().with("brokers.main.url", "amqps://rabbit"));
-        assert!(faults[0].contains("add the feature `tls`"), "{faults:?}");
+        let expected = if cfg!(feature = "tls") {
+            vec![]
+        } else {
+            vec![format!("brokers.main.url {told}")]
+        };
+        assert_eq!(faults, expected);
     }
 }
