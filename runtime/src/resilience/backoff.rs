@@ -77,7 +77,7 @@ mod tests {
         assert!(waits.iter().all(|wait| *wait < longest));
         for tenth in 0..10 {
             let inside = longest / 10 * tenth..longest / 10 * (tenth + 1);
-            let count = waits.iter().filter(|wait| inside.contains(wait)).count();
+            let count = waits.iter().filter(|wait| inside.contains(*wait)).count();
             assert!(
                 (850..1_150).contains(&count),
                 "{count} of 10000 in {inside:?}"
