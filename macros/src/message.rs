@@ -21,6 +21,7 @@ const KEYS: &[Key] = &[
     Key::new("priority", Kind::Number(0, 255)),
     Key::new("subscribers", Kind::Word(&["optional"])),
     Key::new("from", Kind::Pairs),
+    Key::new("reply", Kind::Path),
     Key::new("crate", Kind::Path),
 ];
 
@@ -41,6 +42,7 @@ struct Model {
     priority: Option<u8>,
     subscribers_optional: bool,
     older: Vec<(u32, Type)>,
+    reply: Option<syn::Path>,
 }
 
 enum Topic {
@@ -109,6 +111,7 @@ fn read(input: &DeriveInput, args: &Args, errors: &mut Errors) -> Option<Model> 
         priority: args.number("priority").map(|priority| priority as u8),
         subscribers_optional: args.word("subscribers").is_some(),
         older: read_older(args, version, errors),
+        reply: args.path("reply").cloned(),
     })
 }
 
@@ -299,6 +302,12 @@ fn emit(model: &Model) -> TokenStream {
     let keyed = key
         .is_some()
         .then(|| quote!(impl __private::Keyed for #ident {}));
+    let reply = model.reply.as_ref().map(|reply| {
+        quote_spanned! {emit::place(reply)=>
+            impl __private::Request for #ident { type Reply = #reply; }
+            impl __private::AnsweredBy<#reply> for #ident {}
+        }
+    });
     let form = match &model.codec {
         Some(Codec::BuiltIn("protobuf")) => quote!(needs_feature_protobuf),
         _ => quote!(serde_form),
@@ -346,6 +355,7 @@ fn emit(model: &Model) -> TokenStream {
             }
 
             #keyed
+            #reply
         };
     }
 }

@@ -188,6 +188,14 @@ impl Function {
         }
     }
 
+    /// What the replies in the returned type hold.
+    pub(crate) fn replies(&self) -> Vec<Type> {
+        match &self.signature.output {
+            ReturnType::Default => Vec::new(),
+            ReturnType::Type(_, ty) => replies(ty).into_iter().cloned().collect(),
+        }
+    }
+
     /// The conditions under which it exists.
     pub(crate) fn conditions(&self) -> Vec<&Attribute> {
         let attributes = self.attributes.iter();
@@ -290,6 +298,32 @@ fn plain(ty: &Type) -> Payload {
         form,
         batch: false,
         ty: inner.clone(),
+    }
+}
+
+/// What the replies in a returned type hold: `R` of each `Reply<R>`, however deep. An alias is not seen.
+fn replies(ty: &Type) -> Vec<&Type> {
+    if let Some(reply) = argument_of(ty, "Reply") {
+        return vec![reply];
+    }
+    match ty {
+        Type::Group(group) => replies(&group.elem),
+        Type::Paren(paren) => replies(&paren.elem),
+        Type::Tuple(tuple) => tuple.elems.iter().flat_map(replies).collect(),
+        Type::Path(path) => {
+            let last = path.path.segments.last();
+            let Some(PathArguments::AngleBracketed(arguments)) =
+                last.map(|segment| &segment.arguments)
+            else {
+                return Vec::new();
+            };
+            let types = arguments.args.iter().filter_map(|argument| match argument {
+                GenericArgument::Type(ty) => Some(ty),
+                _ => None,
+            });
+            types.flat_map(replies).collect()
+        }
+        _ => Vec::new(),
     }
 }
 

@@ -18,7 +18,8 @@ pub use crate::handling::{
     tombstone,
 };
 pub use crate::message::{
-    CodecError, Contract, Encoded, Encoder, Incoming, Keyed, Location, Message, TopicError,
+    AnsweredBy, CodecError, Contract, Encoded, Encoder, Incoming, Keyed, Location, Message,
+    Request, TopicError,
 };
 pub use crate::messaging::{
     Ack, Argument, BatchOptions, ExchangeKind, GroupOption, OrderedBy, QueueKind, RabbitMqOptions,

@@ -3,7 +3,7 @@
 pub use crate::config::Config;
 pub use crate::handling::{
     Batch, BatchOutcome, Cancel, Failure, Fate, Meta, Out, Outcome, Publish, PublishError,
-    Publisher, Raw, Settle, State,
+    Publisher, Raw, Reply, RequestError, Settle, State,
 };
 pub use crate::launch::{App, Running};
 pub use crate::message::{Headers, Message, MessageId};

@@ -105,6 +105,8 @@ pub struct SubscriberDescriptor {
     pub bind: fn(&mut Bind<'_>) -> Option<Handler>,
     /// Adds the contracts of what it may publish.
     pub publishes: fn(&mut Vec<&'static Contract>),
+    /// Whether it answers the one who asked.
+    pub replies: fn() -> bool,
     /// The topic segments that it takes as arguments.
     pub segments: &'static [&'static str],
     /// Where it was written.
@@ -133,6 +135,7 @@ impl SubscriberDescriptor {
             batch: false,
             bind,
             publishes: |_| {},
+            replies: || false,
             segments: &[],
             location,
         }
@@ -151,6 +154,14 @@ impl SubscriberDescriptor {
     #[must_use]
     pub const fn publishes(mut self, publishes: fn(&mut Vec<&'static Contract>)) -> Self {
         self.publishes = publishes;
+        self
+    }
+
+    /// Whether it answers the one who asked.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn replies(mut self, replies: fn() -> bool) -> Self {
+        self.replies = replies;
         self
     }
 

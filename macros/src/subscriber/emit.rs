@@ -123,6 +123,13 @@ fn emit_checks(model: &Model) -> TokenStream {
     if let Source::Topic(_) = model.source {
         return checks;
     }
+    for reply in &model.replies {
+        checks.extend(quote_spanned! {emit::place(reply)=>
+            impl __private::Answers<#reply> for __Handler {
+                type Asked = <__Handler as __private::TakesPayload>::Payload;
+            }
+        });
+    }
     let ty = &model.payload.ty;
     let shown = quote!(#ty).to_string().replace(' ', "");
     if let Some(order) = model.args.word("ordered_by") {
@@ -335,7 +342,10 @@ fn emit_descriptor(model: &Model) -> TokenStream {
     let publishes = if model.payload.batch {
         quote!(.batch().publishes(__private::batch_publishes::<__Handler>))
     } else {
-        quote!(.publishes(__private::publishes::<__Handler>))
+        quote! {
+            .publishes(__private::publishes::<__Handler>)
+            .replies(__private::replies::<__Handler>)
+        }
     };
     let segments: Vec<_> = model
         .arguments

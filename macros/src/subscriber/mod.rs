@@ -24,6 +24,8 @@ struct Model {
     payload: Payload,
     arguments: Vec<Argument>,
     output: TokenStream,
+    /// What the replies in the output hold.
+    replies: Vec<Type>,
 }
 
 /// Where the messages come from.
@@ -107,6 +109,7 @@ fn read(args: &Args, function: &Function, errors: &mut Errors) -> Option<Model> 
         payload,
         arguments: arguments.rest,
         output: function.output(),
+        replies: function.replies(),
     };
     check(&model, function, errors);
     Some(model)
@@ -161,6 +164,7 @@ fn check(model: &Model, function: &Function, errors: &mut Errors) {
     }
     check_settle(model, errors);
     check_texts(model, errors);
+    check_replies(model, errors);
 }
 
 fn check_settle(model: &Model, errors: &mut Errors) {
@@ -191,6 +195,23 @@ fn check_settle(model: &Model, errors: &mut Errors) {
             "change `ack`, or leave the argument out",
         ),
         _ => {}
+    }
+}
+
+/// A reply answers one message with a contract, once.
+fn check_replies(model: &Model, errors: &mut Errors) {
+    let Some(first) = model.replies.first() else {
+        return;
+    };
+    if let Source::Topic(_) = model.source {
+        errors.at(
+            first,
+            "a reply answers a message whose contract names it",
+            "take a message of your own, with #[message(topic = \"..\", reply = ..)]",
+        );
+    }
+    if let [_, second, ..] = model.replies.as_slice() {
+        errors.at(second, "a request is answered once", "keep one `Reply`");
     }
 }
 

@@ -100,7 +100,8 @@ const _: () = {
                     column: ::core::column!(),
                 },
             )
-            .publishes(__private::publishes::<__Handler>);
+            .publishes(__private::publishes::<__Handler>)
+            .replies(__private::replies::<__Handler>);
     }
     __private::inventory::submit! {
         __private::Registration::Subscriber(< charge as __private::Subscriber >

@@ -15,7 +15,7 @@ use crate::handling::{
     Batch, Bind, Extract, Fate, IntoBatchOutcome, IntoOutcome, Outcome, Payload, Raw, Rejection,
     Scope, foreign, header, message, optional_header, optional_segment, run_batch, segment,
 };
-use crate::message::{Contract, Incoming};
+use crate::message::{AnsweredBy, Contract, Incoming};
 
 /// The payload of a handler of messages with a contract.
 pub trait TakesPayload {
@@ -249,6 +249,18 @@ pub trait Returns {
 /// The contracts of what a handler may publish by returning it.
 pub fn publishes<H: Returns>(contracts: &mut Vec<&'static Contract>) {
     <H::Output as IntoOutcome>::publishes(contracts);
+}
+
+/// Whether a handler answers the one who asked.
+#[must_use]
+pub fn replies<H: Returns>() -> bool {
+    <H::Output as IntoOutcome>::replies()
+}
+
+/// A handler that answers with `R`.
+pub trait Answers<R> {
+    /// The message that it answers.
+    type Asked: AnsweredBy<R>;
 }
 
 /// Turns what a handler returned into an outcome, with what it sent through `Out`.

@@ -8,6 +8,7 @@ use crate::message::CodecError;
 
 use super::outcome::Fate;
 use super::publish::PublishError;
+use super::request::RequestError;
 
 /// Longest error text that is kept with a message, in bytes.
 pub(crate) const ERROR_TEXT_BYTES_MAX: usize = 4_096;
@@ -102,6 +103,24 @@ impl Failure for PublishError {
 
     fn error_type(&self) -> Cow<'static, str> {
         Cow::Borrowed("PublishError")
+    }
+
+    fn text(&self) -> String {
+        describe(self)
+    }
+}
+
+impl Failure for RequestError {
+    fn fate(&self) -> Fate {
+        if self.is_retryable() {
+            Fate::Retry { after: None }
+        } else {
+            Fate::DeadLetter
+        }
+    }
+
+    fn error_type(&self) -> Cow<'static, str> {
+        Cow::Borrowed("RequestError")
     }
 
     fn text(&self) -> String {

@@ -7,6 +7,7 @@ mod batch;
 mod bind;
 mod extract;
 mod failure;
+mod fault;
 mod handler;
 mod middleware;
 mod out;
@@ -14,6 +15,8 @@ mod outcome;
 mod payload;
 mod publish;
 mod publisher;
+mod reply;
+mod request;
 mod scope;
 mod settle;
 
@@ -29,6 +32,7 @@ pub use extract::{
 };
 pub(crate) use failure::truncate;
 pub use failure::{Failure, describe};
+pub use fault::Fault;
 pub use handler::{BatchFn, Handler, OneFn};
 pub use middleware::{Middleware, Next, PublishMiddleware, PublishNext};
 pub use out::Out;
@@ -39,6 +43,9 @@ pub(crate) use payload::unknown_type;
 pub use payload::{Payload, PayloadError, Raw, foreign, message, tombstone};
 pub use publish::{PublishError, PublishErrorKind, PublishPort, Receipt};
 pub use publisher::{Publish, Publishable, Publisher};
+pub use reply::Reply;
+pub(crate) use request::is_request;
+pub use request::{Answer, Call, RequestError, RequestErrorKind};
 pub use scope::{Cancel, OnUnknown, Scope, SubscriberContext};
 pub use settle::Settle;
 

@@ -230,8 +230,9 @@ impl Outcome {
 /// What a subscriber may return.
 ///
 /// `()`, a message (it is published, then the input is acknowledged), `Option`, `Vec` and tuples of
-/// those, [`Publish`] for headers and other destinations, [`Outcome`] for full control, or a
-/// `Result` of any of these with an error that implements [`Failure`].
+/// those, [`Publish`] for headers and other destinations, [`Reply`](super::Reply) for the one who asked,
+/// [`Outcome`] for full control, or a `Result` of any of these with an error that implements
+/// [`Failure`].
 #[diagnostic::on_unimplemented(
     message = "a subscriber cannot return `{Self}`",
     label = "expected `()`, a message, `Outcome`, or a `Result` of these",
@@ -244,6 +245,12 @@ pub trait IntoOutcome: Sized {
     /// The contracts of what may be published.
     #[doc(hidden)]
     fn publishes(_contracts: &mut Vec<&'static Contract>) {}
+
+    /// Whether it answers the one who asked.
+    #[doc(hidden)]
+    fn replies() -> bool {
+        false
+    }
 }
 
 impl IntoOutcome for () {
@@ -291,6 +298,10 @@ impl<T: IntoOutcome> IntoOutcome for Option<T> {
     fn publishes(contracts: &mut Vec<&'static Contract>) {
         T::publishes(contracts);
     }
+
+    fn replies() -> bool {
+        T::replies()
+    }
 }
 
 #[diagnostic::do_not_recommend]
@@ -301,6 +312,10 @@ impl<T: IntoOutcome> IntoOutcome for Vec<T> {
 
     fn publishes(contracts: &mut Vec<&'static Contract>) {
         T::publishes(contracts);
+    }
+
+    fn replies() -> bool {
+        T::replies()
     }
 }
 
@@ -316,6 +331,10 @@ impl<T: IntoOutcome, E: Failure> IntoOutcome for Result<T, E> {
     fn publishes(contracts: &mut Vec<&'static Contract>) {
         T::publishes(contracts);
     }
+
+    fn replies() -> bool {
+        T::replies()
+    }
 }
 
 macro_rules! tuples {
@@ -330,6 +349,10 @@ macro_rules! tuples {
 
             fn publishes(contracts: &mut Vec<&'static Contract>) {
                 $($name::publishes(contracts);)+
+            }
+
+            fn replies() -> bool {
+                $($name::replies())||+
             }
         }
     )+};

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
 use crate::message::{
-    CodecError, CodecRef, Contract, Encoded, Headers, Incoming, Message, headers::name,
+    CodecError, CodecRef, Codecs, Contract, Encoded, Headers, Incoming, Message, headers::name,
 };
 
 use super::outcome::{Failed, Fate, Outcome, Reason};
@@ -160,7 +160,8 @@ fn encoded<'a>(
     context: &'a SubscriberContext,
     refuse: impl FnOnce(&str) -> Outcome,
 ) -> Result<Encoded<'a>, Outcome> {
-    let codec = choose_codec(incoming, context).map_err(|text| refuse(&text))?;
+    let codec = choose_codec(incoming, &context.codec, &context.codecs);
+    let codec = codec.map_err(|text| refuse(&text))?;
     Ok(Encoded::new(
         codec,
         &incoming.body,
@@ -169,31 +170,30 @@ fn encoded<'a>(
     ))
 }
 
-fn choose_codec<'a>(
+/// The codec that the content-type names; `own` where it names none.
+pub(super) fn choose_codec<'a>(
     incoming: &Incoming,
-    context: &'a SubscriberContext,
+    own: &'a CodecRef,
+    codecs: &'a Codecs,
 ) -> Result<&'a CodecRef, String> {
     let Some(content_type) = incoming.headers.text(name::CONTENT_TYPE) else {
-        return Ok(&context.codec);
+        return Ok(own);
     };
     // What a client writes that does not know or care says nothing about the body.
     let media = content_type.split(';').next().unwrap_or_default().trim();
     if media.is_empty() || media.eq_ignore_ascii_case("application/octet-stream") {
-        return Ok(&context.codec);
+        return Ok(own);
     }
-    if context.codec.reads(&content_type) {
-        return Ok(&context.codec);
+    if own.reads(&content_type) {
+        return Ok(own);
     }
-    context
-        .codecs
-        .by_content_type(&content_type)
-        .ok_or_else(|| {
-            let known: Vec<_> = context.codecs.names().collect();
-            format!(
-                "no codec reads content-type `{content_type}` (codecs: {})",
-                known.join(", ")
-            )
-        })
+    codecs.by_content_type(&content_type).ok_or_else(|| {
+        let known: Vec<_> = codecs.names().collect();
+        format!(
+            "no codec reads content-type `{content_type}` (codecs: {})",
+            known.join(", ")
+        )
+    })
 }
 
 /// A body that is not what the contract says. A newer version may become readable when this service

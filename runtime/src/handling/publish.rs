@@ -3,11 +3,13 @@
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use crate::error::{CommunicationError, CommunicationErrorKind};
 use crate::message::{CodecRef, MessageId, Outgoing};
 
 use super::BoxFuture;
+use super::request::{Answer, RequestError, RequestErrorKind};
 
 /// Publishes prepared messages. The engine implements it; handlers reach it through
 /// [`Publisher`](super::Publisher).
@@ -27,6 +29,31 @@ pub trait PublishPort: Send + Sync + 'static {
 
     /// Publishes and waits for the broker's confirmation, within a limit.
     fn publish(&self, outgoing: Outgoing) -> BoxFuture<'_, Result<Receipt, PublishError>>;
+
+    /// Publishes a request and waits for its answer, for `limit` from now or as long as the broker's
+    /// configuration says. `now` is the wall time.
+    fn request(
+        &self,
+        outgoing: Outgoing,
+        limit: Option<Duration>,
+        now: SystemTime,
+    ) -> BoxFuture<'_, Result<Answer, RequestError>> {
+        let _ = (limit, now);
+        let text = "nothing here carries replies";
+        let kind = RequestErrorKind::Unsupported;
+        let error = RequestError::new(kind, outgoing.topic, text);
+        Box::pin(std::future::ready(Err(error)))
+    }
+
+    /// Takes a message back that is published at a later time; whether it was still there.
+    fn cancel<'a>(
+        &'a self,
+        receipt: &'a Receipt,
+    ) -> BoxFuture<'a, Result<bool, CommunicationError>> {
+        let text = format!("`{}` cannot be taken back here", receipt.id);
+        let error = CommunicationError::new(CommunicationErrorKind::Publish, text);
+        Box::pin(std::future::ready(Err(error)))
+    }
 }
 
 /// The broker has the message and keeps it as safely as it can.

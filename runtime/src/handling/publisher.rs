@@ -3,19 +3,22 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
 use crate::clock::{Clock, Rng};
+use crate::error::CommunicationError;
 use crate::message::{
-    Encoder, HeaderValue, Headers, Message, MessageId, Outgoing, check_topic, format_time,
-    headers::name,
+    Encoder, HeaderValue, Headers, Incoming, Message, MessageId, Outgoing, ReplyAddress, Request,
+    check_topic, format_time, headers::name,
 };
 use crate::observability::{Correlation, TraceContext};
 
 use super::BoxFuture;
+use super::fault::Fault;
 use super::publish::{PublishError, PublishErrorKind, PublishPort, Receipt};
+use super::request::Call;
 
 /// Publishes messages. Cheap to clone.
 ///
@@ -123,6 +126,59 @@ impl Publisher {
         self.shared.port.publish(outgoing).await
     }
 
+    /// Asks: publishes `message`, whose contract names a reply, and waits for that reply. Await the
+    /// returned [`Call`]; [`Call::timeout`] limits the wait.
+    ///
+    /// Every group that listens gets the request; the first reply counts, and later ones are dropped
+    /// and counted. The deadline travels along, so that a responder can drop what nobody waits for any
+    /// more.
+    ///
+    /// ```
+    /// # use interline::prelude::*;
+    /// # use std::time::Duration;
+    /// # #[derive(Message, Serialize, Deserialize)]
+    /// # #[message(topic = "quotes.asked", reply = Quote)]
+    /// # struct QuoteAsk { sku: String }
+    /// # #[derive(Message, Serialize, Deserialize)]
+    /// # #[message(topic = "quotes.given")]
+    /// # struct Quote { cents: u64 }
+    /// async fn price(publisher: &Publisher) -> Result<u64, RequestError> {
+    ///     let ask = QuoteAsk { sku: "tea".into() };
+    ///     let quote = publisher.request(&ask).timeout(Duration::from_millis(800)).await?;
+    ///     Ok(quote.cents)
+    /// }
+    /// ```
+    pub fn request<P>(&self, message: P) -> Call<<P::Message as Request>::Reply>
+    where
+        P: Publishable,
+        P::Message: Request,
+    {
+        Call::new(self.clone(), message.prepare(self))
+    }
+
+    /// Takes a message back that was published for a later time; the receipt is that of its
+    /// [`publish`](Self::publish). Returns whether it was still there.
+    ///
+    /// ```
+    /// # use interline::prelude::*;
+    /// # use std::time::Duration;
+    /// # #[derive(Message, Serialize, Deserialize)]
+    /// # #[message(topic = "carts.reminder")]
+    /// # struct Reminder { cart: u64 }
+    /// # async fn example(publisher: &Publisher) -> interline::Result<()> {
+    /// let reminder = Publish::new(Reminder { cart: 7 }).after(Duration::from_secs(3_600));
+    /// let receipt = publisher.publish(reminder).await?;
+    /// assert!(publisher.cancel(&receipt).await?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// If the broker cannot take messages back (RabbitMQ), or cannot be asked.
+    pub async fn cancel(&self, receipt: &Receipt) -> Result<bool, CommunicationError> {
+        self.shared.port.cancel(receipt).await
+    }
+
     /// The service that publishes.
     #[must_use]
     pub fn service(&self) -> &str {
@@ -131,6 +187,26 @@ impl Publisher {
 
     pub(crate) fn rng(&self) -> &Rng {
         &self.shared.rng
+    }
+
+    pub(super) fn port(&self) -> &Arc<dyn PublishPort> {
+        &self.shared.port
+    }
+
+    pub(super) fn now(&self) -> SystemTime {
+        self.shared.clock.now()
+    }
+
+    /// The fault that answers `request`; `None` if it does not ask for a reply.
+    pub(crate) fn fault(&self, request: &Incoming, fault: &Fault) -> Option<Outgoing> {
+        // A repeat after a crash sends the same fault again.
+        let id = request.id.derive(&format!("{}#fault", fault.handler), 0);
+        let topic = request.topic.to_string();
+        let mut outgoing = Outgoing::new(topic, id, Bytes::new());
+        fault.write(&mut outgoing.headers);
+        let mut outgoing = answering(request, outgoing)?;
+        self.stamp(&mut outgoing);
+        Some(outgoing)
     }
 
     pub(crate) fn caused_by(&self, correlation: Correlation, trace: TraceContext) -> Self {
@@ -234,6 +310,10 @@ impl Publisher {
         outgoing.ttl = options.ttl.or(outgoing.ttl);
         outgoing.priority = options.priority.or(outgoing.priority);
         outgoing.broker = options.broker.map(Cow::Owned);
+        outgoing.due = options.due.map(|due| due.time(self.now()));
+        if let Some(due) = outgoing.due {
+            outgoing.headers.set(name::SCHEDULED_FOR, format_time(due));
+        }
         outgoing.rabbitmq.exchange = options.exchange.map(Cow::Owned);
         outgoing.rabbitmq.routing_key = options.routing_key.map(Cow::Owned);
         self.stamp(&mut outgoing);
@@ -249,6 +329,43 @@ impl fmt::Debug for Publisher {
     }
 }
 
+/// A message that goes to the one who sent `request`; `None` if it does not ask for a reply.
+pub(super) fn answering(request: &Incoming, mut outgoing: Outgoing) -> Option<Outgoing> {
+    let address = ReplyAddress::parse(&request.headers.text(name::REPLY_TO)?)?;
+    outgoing.address = Some(address);
+    outgoing.broker = Some(Cow::Owned(request.origin.broker.to_string()));
+    outgoing.subscribers_optional = true;
+    outgoing
+        .headers
+        .set(name::IN_REPLY_TO, request.id.to_string());
+    // As it came: whoever asked may know its request by nothing else.
+    if let Some(correlation) = request.headers.get(name::CORRELATION_ID) {
+        outgoing
+            .headers
+            .set(name::CORRELATION_ID, correlation.clone());
+    }
+    Some(outgoing)
+}
+
+/// When a message is published.
+#[derive(Clone, Copy, Debug)]
+enum Due {
+    After(Duration),
+    At(SystemTime),
+}
+
+impl Due {
+    fn time(self, now: SystemTime) -> SystemTime {
+        match self {
+            Self::After(wait) => now.checked_add(wait).unwrap_or(now + WAIT_MAX),
+            Self::At(time) => time,
+        }
+    }
+}
+
+/// What stands in for a wait that no clock can tell: longer than any broker holds a message.
+const WAIT_MAX: Duration = Duration::from_secs(10_000 * 365 * 86_400);
+
 /// What can be said beside a message; all of it optional.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PublishOptions {
@@ -260,9 +377,17 @@ pub(crate) struct PublishOptions {
     priority: Option<u8>,
     exchange: Option<String>,
     routing_key: Option<String>,
+    due: Option<Due>,
 }
 
 impl PublishOptions {
+    pub(crate) fn on_broker(broker: &str) -> Self {
+        Self {
+            broker: Some(broker.to_owned()),
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn key(mut self, key: Option<String>) -> Self {
         self.key = key;
         self
@@ -273,7 +398,7 @@ impl PublishOptions {
     }
 }
 
-/// A message with more to say: headers, another key, topic or broker.
+/// A message with more to say: headers, another key, topic or broker, a later time.
 ///
 /// ```
 /// use interline::prelude::*;
@@ -329,6 +454,21 @@ impl<M: Message> Publish<M> {
         self
     }
 
+    /// Published when this time has passed, held by the broker until then. It is never early; how
+    /// late it can be, and whether it outlives a restart, is among the broker's
+    /// capabilities (`Capabilities::scheduling`). Where the broker cannot hold messages, publishing it is an
+    /// error of kind [`Unsupported`](PublishErrorKind::Unsupported).
+    pub fn after(mut self, wait: Duration) -> Self {
+        self.options.due = Some(Due::After(wait));
+        self
+    }
+
+    /// Published at this time, or now if it has passed; as for [`after`](Self::after).
+    pub fn at(mut self, time: SystemTime) -> Self {
+        self.options.due = Some(Due::At(time));
+        self
+    }
+
     /// Worth delivering for this long.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.options.ttl = Some(ttl);
@@ -370,18 +510,25 @@ impl<M: Message> Publish<M> {
     note = "write `publisher.publish(&message)`, or derive `Message` for the type"
 )]
 pub trait Publishable: Send {
+    /// The message.
+    type Message: Message;
+
     /// Encodes the message with all its headers.
     #[doc(hidden)]
     fn prepare(self, publisher: &Publisher) -> Result<Outgoing, PublishError>;
 }
 
 impl<M: Message> Publishable for &M {
+    type Message = M;
+
     fn prepare(self, publisher: &Publisher) -> Result<Outgoing, PublishError> {
         publisher.prepare(self, PublishOptions::default(), || None)
     }
 }
 
 impl<M: Message> Publishable for Publish<M> {
+    type Message = M;
+
     fn prepare(self, publisher: &Publisher) -> Result<Outgoing, PublishError> {
         publisher.prepare(&self.message, self.options, || None)
     }

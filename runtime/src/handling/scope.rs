@@ -12,7 +12,7 @@ use crate::observability::{Correlation, TraceContext};
 
 use super::outcome::Outcome;
 use super::publish::PublishError;
-use super::publisher::{Publish, Publisher};
+use super::publisher::{Publish, PublishOptions, Publisher, answering};
 
 /// What is done with a message that a subscriber has no handler for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,6 +175,22 @@ impl Scope {
             )
         };
         self.publisher().prepare(&message, options, derive)
+    }
+
+    /// Prepares the reply to the message being handled; `None` if that does not ask for one.
+    pub(crate) fn prepare_reply<M: Message>(
+        &self,
+        reply: &M,
+    ) -> Result<Option<Outgoing>, PublishError> {
+        let input = &self.0.input;
+        if !super::is_request(input) {
+            return Ok(None);
+        }
+        let name = format!("{}#reply", self.0.context.qualified_name);
+        let derive = || Some(input.id.derive(&name, 0));
+        let options = PublishOptions::on_broker(&input.origin.broker);
+        let outgoing = self.publisher().prepare(reply, options, derive)?;
+        Ok(answering(input, outgoing))
     }
 
     /// Keeps a prepared message until the attempt has succeeded.

@@ -166,6 +166,27 @@ pub trait Message: Sized + Send + Sync + 'static {
     fn decode(encoded: Encoded<'_>) -> Result<Self, CodecError>;
 }
 
+/// A message that asks: its contract names the reply. `#[derive(Message)]` implements it where
+/// `reply = ..` is written.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` names no reply, so nobody can be asked with it",
+    label = "the contract of this message names no reply",
+    note = "name it: #[message(topic = \"..\", reply = Quote)]"
+)]
+pub trait Request: Message {
+    /// What it is answered with.
+    type Reply: Message;
+}
+
+/// A message that is answered with an `R`: the same as [`Request`] with `R` as its reply, in a form
+/// that can be asked about.
+#[diagnostic::on_unimplemented(
+    message = "`{R}` is not the reply that the contract of `{Self}` names",
+    label = "this is not the reply of `{Self}`",
+    note = "the contract names it: #[message(topic = \"..\", reply = {R})]"
+)]
+pub trait AnsweredBy<R> {}
+
 /// A message with a key. `#[derive(Message)]` implements it where `key = ..` is written.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` has no key, so its messages have no order to keep",

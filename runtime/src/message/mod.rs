@@ -8,7 +8,7 @@ mod id;
 mod topic;
 
 pub use codec::{Codec, CodecError, CodecRef, Codecs, Encoded, Encoder, Slot, Value};
-pub use contract::{Contract, Keyed, Location, Message};
+pub use contract::{AnsweredBy, Contract, Keyed, Location, Message, Request};
 pub use envelope::{Incoming, Origin, Outgoing, Place, RabbitMqPublish, ReplyAddress};
 pub(crate) use envelope::{format_time, parse_time};
 pub use headers::{HeaderValue, Headers};

@@ -69,6 +69,8 @@ pub struct PlannedHandler {
     pub timeout: Duration,
     /// How failed attempts are repeated.
     pub retry: RetryPolicy,
+    /// Whether it answers the one who asked, with a fault too.
+    pub replies: bool,
     /// What is done with what it cannot read although it takes anything.
     pub on_unknown: OnUnknown,
     /// Where it was written.
@@ -93,6 +95,7 @@ impl PlannedHandler {
             codec,
             timeout: super::options::TIMEOUT_DEFAULT,
             retry: RetryPolicy::DEFAULT,
+            replies: false,
             on_unknown: OnUnknown::DeadLetter,
             location,
         }

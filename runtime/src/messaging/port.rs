@@ -84,7 +84,7 @@ pub trait MessageBroker: Send + Sync + 'static {
     /// large and how many at once.
     fn publish(&self, outgoing: Outgoing) -> BoxFuture<'_, Result<(), PublishError>>;
 
-    /// Holds a message and publishes it when `due` has come, which is in the future. Returns when the
+    /// Holds a message and publishes it when `due` has come, or now if that has passed. Returns when the
     /// broker has it as safely as it keeps scheduled messages; see [`Capabilities::scheduling`]. A
     /// message without a subscriber is reported now where the broker can tell, else it is lost or
     /// dead-lettered when it is due, as the adapter documents.

@@ -47,6 +47,12 @@ impl BrokerSettings {
                 publish_in_flight: section
                     .integer("publish_in_flight", 1..=1 << 20, faults)
                     .unwrap_or(limits.publish_in_flight),
+                request_timeout: section
+                    .nonzero_duration("request_timeout", faults)
+                    .unwrap_or(limits.request_timeout),
+                requests_in_flight: section
+                    .integer("requests_in_flight", 1..=1 << 20, faults)
+                    .unwrap_or(limits.requests_in_flight),
                 message_bytes_max: section
                     .size("message_bytes_max", 1..=1 << 30, faults)
                     .and_then(|bytes| usize::try_from(bytes).ok())

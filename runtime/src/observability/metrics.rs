@@ -61,6 +61,8 @@ catalogue! {
     DEAD_LETTERED = Counter "interline.consumer.dead_lettered" in "{message}" by ["subscription", "handler", "reason"];
     /// Messages that a handler or an option dropped by name.
     DISCARDED = Counter "interline.consumer.discarded" in "{message}" by ["subscription", "handler"];
+    /// Requests that were dropped because their deadline had passed before they were handled.
+    EXPIRED_REQUESTS = Counter "interline.consumer.expired_requests" in "{message}" by ["subscription", "handler"];
     /// Messages that are being handled.
     IN_FLIGHT = Gauge "interline.consumer.in_flight" in "{message}" by ["subscription"];
     /// Messages that the broker handed out again.
@@ -71,6 +73,10 @@ catalogue! {
     CONSUMER_RUNNING = Gauge "interline.consumer.running" in "1" by ["subscription"];
     /// Settlements of a connection that no longer exists; the broker delivers the message again.
     STALE_SETTLEMENTS = Counter "interline.consumer.stale_settlements" in "{message}" by ["broker", "subscription"];
+    /// How long a request waited for its reply.
+    REQUEST_DURATION = Histogram "interline.request.duration" in "s" by ["broker", "destination", "outcome"];
+    /// Replies that came when nobody waited for them any more.
+    LATE_REPLIES = Counter "interline.request.late_replies" in "{message}" by ["broker"];
     /// Messages that were handed to a handler.
     CONSUMED = Counter "messaging.client.consumed.messages" in "{message}" by ["subscription", "handler"];
     /// How long a publish took, confirmation included.

@@ -168,6 +168,13 @@ pub(super) fn against_broker(found: &Use, entry: &Entry, findings: &mut Findings
             "write `ordered_by = key_in_process`, or use another broker",
         );
     }
+    if (found.descriptor.replies)() && !able.replies {
+        let message = format!("answers with a reply, and {on} carries none");
+        wrong(
+            message,
+            "route its topic to a broker that does, or publish the answer as a message",
+        );
+    }
     if found.rabbitmq.max_priority.is_some()
         && found.rabbitmq.queue_kind.unwrap_or(QueueKind::Quorum) != QueueKind::Classic
     {

@@ -214,6 +214,7 @@ fn handler(found: Use) -> PlannedHandler {
     let mut handler =
         PlannedHandler::new(found.name, service, found.handler, found.codec, location);
     handler.contracts = found.contracts;
+    handler.replies = (found.descriptor.replies)();
     handler.timeout = found.timeout;
     handler.retry = found.retry;
     handler.on_unknown = found.on_unknown.unwrap_or(OnUnknown::DeadLetter);

@@ -6,7 +6,9 @@
 
 mod attempt;
 mod batches;
+mod calls;
 mod dispatcher;
+mod faults;
 mod gate;
 mod held;
 mod process;

@@ -12,6 +12,7 @@ use crate::message::Incoming;
 use crate::messaging::{BrokerError, CrashPoint, RetryPolicy, Settled};
 
 use super::attempt;
+use super::faults;
 use super::held::Held;
 use super::subscription::{HandlerRuntime, Subscribed};
 use super::verdict::{self, HELD_WAIT_MAX, Verdict};
@@ -90,6 +91,9 @@ pub(super) async fn process(subscribed: Arc<Subscribed>, mut held: Held, mut tur
             );
             return settle(&subscribed, subscribed.first_handler(), &mut held, verdict).await;
         };
+        if faults::has_expired(handler, &held.incoming, subscribed.environment.clock.now()) {
+            return drop_expired(&subscribed, handler, &mut held).await;
+        }
         let verdict = attempt_once(&subscribed, handler, &held).await;
         match verdict {
             Verdict::Retry { wait, failed } if wait < HELD_WAIT_MAX || turn.is_lane() => {
@@ -156,13 +160,23 @@ pub(super) async fn publish_outputs(subscribed: &Subscribed, outcome: &mut Outco
         return;
     }
     for outgoing in std::mem::take(&mut outcome.outgoing) {
+        let is_reply = outgoing.address.is_some();
         if let Err(error) = subscribed.environment.publishing.publish(outgoing).await {
-            let reason = match error.kind() {
-                PublishErrorKind::Unroutable => Reason::OutputUnroutable,
-                _ => Reason::OutputFailed,
+            let (reason, fate) = match error.kind() {
+                // An address that leads nowhere, and will not on the next attempt.
+                PublishErrorKind::Unsupported if is_reply => {
+                    let label = &**subscribed.label();
+                    tracing::warn!(subscription = label, error = %describe(&error), "a reply was dropped");
+                    continue;
+                }
+                PublishErrorKind::Unsupported => (Reason::OutputFailed, Fate::DeadLetter),
+                PublishErrorKind::Unroutable => {
+                    (Reason::OutputUnroutable, Fate::Retry { after: None })
+                }
+                _ => (Reason::OutputFailed, Fate::Retry { after: None }),
             };
             let failed = Failed::new(reason, "PublishError", describe(&error));
-            *outcome = Outcome::failed(Fate::Retry { after: None }, failed);
+            *outcome = Outcome::failed(fate, failed);
             return;
         }
     }
@@ -189,6 +203,7 @@ pub(super) async fn settle(
             tracing::debug!(subscription = label, subscriber = name, %id, reason = %failed.reason, error = failed.text, "message discarded");
             if let Some(handler) = handler {
                 handler.measured.discarded.record(1.0);
+                faults::tell(subscribed, handler, &held.incoming, &failed).await;
             }
             let Some(settlement) = held.take() else {
                 return;
@@ -225,6 +240,7 @@ async fn dead_letter(
     let incoming = Arc::clone(&held.incoming);
     if let Some(handler) = handler {
         handler.measured.dead_lettered(failed.reason.as_str());
+        faults::tell(subscribed, handler, &incoming, failed).await;
     }
     let Some(settlement) = held.take() else {
         tracing::warn!(subscription = label, subscriber = name, id = %incoming.id, reason = %failed.reason, error = failed.text, "message failed after it was acknowledged, so it is lost");
@@ -269,6 +285,16 @@ async fn give_back(subscribed: &Subscribed, held: &mut Held, turn: &Turn) {
     if !turn.is_lane() {
         let attempt = held.incoming.attempt;
         wait_on_broker(subscribed, held, attempt, HELD_WAIT_MAX).await;
+    }
+}
+
+/// A request whose deadline has passed: nobody waits for the reply, so nobody does the work.
+async fn drop_expired(subscribed: &Subscribed, handler: &HandlerRuntime, held: &mut Held) {
+    let label = &**subscribed.label();
+    tracing::debug!(subscription = label, subscriber = &*handler.name, id = %held.incoming.id, "request dropped: its deadline has passed");
+    handler.measured.expired_requests.record(1.0);
+    if let Some(settlement) = held.take() {
+        report(subscribed, "acknowledging", settlement.done().await);
     }
 }
 

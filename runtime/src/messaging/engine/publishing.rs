@@ -4,20 +4,25 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
+use crate::error::{CommunicationError, CommunicationErrorKind};
 use crate::handling::{
-    BoxFuture, PublishError, PublishErrorKind, PublishMiddleware, PublishNext, PublishPort, Receipt,
+    Answer, BoxFuture, PublishError, PublishErrorKind, PublishMiddleware, PublishNext, PublishPort,
+    Receipt, RequestError,
 };
 use crate::message::{CodecRef, Codecs, Outgoing, headers::name};
 use crate::messaging::MessageBroker;
 use crate::observability::TraceContext;
 use crate::observability::metrics::{self, MetricsSink, Series};
 
+use super::calls::Calls;
 use super::routes::Routes;
+
+mod asking;
 
 /// The limits of publishing to one broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +32,10 @@ pub struct BrokerLimits {
     pub publish_timeout: Duration,
     /// How many publishes may be under way; 1 024 unless set.
     pub publish_in_flight: u32,
+    /// How long a request waits for its reply, unless the call says; 5 s unless set.
+    pub request_timeout: Duration,
+    /// How many requests may wait for their replies; 1 024 unless set.
+    pub requests_in_flight: u32,
     /// Largest body, in bytes; 16 MiB unless set.
     pub message_bytes_max: usize,
 }
@@ -36,6 +45,8 @@ impl Default for BrokerLimits {
         Self {
             publish_timeout: Duration::from_secs(10),
             publish_in_flight: 1_024,
+            request_timeout: Duration::from_secs(5),
+            requests_in_flight: 1_024,
             message_bytes_max: 16 * 1024 * 1024,
         }
     }
@@ -89,7 +100,13 @@ type SeriesKey = (Arc<str>, Arc<str>, &'static str);
 struct Target {
     target: PublishTarget,
     places: Semaphore,
+    calls: Calls,
 }
+
+/// How a message is handed to a broker.
+type HandOver<'a> = &'a (
+        dyn Fn(&Arc<dyn MessageBroker>, Outgoing) -> BoxFuture<'a, Result<(), PublishError>> + Sync
+    );
 
 /// Most combinations of broker, destination and outcome whose series are kept at hand.
 const SERIES_KEPT_MAX: usize = 4_096;
@@ -110,8 +127,19 @@ impl Publishing {
         let targets = targets
             .into_iter()
             .map(|target| {
-                let places = Semaphore::new(target.limits.publish_in_flight.max(1) as usize);
-                (Arc::clone(target.broker.name()), Target { target, places })
+                let (broker, limits) = (Arc::clone(&target.broker), target.limits);
+                let name = Arc::clone(broker.name());
+                let late = Series::of(
+                    metrics.as_deref(),
+                    metrics::LATE_REPLIES,
+                    vec![Arc::clone(&name)],
+                );
+                let target = Target {
+                    target,
+                    places: Semaphore::new(limits.publish_in_flight.max(1) as usize),
+                    calls: Calls::new(broker, limits.requests_in_flight, late),
+                };
+                (name, target)
             })
             .collect();
         Arc::new(Self {
@@ -129,6 +157,9 @@ impl Publishing {
     /// whether all of them ended.
     pub async fn close(&self, deadline: Instant) -> bool {
         self.closed.store(true, Ordering::Release);
+        for target in self.targets.values() {
+            target.calls.close(deadline).await;
+        }
         for target in self.targets.values() {
             let all = target.target.limits.publish_in_flight.max(1);
             let ended = timeout_at(deadline, target.places.acquire_many(all)).await;
@@ -159,13 +190,17 @@ impl Publishing {
     }
 
     /// The last step: within the limits, to the broker.
-    async fn send(&self, outgoing: Outgoing) -> Result<Receipt, PublishError> {
+    async fn send(
+        &self,
+        outgoing: Outgoing,
+        hand_over: HandOver<'_>,
+    ) -> Result<Receipt, PublishError> {
         let topic = outgoing.topic.clone();
         if self.closed.load(Ordering::Acquire) {
             let text = "the app is shutting down";
             return Err(PublishError::new(PublishErrorKind::Closed, topic, text));
         }
-        let Target { target, places } = self.target(&topic, outgoing.broker.as_deref())?;
+        let Target { target, places, .. } = self.target(&topic, outgoing.broker.as_deref())?;
         let limit = target.limits.message_bytes_max;
         if outgoing.body.len() > limit {
             let size = outgoing.body.len();
@@ -188,7 +223,7 @@ impl Publishing {
         };
         let id = outgoing.id.clone();
         let kept = outgoing.clone();
-        match timeout_at(deadline, target.broker.publish(outgoing)).await {
+        match timeout_at(deadline, hand_over(&target.broker, outgoing)).await {
             Ok(Ok(())) => Ok(Receipt::new(id, Arc::clone(target.broker.name()))),
             Ok(Err(error)) if error.is_retryable() => Err(error.with_outgoing(kept)),
             Ok(Err(error)) => Err(error),
@@ -202,6 +237,65 @@ impl Publishing {
                 Err(error.with_outgoing(kept))
             }
         }
+    }
+
+    /// Publishes through the middleware.
+    async fn publish_by(
+        &self,
+        outgoing: Outgoing,
+        hand_over: HandOver<'_>,
+    ) -> Result<Receipt, PublishError> {
+        let destination = outgoing.template.unwrap_or(DYNAMIC_DESTINATION);
+        let span = tracing::info_span!(
+            "publish",
+            otel.name = tracing::field::Empty,
+            otel.kind = "producer",
+            otel.status_code = tracing::field::Empty,
+            messaging.operation.name = "publish",
+            messaging.operation.r#type = "send",
+            messaging.destination.name = &*outgoing.topic,
+            messaging.message.id = %outgoing.id,
+            messaging.message.conversation_id = tracing::field::Empty,
+            error.r#type = tracing::field::Empty,
+            trace_id = tracing::field::Empty,
+        );
+        if !span.is_disabled() {
+            span.record("otel.name", format!("publish {destination}"));
+            if let Some(trace) = TraceContext::read(&outgoing.headers) {
+                span.record("trace_id", trace.trace_id());
+            }
+            if let Some(correlation) = outgoing.headers.text(name::CORRELATION_ID) {
+                span.record("messaging.message.conversation_id", &*correlation);
+            }
+        }
+        let traced = async move {
+            let started = Instant::now();
+            let broker = outgoing.broker.as_deref().map_or_else(
+                || self.routes.broker(&outgoing.topic).to_owned(),
+                str::to_owned,
+            );
+            let published = if self.middleware.is_empty() {
+                self.send(outgoing, hand_over).await
+            } else {
+                let last = |outgoing| Box::pin(self.send(outgoing, hand_over)) as BoxFuture<'_, _>;
+                PublishNext::new(&self.middleware, &last)
+                    .run(outgoing)
+                    .await
+            };
+            let outcome = published
+                .as_ref()
+                .map_or_else(|error| error.kind().as_str(), |_| "confirmed");
+            if let Err(error) = &published {
+                let span = tracing::Span::current();
+                span.record("error.type", error.kind().as_str());
+                span.record("otel.status_code", "ERROR");
+            }
+            if self.metrics.is_some() {
+                self.measure(&broker.into(), destination, started.elapsed(), outcome);
+            }
+            published
+        };
+        tracing::Instrument::instrument(traced, span).await
     }
 
     fn measure(
@@ -250,61 +344,52 @@ impl PublishPort for Publishing {
     }
 
     fn publish(&self, outgoing: Outgoing) -> BoxFuture<'_, Result<Receipt, PublishError>> {
-        let destination = outgoing.template.unwrap_or(DYNAMIC_DESTINATION);
-        let span = tracing::info_span!(
-            "publish",
-            otel.name = tracing::field::Empty,
-            otel.kind = "producer",
-            otel.status_code = tracing::field::Empty,
-            messaging.operation.name = "publish",
-            messaging.operation.r#type = "send",
-            messaging.destination.name = &*outgoing.topic,
-            messaging.message.id = %outgoing.id,
-            messaging.message.conversation_id = tracing::field::Empty,
-            error.r#type = tracing::field::Empty,
-            trace_id = tracing::field::Empty,
-        );
-        if !span.is_disabled() {
-            span.record("otel.name", format!("publish {destination}"));
-            if let Some(trace) = TraceContext::read(&outgoing.headers) {
-                span.record("trace_id", trace.trace_id());
-            }
-            if let Some(correlation) = outgoing.headers.text(name::CORRELATION_ID) {
-                span.record("messaging.message.conversation_id", &*correlation);
-            }
-        }
-        let traced = tracing::Instrument::instrument(
-            async move {
-                let started = Instant::now();
-                let broker = outgoing.broker.as_deref().map_or_else(
-                    || self.routes.broker(&outgoing.topic).to_owned(),
-                    str::to_owned,
-                );
-                let published = if self.middleware.is_empty() {
-                    self.send(outgoing).await
-                } else {
-                    let last = |outgoing| Box::pin(self.send(outgoing)) as BoxFuture<'_, _>;
-                    PublishNext::new(&self.middleware, &last)
-                        .run(outgoing)
-                        .await
-                };
-                let outcome = published
-                    .as_ref()
-                    .map_or_else(|error| error.kind().as_str(), |_| "confirmed");
-                if let Err(error) = &published {
-                    let span = tracing::Span::current();
-                    span.record("error.type", error.kind().as_str());
-                    span.record("otel.status_code", "ERROR");
-                }
-                if self.metrics.is_some() {
-                    self.measure(&broker.into(), destination, started.elapsed(), outcome);
-                }
-                published
-            },
-            span,
-        );
-        Box::pin(traced)
+        Box::pin(self.publish_by(outgoing, &to_broker))
     }
+
+    fn request(
+        &self,
+        outgoing: Outgoing,
+        limit: Option<Duration>,
+        now: SystemTime,
+    ) -> BoxFuture<'_, Result<Answer, RequestError>> {
+        Box::pin(self.ask(outgoing, limit, now))
+    }
+
+    fn cancel<'a>(
+        &'a self,
+        receipt: &'a Receipt,
+    ) -> BoxFuture<'a, Result<bool, CommunicationError>> {
+        Box::pin(async move {
+            let Target { target, .. } = self.target(receipt.id.as_str(), Some(&*receipt.broker))?;
+            let limit = target.limits.publish_timeout;
+            match tokio::time::timeout(limit, target.broker.unschedule(&receipt.id)).await {
+                Ok(cancelled) => Ok(cancelled?),
+                Err(_) => {
+                    let text = format!("broker `{}` did not answer in time", receipt.broker);
+                    Err(CommunicationError::new(
+                        CommunicationErrorKind::Timeout,
+                        text,
+                    ))
+                }
+            }
+        })
+    }
+}
+
+/// Hands a message over as it says itself: to an address, for a later time, or to its topic.
+fn to_broker(
+    broker: &Arc<dyn MessageBroker>,
+    mut outgoing: Outgoing,
+) -> BoxFuture<'static, Result<(), PublishError>> {
+    let broker = Arc::clone(broker);
+    Box::pin(async move {
+        match (outgoing.address.take(), outgoing.due) {
+            (Some(address), _) => broker.reply(address, outgoing).await,
+            (None, Some(due)) => broker.schedule(outgoing, due).await,
+            (None, None) => broker.publish(outgoing).await,
+        }
+    })
 }
 
 impl fmt::Debug for Publishing {

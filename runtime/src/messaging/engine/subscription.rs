@@ -11,6 +11,7 @@ use crate::handling::{Handler, Outcome, Publisher, SubscriberContext};
 use crate::message::{Contract, Incoming};
 use crate::messaging::{CrashPoint, PlannedHandler, PlannedSubscription, RetryPolicy, Settlement};
 use crate::observability::metrics::{self, Series};
+use crate::observability::{Correlation, TraceContext};
 
 use super::Environment;
 use super::gate::Gate;
@@ -45,6 +46,8 @@ pub(super) struct HandlerRuntime {
     pub(super) context: Arc<SubscriberContext>,
     pub(super) timeout: Duration,
     pub(super) retry: RetryPolicy,
+    /// Whether it answers the one who asked.
+    pub(super) replies: bool,
     /// `process {topic}`, the name of its spans.
     pub(super) span_name: String,
     pub(super) measured: Measured,
@@ -55,6 +58,7 @@ pub(super) struct HandlerRuntime {
 pub(super) struct Measured {
     pub(super) consumed: Series,
     pub(super) discarded: Series,
+    pub(super) expired_requests: Series,
     labels: [Arc<str>; 2],
     succeeded: Series,
     failed: Series,
@@ -77,6 +81,7 @@ impl Measured {
         Self {
             consumed: of(metrics::CONSUMED),
             discarded: of(metrics::DISCARDED),
+            expired_requests: of(metrics::EXPIRED_REQUESTS),
             succeeded: duration("done"),
             failed: duration("failed"),
             environment: Arc::clone(environment),
@@ -236,6 +241,15 @@ impl Subscribed {
 }
 
 impl HandlerRuntime {
+    /// Publishes because of a message that is not in an attempt.
+    pub(super) fn publisher(&self, cause: &Incoming) -> Publisher {
+        let rng = self.context.publisher.rng();
+        let trace = TraceContext::read(&cause.headers)
+            .map_or_else(|| TraceContext::root(rng), |parent| parent.child(rng));
+        let correlation = Correlation::following(cause);
+        self.context.publisher.caused_by(correlation, trace)
+    }
+
     fn new(
         planned: &PlannedHandler,
         subscription: &PlannedSubscription,
@@ -264,6 +278,7 @@ impl HandlerRuntime {
             context: Arc::new(context),
             timeout: planned.timeout,
             retry: planned.retry,
+            replies: planned.replies,
             span_name,
             measured: Measured::new(environment, &subscription.subscription.label, &planned.name),
             contracts: planned.contracts.clone(),

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::options::{
+    ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, Connection};
 use tracing::warn;
@@ -110,7 +112,18 @@ async fn one(
                 .map(|_| ())
         }
         // A binding cannot be looked for; messages that do not arrive would show it.
-        Part::Binding { .. } if passive => Ok(()),
+        Part::Binding { .. } | Part::Chain { .. } if passive => Ok(()),
+        Part::Chain { to, from, key } => {
+            let bound = channel.exchange_bind(
+                short(broker, to)?,
+                short(broker, from)?,
+                short(broker, key)?,
+                ExchangeBindOptions::default(),
+                FieldTable::default(),
+            );
+            let what = format!("binding of exchange `{to}` to exchange `{from}`");
+            limited(broker, &what, bound).await
+        }
         Part::Binding {
             queue,
             exchange,

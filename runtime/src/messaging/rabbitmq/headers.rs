@@ -35,6 +35,7 @@ pub(super) fn read(properties: &BasicProperties) -> Headers {
         (name::MESSAGE_TYPE, properties.kind()),
         (name::CORRELATION_ID, properties.correlation_id()),
         (name::SENDER, properties.app_id()),
+        (name::REPLY_TO, properties.reply_to()),
     ];
     for (name, value) in texts {
         if let Some(value) = value.as_ref().map(ShortString::as_str)
@@ -266,7 +267,10 @@ fn interned(text: &str) -> Cow<'static, str> {
         name::MESSAGE_KEY,
         name::MESSAGE_TYPE,
         name::MESSAGE_VERSION,
+        name::DEADLINE,
+        name::IN_REPLY_TO,
         name::PUBLISHED_AT,
+        name::REPLY_TO,
         name::SENDER,
         name::TOPIC,
         name::TRACEPARENT,

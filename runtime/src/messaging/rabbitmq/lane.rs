@@ -63,6 +63,16 @@ pub(super) fn start(connection: &Arc<Connection>, rng: &Rng) -> mpsc::Sender<Job
     sender
 }
 
+/// A lane on this channel, which takes confirms already; it ends with the channel.
+pub(super) fn on(channel: Channel) -> mpsc::Sender<Job> {
+    let (sender, mut jobs) = mpsc::channel(QUEUE);
+    tokio::spawn(async move {
+        // A job that finds the channel ended is dropped, which tells its publisher so.
+        drop(Lane::new(channel).serve(None, &mut jobs).await);
+    });
+    sender
+}
+
 async fn run(connection: Arc<Connection>, mut jobs: mpsc::Receiver<Job>, rng: Rng) {
     let mut next = None;
     while connection.status().connected() {

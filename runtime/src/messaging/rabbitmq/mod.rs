@@ -13,6 +13,8 @@ mod headers;
 mod hello;
 mod lane;
 mod publish;
+mod replies;
+mod schedule;
 mod settings;
 mod settler;
 mod supervisor;
@@ -21,23 +23,24 @@ mod topology;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::{Faults, Section};
 use crate::handling::{BoxFuture, PublishError};
-use crate::message::Outgoing;
+use crate::message::{Outgoing, ReplyAddress};
 use crate::messaging::{
     Argument, BrokerContext, BrokerError, BrokerErrorKind, BrokerHealth, Capabilities, Connected,
     Consumer, DeadLetterStore, Delivery, DurabilityConcern, ExchangeKind, MessageBroker, QueueKind,
-    Subscription, Topology, TopologyMode,
+    ReplyEvents, Requests, Subscription, Topology, TopologyMode,
 };
 
 use self::consumer::QueueConsumer;
 use self::core::{Core, Link, lock};
 use self::dead_letters::DeadLetters;
+use self::replies::DirectRequests;
 use self::settings::Settings;
 use self::topology::{Names, Part, Value};
 
@@ -204,7 +207,8 @@ impl MessageBroker for RabbitMq {
             message_ttl: true,
             durable: true,
             reports_unroutable: true,
-            ..Capabilities::NONE
+            replies: true,
+            scheduling: Some(schedule::SCHEDULING),
         }
     }
 
@@ -280,6 +284,36 @@ impl MessageBroker for RabbitMq {
     }
 
     fn publish(&self, outgoing: Outgoing) -> BoxFuture<'_, Result<(), PublishError>> {
+        Box::pin(self.core.publish(outgoing))
+    }
+
+    fn schedule(
+        &self,
+        outgoing: Outgoing,
+        due: SystemTime,
+    ) -> BoxFuture<'_, Result<(), PublishError>> {
+        Box::pin(self.core.schedule(outgoing, due))
+    }
+
+    fn requests(
+        &self,
+        events: ReplyEvents,
+    ) -> BoxFuture<'_, Result<Arc<dyn Requests>, BrokerError>> {
+        Box::pin(async move {
+            let requests = DirectRequests::listen(&self.core, events).await?;
+            Ok(Arc::new(requests) as Arc<dyn Requests>)
+        })
+    }
+
+    fn reply(
+        &self,
+        to: ReplyAddress,
+        mut outgoing: Outgoing,
+    ) -> BoxFuture<'_, Result<(), PublishError>> {
+        // A queue by its name, whether it is the server's own for direct replies or anybody's.
+        outgoing.rabbitmq.exchange = Some("".into());
+        outgoing.rabbitmq.routing_key = Some(to.as_str().to_owned().into());
+        outgoing.subscribers_optional = true;
         Box::pin(self.core.publish(outgoing))
     }
 

@@ -27,29 +27,8 @@ const COPY_TIMEOUT: Duration = Duration::from_secs(30);
 impl Core {
     /// Publishes; waits as long as there is no connection. Whoever calls limits the time.
     pub(super) async fn publish(&self, outgoing: Outgoing) -> Result<(), PublishError> {
-        let wrong =
-            |kind, message: String| PublishError::new(kind, outgoing.topic.clone(), message);
-        let own_exchange = &self.settings.exchange;
-        let exchange = outgoing
-            .rabbitmq
-            .exchange
-            .as_deref()
-            .unwrap_or(own_exchange);
-        let key = outgoing.rabbitmq.routing_key.as_deref();
-        let short = |what: &str, text: &str| {
-            ShortString::try_new(text).map_err(|_| {
-                let message = format!("the {what} is longer than AMQP's 255 bytes");
-                wrong(PublishErrorKind::Topic, message)
-            })
-        };
-        let foreign = exchange != own_exchange && !exchange.is_empty();
-        let exchange = short("exchange", exchange)?;
-        let routing_key = short("routing key", key.unwrap_or(&outgoing.topic))?;
-        if let Some(name) = headers::unfit_name(&outgoing.headers) {
-            let start: String = name.chars().take(40).collect();
-            let message = format!("the header name `{start}..` is longer than AMQP's 255 bytes");
-            return Err(wrong(PublishErrorKind::Encode, message));
-        }
+        let (exchange, routing_key) = self.address(&outgoing)?;
+        let foreign = exchange.as_str() != self.settings.exchange && !exchange.as_str().is_empty();
         let properties = properties(&outgoing);
         let turn = match &outgoing.key {
             Some(key) => hash(key),
@@ -57,15 +36,7 @@ impl Core {
         };
         loop {
             let Some(live) = self.wait_until_up().await else {
-                let link = self.link.borrow().clone();
-                return Err(match link {
-                    Link::Failed(why) => wrong(PublishErrorKind::ChannelLost, why.to_string())
-                        .with_outgoing(outgoing.clone()),
-                    _ => wrong(
-                        PublishErrorKind::Closed,
-                        "the connection is closed".to_owned(),
-                    ),
-                });
+                return Err(self.closed_to(outgoing));
             };
             let (answer, verdict) = oneshot::channel();
             let job = Job {
@@ -81,26 +52,53 @@ impl Core {
                 continue;
             }
             match verdict.await {
-                Ok(Verdict::Confirmed) => return Ok(()),
-                Ok(Verdict::Unroutable) => {
-                    let message = format!("no queue is bound for it to exchange `{exchange}`");
-                    return Err(wrong(PublishErrorKind::Unroutable, message)
-                        .with_outgoing(outgoing.clone()));
-                }
-                Ok(Verdict::Nacked) => {
-                    let message =
-                        "the server refused it (a queue is full or unavailable)".to_owned();
-                    return Err(
-                        wrong(PublishErrorKind::Nacked, message).with_outgoing(outgoing.clone())
-                    );
-                }
-                Ok(Verdict::Lost(error)) => {
-                    let (kind, message) = lost(&error, exchange.as_str(), outgoing.body.len());
-                    return Err(wrong(kind, message).with_outgoing(outgoing.clone()));
-                }
+                Ok(verdict) => return judge(verdict, &exchange, &outgoing),
                 // It never left: the connection went before its turn came.
                 Err(_) => self.wait_for_another(&live).await,
             }
+        }
+    }
+
+    /// The exchange and the routing key of a message that AMQP can carry.
+    pub(super) fn address(
+        &self,
+        outgoing: &Outgoing,
+    ) -> Result<(ShortString, ShortString), PublishError> {
+        let wrong =
+            |kind, message: String| PublishError::new(kind, outgoing.topic.clone(), message);
+        let exchange = outgoing.rabbitmq.exchange.as_deref();
+        let exchange = exchange.unwrap_or(&self.settings.exchange);
+        let key = outgoing.rabbitmq.routing_key.as_deref();
+        let short = |what: &str, text: &str| {
+            ShortString::try_new(text).map_err(|_| {
+                let message = format!("the {what} is longer than AMQP's 255 bytes");
+                wrong(PublishErrorKind::Topic, message)
+            })
+        };
+        if let Some(name) = headers::unfit_name(&outgoing.headers) {
+            let start: String = name.chars().take(40).collect();
+            let message = format!("the header name `{start}..` is longer than AMQP's 255 bytes");
+            return Err(wrong(PublishErrorKind::Encode, message));
+        }
+        Ok((
+            short("exchange", exchange)?,
+            short("routing key", key.unwrap_or(&outgoing.topic))?,
+        ))
+    }
+
+    /// Why nothing can be published: there is no connection, and there will be none.
+    pub(super) fn closed_to(&self, outgoing: Outgoing) -> PublishError {
+        let (kind, why) = match &*self.link.borrow() {
+            Link::Failed(why) => (PublishErrorKind::ChannelLost, why.to_string()),
+            _ => (
+                PublishErrorKind::Closed,
+                "the connection is closed".to_owned(),
+            ),
+        };
+        let error = PublishError::new(kind, outgoing.topic.clone(), why);
+        match kind {
+            PublishErrorKind::Closed => error,
+            _ => error.with_outgoing(outgoing),
         }
     }
 
@@ -160,12 +158,34 @@ impl Core {
         }
     }
 
-    async fn wait_for_another(&self, old: &Arc<Live>) {
+    pub(super) async fn wait_for_another(&self, old: &Arc<Live>) {
         let mut link = self.link.subscribe();
         let other = |link: &Link| !matches!(link, Link::Up(live) if Arc::ptr_eq(live, old));
         // The sender lives as long as this core.
         let _ = link.wait_for(other).await;
     }
+}
+
+/// What a lane's verdict means for the message that was published to `exchange`.
+pub(super) fn judge(
+    verdict: Verdict,
+    exchange: &ShortString,
+    outgoing: &Outgoing,
+) -> Result<(), PublishError> {
+    let (kind, message) = match verdict {
+        Verdict::Confirmed => return Ok(()),
+        Verdict::Unroutable => (
+            PublishErrorKind::Unroutable,
+            format!("no queue is bound for it to exchange `{exchange}`"),
+        ),
+        Verdict::Nacked => (
+            PublishErrorKind::Nacked,
+            "the server refused it (a queue is full or unavailable)".to_owned(),
+        ),
+        Verdict::Lost(error) => lost(&error, exchange.as_str(), outgoing.body.len()),
+    };
+    let error = PublishError::new(kind, outgoing.topic.clone(), message);
+    Err(error.with_outgoing(outgoing.clone()))
 }
 
 /// Why a copy was not confirmed.
@@ -186,7 +206,7 @@ impl CopyError {
     }
 }
 
-fn properties(outgoing: &Outgoing) -> BasicProperties {
+pub(super) fn properties(outgoing: &Outgoing) -> BasicProperties {
     let mut own = BasicProperties::default();
     if let Some(ttl) = outgoing.ttl {
         own = own.with_expiration(ttl.as_millis().to_string().into());

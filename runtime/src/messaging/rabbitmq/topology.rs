@@ -80,6 +80,12 @@ pub(super) enum Part {
         key: String,
         arguments: Arguments,
     },
+    /// A binding of one exchange to another.
+    Chain {
+        to: String,
+        from: String,
+        key: String,
+    },
 }
 
 /// Where a subscription lives on the server.
@@ -151,6 +157,20 @@ pub(super) fn delay_queue(names: &Names, delay: Duration) -> Part {
     Part::Queue {
         name: delay_queue_name(&names.queue, delay),
         exclusive: names.exclusive,
+        arguments,
+    }
+}
+
+/// The queue in which scheduled messages wait for `wait`, and from which they go on to `exchange`.
+pub(super) fn wait_queue(name: &str, wait: Duration, exchange: &str) -> Part {
+    let millis = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
+    let mut arguments: Arguments = quorum().into();
+    arguments.push(("x-message-ttl".to_owned(), Value::Int(millis)));
+    arguments.push(("x-dead-letter-exchange".to_owned(), text(exchange)));
+    arguments.extend(at_least_once());
+    Part::Queue {
+        name: name.to_owned(),
+        exclusive: false,
         arguments,
     }
 }
@@ -300,6 +320,8 @@ const EXCLUSIVE: &str = "exclusive";
 const QUEUE: &str = "queue";
 const EXCHANGE: &str = "exchange";
 const KEY: &str = "key";
+const CHAIN: &str = "exchange binding";
+const TO: &str = "to";
 
 fn show(part: &Part, mode: TopologyMode) -> TopologyPart {
     let shown = |arguments: &Arguments| -> Vec<(String, String)> {
@@ -343,6 +365,16 @@ fn show(part: &Part, mode: TopologyMode) -> TopologyPart {
             part.arguments.extend(shown(arguments));
             part
         }
+        Part::Chain { to, from, key } => {
+            let name = format!("{to} <- {from} ({key})");
+            let mut part = TopologyPart::new(CHAIN, name, mode);
+            part.arguments = vec![
+                (TO.to_owned(), to.clone()),
+                (EXCHANGE.to_owned(), from.clone()),
+                (KEY.to_owned(), key.clone()),
+            ];
+            part
+        }
     }
 }
 
@@ -381,6 +413,11 @@ pub(super) fn read(part: &TopologyPart) -> Option<Part> {
             key: find(KEY)?,
             arguments: rest(&[QUEUE, EXCHANGE, KEY]),
         },
+        CHAIN => Part::Chain {
+            to: find(TO)?,
+            from: find(EXCHANGE)?,
+            key: find(KEY)?,
+        },
         _ => return None,
     })
 }
@@ -409,7 +446,7 @@ mod tests {
                 .iter()
                 .map(|(name, value)| format!("{name}={}", value.shown()))
                 .collect(),
-            Part::Exchange { .. } => Vec::new(),
+            Part::Exchange { .. } | Part::Chain { .. } => Vec::new(),
         }
     }
 
