@@ -266,6 +266,6 @@ mod tests {
         assert_eq!(names, expected);
         let longest = Duration::from_secs(1 << (LEVELS - 1)).as_millis();
         assert!(longest < 1 << 32);
-        assert!(SCHEDULING.durable && !SCHEDULING.cancel);
+        const { assert!(SCHEDULING.durable && !SCHEDULING.cancel) };
     }
 }
