@@ -11,6 +11,7 @@ mod message;
 mod messages;
 mod path;
 mod service;
+mod service_client;
 mod signature;
 mod subscriber;
 #[cfg(test)]
@@ -152,4 +153,61 @@ pub fn service(input: TokenStream) -> TokenStream {
 #[proc_macro_attribute]
 pub fn subscriber(attribute: TokenStream, item: TokenStream) -> TokenStream {
     subscriber::expand(attribute.into(), &item.into()).into()
+}
+
+/// Makes a trait the client of another service: `OrdersClient` for a trait `Orders`.
+///
+/// ```ignore
+/// #[service_client(service = "orders", base = "/api/v1", timeout = "2s")]
+/// pub trait Orders {
+///     #[get("/orders/{id}")]
+///     async fn order(&self, id: OrderId) -> Result<Option<Order>, CallError>;
+///
+///     #[get("/orders")]
+///     async fn orders(&self, #[query] filter: &Filter, #[header("x-tenant")] tenant: &str)
+///         -> Result<Vec<Order>, CallError>;
+///
+///     #[post("/orders")]
+///     #[idempotent]
+///     async fn place(&self, #[body] order: &NewOrder) -> Result<Order, CallError>;
+/// }
+/// ```
+///
+/// The client is taken as `State<OrdersClient>`, or from `running.client::<OrdersClient>()`; where the
+/// service is stands in `[services.orders]` of the configuration. `OrdersClient::from_impl(value)`
+/// makes one of any implementation of the trait, for tests; implementations write `async fn`.
+///
+/// | option | meaning | unless given |
+/// |---|---|---|
+/// | `service = ".."` | the service, by its name in the configuration | must be given |
+/// | `base = "/.."` | what all paths begin with | nothing |
+/// | `timeout = "2s"` | how long a call may take with all its attempts | 10 s |
+/// | `attempt_timeout = "500ms"` | how long one attempt may take | what remains |
+/// | `retry(attempts, first, max)` | how a call is repeated | 3, 50 ms, 2 s |
+/// | `error = Type` | what the service says about its errors, read from JSON | `Problem` |
+/// | `client = Name` | the name of the client | the trait's, and `Client` |
+/// | `crate = path` | where the crate `interline` is | `::interline` |
+///
+/// **A method** has `#[get("/path")]`, `#[post]`, `#[put]`, `#[patch]`, `#[delete]` or `#[head]`, and
+/// beside it:
+///
+/// | attribute | meaning |
+/// |---|---|
+/// | `#[idempotent]` | its calls carry an `Idempotency-Key`, the same on every attempt, so that they may be repeated |
+/// | `#[timeout("2s")]`, `#[attempt_timeout("500ms")]` | in place of the trait's |
+/// | `#[retry(attempts, first, max)]` | in place of the trait's |
+///
+/// GET, HEAD, PUT, DELETE and what is `#[idempotent]` is repeated after a failure; anything else only
+/// where it was not sent.
+///
+/// **Its arguments** are values of the path, by their names in its template, or have `#[query]` (a
+/// scalar, a list, or a struct whose fields are the keys; `#[query("name")]` renames),
+/// `#[header("name")]`, or `#[body]`, which is sent in JSON.
+///
+/// **It returns** a `Result` of what the answer's JSON is read as, `()`, `Bytes`, `Option<..>` (`None`
+/// for 404) or `Response<..>` (with status and headers), and of `CallError` or an error that implements
+/// `From<CallError>`. These types are recognised by name; an alias is not seen.
+#[proc_macro_attribute]
+pub fn service_client(attribute: TokenStream, item: TokenStream) -> TokenStream {
+    service_client::expand(attribute.into(), &item.into()).into()
 }

@@ -465,7 +465,7 @@ fn without_in(group: &Group, names: &[&str]) -> TokenTree {
 }
 
 /// The tokens without attributes whose path ends in one of `names`.
-fn without(tokens: TokenStream, names: &[&str]) -> TokenStream {
+pub(crate) fn without(tokens: TokenStream, names: &[&str]) -> TokenStream {
     let mut kept = Vec::new();
     let mut tokens = tokens.into_iter().peekable();
     while let Some(token) = tokens.next() {

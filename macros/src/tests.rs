@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use proc_macro2::{Group, TokenStream, TokenTree};
 use quote::{ToTokens, quote};
 
-use crate::{failure, message, messages, service, subscriber};
+use crate::{failure, message, messages, service, service_client, subscriber};
 
 /// Every beginning of `tokens`; one that ends inside of brackets has them closed, as editors do.
 fn prefixes(tokens: TokenStream) -> Vec<TokenStream> {
@@ -61,6 +61,38 @@ fn a_half_typed_function_keeps_its_name() {
         assert!(output.contains("fn charge"), "{output}");
         assert!(output.contains("struct charge"), "{output}");
         assert!(!output.contains("# [header"), "{output}");
+    }
+}
+
+#[test]
+fn a_half_typed_client_keeps_its_name() {
+    let attribute = quote!(
+        service = "orders",
+        base = "/api",
+        retry(attempts = 6, first = "250ms"),
+        error = a::B,
+        crate = ::a::b
+    );
+    let item = quote! {
+        #[doc = "Orders."]
+        pub(crate) trait Orders {
+            #[get("/orders/{id}")]
+            #[timeout("2s")]
+            async fn order(&self, id: &str, #[query] page: Option<u8>) -> Result<Order, CallError>;
+        }
+    };
+    for half in prefixes(item.clone()) {
+        let written = half.to_string();
+        let output = service_client::expand(attribute.clone(), &half).to_string();
+        if written.contains("trait Orders") {
+            assert!(output.contains("trait Orders"), "{written}\n{output}");
+        }
+        assert!(!output.contains("# [get"), "{written}\n{output}");
+    }
+    for half in prefixes(attribute) {
+        let output = service_client::expand(half, &item).to_string();
+        assert!(output.contains("trait Orders"), "{output}");
+        assert!(output.contains("struct OrdersClient"), "{output}");
     }
 }
 
@@ -121,6 +153,7 @@ fn expand(source: &str) -> TokenStream {
             };
             let item: TokenStream = rest.collect();
             match (name.as_str(), arguments.to_string().as_str()) {
+                ("service_client", _) => service_client::expand(arguments, &item),
                 ("subscriber", _) => subscriber::expand(arguments, &item),
                 ("derive", "Message") => message::expand(item),
                 ("derive", "Messages") => messages::expand(item),
@@ -165,7 +198,7 @@ fn expansions_are_as_recorded_and_so_are_their_sizes() {
         .filter(|path| !path.to_string_lossy().ends_with(".expanded.rs"))
         .collect();
     cases.sort();
-    assert_eq!(cases.len(), 7);
+    assert_eq!(cases.len(), 8);
     let mut sizes = String::from("# Bytes of each expansion, the user's own item included.\n");
     for case in cases {
         let source = std::fs::read_to_string(&case).expect("the case can be read");

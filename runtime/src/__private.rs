@@ -3,6 +3,8 @@
 mod broken;
 mod call;
 mod failure;
+#[cfg(feature = "http")]
+pub mod needs_feature_http;
 mod wire;
 
 pub use std::borrow::Cow;

@@ -11,6 +11,10 @@ pub type Result<T, E = Report> = std::result::Result<T, E>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CommunicationErrorKind {
+    /// A call to another service failed.
+    Call,
+    /// Calls to a service failed so often that none is made for a while.
+    CircuitBreakerOpen,
     /// The configuration cannot be read.
     Configuration,
     /// A broker cannot be used: wrong credentials, a conflict with what is there, unreachable.
@@ -21,6 +25,8 @@ pub enum CommunicationErrorKind {
     Publish,
     /// Every attempt failed.
     RetryExhausted,
+    /// It is not known where a service is.
+    ServiceDiscovery,
     /// The app is going down, or is down.
     Shutdown,
     /// It took too long.

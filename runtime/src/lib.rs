@@ -31,14 +31,21 @@
 //! | [`message`] | contracts, headers, identities, codecs |
 //! | [`handling`] | extractors, outcomes, failures, middleware, publishing |
 //! | [`messaging`] | options of subscribers, the broker port, adapters, dead letters |
+//! | `http` | clients of other services (feature `http`) |
 //! | [`observability`] | trace context and the metrics catalogue |
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod clock;
 pub mod config;
+#[cfg(feature = "http")]
+#[cfg_attr(docsrs, doc(cfg(feature = "http")))]
+pub mod discovery;
 pub mod error;
 pub mod handling;
+#[cfg(feature = "http")]
+#[cfg_attr(docsrs, doc(cfg(feature = "http")))]
+pub mod http;
 pub mod launch;
 pub mod manager;
 pub mod message;
@@ -69,9 +76,11 @@ pub use handling::{
     Batch, BatchOutcome, Cancel, Failure, Fate, Meta, Out, Outcome, Publish, PublishError,
     Publisher, Raw, Settle, State,
 };
+#[cfg(feature = "http")]
+pub use http::{CallError, CallOptions, HttpClient};
 pub use launch::{App, Running};
 pub use manager::{CommunicationManager, Health};
 pub use message::{HeaderValue, Headers, Message, MessageId};
 
 #[cfg(feature = "macros")]
-pub use interline_macros::{Failure, Message, Messages, service, subscriber};
+pub use interline_macros::{Failure, Message, Messages, service, service_client, subscriber};

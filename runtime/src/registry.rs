@@ -7,6 +7,8 @@ use std::fmt;
 pub use admission::{Admission, Refused};
 
 use crate::handling::{Bind, Handler, OnUnknown};
+#[cfg(feature = "http")]
+use crate::http::ClientDescriptor;
 use crate::message::{Contract, Location};
 use crate::messaging::SubscriberOptions;
 
@@ -205,6 +207,9 @@ pub trait Subscriber: 'static {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Registration {
+    /// A client of another service.
+    #[cfg(feature = "http")]
+    Client(&'static ClientDescriptor),
     /// A crate with handlers.
     Service(&'static ServiceIdentity),
     /// A subscriber.
@@ -220,15 +225,29 @@ pub struct Registry {
     pub services: Vec<&'static ServiceIdentity>,
     /// The subscribers.
     pub subscribers: Vec<&'static SubscriberDescriptor>,
+    /// The clients of other services.
+    #[cfg(feature = "http")]
+    pub clients: Vec<&'static ClientDescriptor>,
 }
 
 impl Registry {
+    /// Nothing that would run by itself: of what is linked, only what others may ask for.
+    #[must_use]
+    pub fn descriptors() -> Self {
+        let mut registry = Self::linked();
+        registry.services.clear();
+        registry.subscribers.clear();
+        registry
+    }
+
     /// What the linker kept of this program's crates.
     #[must_use]
     pub fn linked() -> Self {
         let mut registry = Self::default();
         for registration in inventory::iter::<Registration> {
             match registration {
+                #[cfg(feature = "http")]
+                Registration::Client(descriptor) => registry.clients.push(descriptor),
                 Registration::Service(identity) => registry.services.push(identity),
                 Registration::Subscriber(descriptor) => registry.subscribers.push(descriptor),
             }
@@ -240,6 +259,10 @@ impl Registry {
         registry
             .subscribers
             .sort_by_key(|descriptor| (descriptor.service.package, descriptor.location));
+        #[cfg(feature = "http")]
+        registry
+            .clients
+            .sort_by_key(|client| (client.service, client.location));
         registry
     }
 }

@@ -8,7 +8,11 @@ use std::sync::Arc;
 
 /// The values that handlers take as [`State`](super::State), one of each type.
 #[derive(Clone, Default)]
-pub struct States(HashMap<TypeId, (&'static str, Arc<dyn Any + Send + Sync>)>);
+pub struct States {
+    values: HashMap<TypeId, (&'static str, Arc<dyn Any + Send + Sync>)>,
+    /// Why there is no value of a type that there could be.
+    lacking: HashMap<TypeId, BindFault>,
+}
 
 impl States {
     /// Adds a value. Returns whether there was none of its type.
@@ -17,13 +21,18 @@ impl States {
             type_name::<S>(),
             Arc::new(value) as Arc<dyn Any + Send + Sync>,
         );
-        self.0.insert(TypeId::of::<S>(), entry).is_none()
+        self.values.insert(TypeId::of::<S>(), entry).is_none()
+    }
+
+    /// Says why there is no value of type `S`, for whoever asks for it.
+    pub fn lacks<S: Send + Sync + 'static>(&mut self, fault: BindFault) {
+        self.lacking.insert(TypeId::of::<S>(), fault);
     }
 
     /// The value of type `S`.
     #[must_use]
     pub fn get<S: Send + Sync + 'static>(&self) -> Option<Arc<S>> {
-        let (_, value) = self.0.get(&TypeId::of::<S>())?;
+        let (_, value) = self.values.get(&TypeId::of::<S>())?;
         Arc::clone(value).downcast().ok()
     }
 }
@@ -31,7 +40,7 @@ impl States {
 impl fmt::Debug for States {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set()
-            .entries(self.0.values().map(|(name, _)| name))
+            .entries(self.values.values().map(|(name, _)| name))
             .finish()
     }
 }
@@ -44,6 +53,17 @@ pub struct BindFault {
     pub message: String,
     /// What to write.
     pub help: String,
+}
+
+impl BindFault {
+    /// What is missing, and what to write.
+    #[must_use]
+    pub fn new(message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            help: help.into(),
+        }
+    }
 }
 
 /// Resolves what one handler needs.
@@ -66,7 +86,12 @@ impl<'a> Bind<'a> {
     /// The state of type `S`; if there is none, that is noted.
     pub fn state<S: Send + Sync + 'static>(&mut self) -> Option<Arc<S>> {
         let found = self.states.get::<S>();
-        if found.is_none() {
+        if found.is_some() {
+            return found;
+        }
+        if let Some(fault) = self.states.lacking.get(&TypeId::of::<S>()) {
+            self.faults.push(fault.clone());
+        } else {
             let short = short_type_name(type_name::<S>());
             self.fault(
                 format!("needs `State<{short}>`, and the app has none"),
@@ -78,10 +103,7 @@ impl<'a> Bind<'a> {
 
     /// Notes that something is missing.
     pub fn fault(&mut self, message: impl Into<String>, help: impl Into<String>) {
-        self.faults.push(BindFault {
-            message: message.into(),
-            help: help.into(),
-        });
+        self.faults.push(BindFault::new(message, help));
     }
 
     /// Everything that was noted.

@@ -74,6 +74,11 @@ impl SubscriberContext {
     }
 }
 
+tokio::task_local! {
+    /// The attempt that this task is about.
+    static CURRENT: Scope;
+}
+
 /// The surroundings of one attempt. Cheap to clone; extractors take from it what they need.
 #[derive(Clone)]
 pub struct Scope(Arc<Inner>);
@@ -115,6 +120,24 @@ impl Scope {
             outputs: Mutex::default(),
             verdict: Mutex::default(),
         }))
+    }
+
+    /// The scope of the attempt within which this is called; `None` outside of a handler, and in tasks
+    /// that a handler spawned.
+    #[must_use]
+    pub fn current() -> Option<Self> {
+        CURRENT.try_with(Clone::clone).ok()
+    }
+
+    /// Runs a future for which this is the [`current`](Self::current) scope.
+    pub(crate) async fn enter<F: Future>(self, future: F) -> F::Output {
+        CURRENT.scope(self, future).await
+    }
+
+    /// The message that is being handled; of a batch, its first.
+    #[must_use]
+    pub fn input(&self) -> &Incoming {
+        &self.0.input
     }
 
     /// What is the same for every attempt of this subscriber.

@@ -100,10 +100,11 @@ impl App {
     }
 
     /// Runs only what [`register`](Self::register) and [`subscribe`](Self::subscribe) name, whatever
-    /// is linked: for tests, which share a process with each other's handlers.
+    /// is linked: for tests, which share a process with each other's handlers. Clients of other
+    /// services do not run by themselves, and are there.
     #[must_use]
     pub fn named_only(self) -> Self {
-        self.with_registry(Registry::default())
+        self.with_registry(Registry::descriptors())
     }
 
     /// Reads this registry in place of what is linked.

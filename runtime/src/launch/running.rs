@@ -60,6 +60,16 @@ impl Running {
         self.0.manager.publisher()
     }
 
+    /// The client of this type; see [`CommunicationManager::client`].
+    ///
+    /// # Errors
+    /// If its service is not configured, with what to write.
+    #[cfg(feature = "http")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
+    pub fn client<C: crate::http::ServiceClient>(&self) -> Result<C, CommunicationError> {
+        self.0.manager.client()
+    }
+
     /// What connects and runs everything.
     #[must_use]
     pub fn manager(&self) -> &CommunicationManager {

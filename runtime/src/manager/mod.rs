@@ -67,6 +67,8 @@ pub struct CommunicationManager {
     phase: watch::Sender<Phase>,
     refusals: Refusals,
     drain_timeout: Duration,
+    #[cfg(feature = "http")]
+    services: crate::http::Services,
 }
 
 /// How far an app has come.
@@ -132,6 +134,8 @@ impl CommunicationManager {
             phase: watch::Sender::new(Phase::Planned),
             refusals: Refusals::default(),
             drain_timeout: plan.drain_timeout,
+            #[cfg(feature = "http")]
+            services: plan.services,
         }
     }
 
@@ -242,6 +246,28 @@ impl CommunicationManager {
     #[must_use]
     pub fn publisher(&self) -> Publisher {
         self.publisher.clone()
+    }
+
+    /// The client of this type: `manager.client::<OrdersClient>()`.
+    ///
+    /// # Errors
+    /// Of kind [`ServiceDiscovery`](CommunicationErrorKind::ServiceDiscovery) if its service is not
+    /// configured, with what to write.
+    #[cfg(feature = "http")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
+    pub fn client<C: crate::http::ServiceClient>(&self) -> Result<C, CommunicationError> {
+        self.services.client().map_err(not_configured)
+    }
+
+    /// A client without a trait of the service of this name.
+    ///
+    /// # Errors
+    /// Of kind [`ServiceDiscovery`](CommunicationErrorKind::ServiceDiscovery) if the service is not
+    /// configured, with what to write.
+    #[cfg(feature = "http")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
+    pub fn http_client(&self, name: &str) -> Result<crate::http::HttpClient, CommunicationError> {
+        self.services.http_client(name).map_err(not_configured)
     }
 
     /// How everything is. Answers at once.
@@ -432,6 +458,12 @@ impl fmt::Debug for CommunicationManager {
             .field("phase", &*self.phase.borrow())
             .finish_non_exhaustive()
     }
+}
+
+#[cfg(feature = "http")]
+fn not_configured((message, help): (String, String)) -> CommunicationError {
+    let text = format!("{message}; {help}");
+    CommunicationError::new(CommunicationErrorKind::ServiceDiscovery, text)
 }
 
 /// One error for all that went wrong.

@@ -53,10 +53,16 @@ macro_rules! catalogue {
 }
 
 catalogue! {
+    /// How long a call of another service took, with all its attempts.
+    CLIENT_DURATION = Histogram "http.client.call.duration" in "s" by ["service", "method", "outcome"];
     /// Whether the connection to a broker is up (1) or not (0).
     CONNECTION_UP = Gauge "interline.broker.connected" in "1" by ["broker"];
     /// Connections to a broker that were made again after a loss.
     RECONNECTS = Counter "interline.broker.reconnects" in "{reconnect}" by ["broker"];
+    /// Attempts at calls of another service.
+    CLIENT_ATTEMPTS = Counter "interline.client.attempts" in "{attempt}" by ["service", "endpoint", "outcome"];
+    /// Circuits that opened, half-opened or closed; of the whole service where no endpoint is named.
+    CIRCUIT_CHANGES = Counter "interline.client.circuit_changes" in "{change}" by ["service", "endpoint", "state"];
     /// Messages moved to the dead letters.
     DEAD_LETTERED = Counter "interline.consumer.dead_lettered" in "{message}" by ["subscription", "handler", "reason"];
     /// Messages that a handler or an option dropped by name.

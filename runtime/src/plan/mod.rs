@@ -7,6 +7,8 @@
 mod admitted;
 mod brokers;
 mod checks;
+#[cfg(feature = "http")]
+mod clients;
 mod problem;
 mod report;
 mod resolve;
@@ -49,6 +51,9 @@ pub struct Plan {
     pub routes: Routes,
     /// The subscriptions, with their handlers.
     pub subscriptions: Vec<PlannedSubscription>,
+    /// The services that may be called.
+    #[cfg(feature = "http")]
+    pub(crate) services: crate::http::Services,
     /// What is odd but can run.
     pub warnings: Vec<Problem>,
     /// How long going down may take.
@@ -113,6 +118,10 @@ impl Plan {
         let mut admitted = Admitted::of(wiring, &mut findings);
         let service: Arc<str> = admitted.service.clone().unwrap_or_else(|| "app".into());
         let instance = wiring.instance();
+        #[cfg(feature = "http")]
+        let (services, wiring) = &clients::read(wiring, &service, &mut findings);
+        #[cfg(not(feature = "http"))]
+        refuse_services(wiring, &mut findings.faults);
         let brokers = Brokers::read(wiring, &service, &instance, prefix, &mut findings);
         let routes = read_routes(wiring, &brokers, &mut findings);
         let overrides = resolve::read_overrides(wiring, &admitted, &mut findings.faults);
@@ -166,9 +175,23 @@ impl Plan {
             brokers,
             routes,
             subscriptions,
+            #[cfg(feature = "http")]
+            services: services.clone(),
             warnings,
             drain_timeout,
         })
+    }
+}
+
+/// Services can be called only with the feature.
+#[cfg(not(feature = "http"))]
+fn refuse_services(wiring: &Wiring, faults: &mut Faults) {
+    let section = wiring.config.section("services");
+    if section.is_present() {
+        section.accept_all(faults);
+        let message = "clients of other services are not switched on in this program";
+        let fault = crate::config::Fault::new(section.origin().clone(), section.path(), message);
+        faults.push(fault.with_help("add the feature `http` to `interline` in Cargo.toml"));
     }
 }
 

@@ -26,6 +26,8 @@ pub struct PlanReport {
     pub brokers: Vec<(String, String)>,
     /// A line for each handler and topic.
     pub handlers: Vec<(String, String)>,
+    /// A line for each service that may be called.
+    pub services: Vec<(String, String)>,
     /// What is odd but can run.
     pub warnings: Vec<Problem>,
     headline: String,
@@ -56,18 +58,26 @@ impl PlanReport {
             service: plan.service.to_string(),
             brokers: brokers.collect(),
             handlers: handlers.collect(),
+            services: services(plan),
             warnings: plan.warnings.clone(),
             headline,
         }
     }
 
-    /// Service, brokers and handlers, without the warnings.
+    /// Service, brokers, handlers and the services that may be called, without the warnings.
     pub fn banner(&self) -> String {
-        let lines = || self.brokers.iter().chain(&self.handlers);
+        let lines = || {
+            let handlers = self.brokers.iter().chain(&self.handlers);
+            handlers.chain(&self.services)
+        };
         let names = lines().map(|(name, _)| name.chars().count());
         let width = names.max().unwrap_or_default();
         let mut text = self.headline.clone();
-        for (kind, lines) in [("broker", &self.brokers), ("handler", &self.handlers)] {
+        for (kind, lines) in [
+            ("broker", &self.brokers),
+            ("handler", &self.handlers),
+            ("service", &self.services),
+        ] {
             for (name, line) in lines {
                 text.push_str(&format!("\n  {kind:7}  {name:width$}  {line}"));
             }
@@ -84,6 +94,19 @@ impl fmt::Display for PlanReport {
         }
         write_problems(f, &self.warnings)
     }
+}
+
+#[cfg(feature = "http")]
+fn services(plan: &Plan) -> Vec<(String, String)> {
+    let endpoints = plan.services.endpoints();
+    endpoints
+        .map(|(name, urls)| (name.to_owned(), urls.join(", ")))
+        .collect()
+}
+
+#[cfg(not(feature = "http"))]
+fn services(_: &Plan) -> Vec<(String, String)> {
+    Vec::new()
 }
 
 fn broker(planned: &PlannedBroker) -> String {

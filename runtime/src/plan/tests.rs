@@ -91,6 +91,7 @@ fn wiring(toml: &str, subscribers: Vec<&'static SubscriberDescriptor>) -> Wiring
     wiring.registry = Some(Registry {
         services: vec![&BILLING],
         subscribers,
+        ..Registry::default()
     });
     wiring
         .brokers

@@ -98,6 +98,7 @@ mod tests {
         let registry = Registry {
             services: vec![&PROGRAM, &AUDIT, &ORDERS],
             subscribers: vec![&NOTE, &PLACE, &OWN],
+            ..Registry::default()
         };
         let admission = registry.admit(&[Service::new(&ORDERS)]);
         let names: Vec<_> = admission

@@ -50,6 +50,7 @@ pub(super) async fn run_one(
         }
     };
     let span = span(runtime, incoming, &scope, 1);
+    let attempt = scope.clone().enter(attempt);
     let outcome = guarded(attempt, deadline, &cancel, runtime)
         .instrument(span.clone())
         .await;
@@ -76,9 +77,10 @@ pub(super) async fn run_batch(
     let span = span(runtime, first, &scope, messages.len());
     let mut outcomes = Vec::new();
     let attempt = async {
-        outcomes = handler(messages.to_vec(), scope).await;
+        outcomes = handler(messages.to_vec(), scope.clone()).await;
         Outcome::done()
     };
+    let attempt = scope.clone().enter(attempt);
     let whole = guarded(attempt, deadline, &cancel, runtime)
         .instrument(span.clone())
         .await;

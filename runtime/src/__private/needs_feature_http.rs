@@ -1,0 +1,130 @@
+//! What `#[service_client]` calls. It is there only with the feature `http`, and its name says so to
+//! those who have not switched it on.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+pub use crate::handling::BoxFuture;
+pub use crate::http::{
+    Answered, Call, CallError, CallOptions, CallSettings, ClientDescriptor, Empty, Full, Json,
+    Maybe, MethodDescriptor, Problem, Raw, Read, ServiceClient, Verb, Wire,
+};
+use crate::message::Location;
+
+/// How a client makes its calls: on the wire, or by an implementation in this process.
+pub enum Via<O: ?Sized> {
+    /// Over HTTP.
+    Wire(Wire),
+    /// By this.
+    Local(Arc<O>),
+}
+
+impl<O: ?Sized> Via<O> {
+    /// The same, with these options for what goes over the wire.
+    #[must_use]
+    pub fn with(&self, options: CallOptions) -> Self {
+        match self {
+            Self::Wire(wire) => Self::Wire(wire.with(options)),
+            Self::Local(local) => Self::Local(Arc::clone(local)),
+        }
+    }
+}
+
+impl<O: ?Sized> Clone for Via<O> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Wire(wire) => Self::Wire(wire.clone()),
+            Self::Local(local) => Self::Local(Arc::clone(local)),
+        }
+    }
+}
+
+impl<O: ?Sized> fmt::Debug for Via<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Wire(wire) => wire.fmt(f),
+            Self::Local(_) => f.write_str("Local"),
+        }
+    }
+}
+
+/// A value that can stand in a path or a header.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot stand in a path or a header",
+    label = "this type does not implement `Display`",
+    note = "a value of the query only has to implement `Serialize`: mark the argument `#[query]`"
+)]
+pub trait Shown: fmt::Display {}
+
+#[diagnostic::do_not_recommend]
+impl<T: fmt::Display + ?Sized> Shown for T {}
+
+/// A value that can stand in a query or a body.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be sent",
+    label = "this type does not implement `Serialize`",
+    note = "derive it: #[derive(Serialize)]"
+)]
+pub trait Written: Serialize {}
+
+#[diagnostic::do_not_recommend]
+impl<T: Serialize + ?Sized> Written for T {}
+
+/// The error of a method.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the error of a call",
+    label = "this type does not implement `From<CallError>`",
+    note = "write `CallError`, or `#[from] CallError` in a variant of an error with `thiserror`"
+)]
+pub trait Fails<P>: From<CallError<P>> {}
+
+#[diagnostic::do_not_recommend]
+impl<T: From<CallError<P>>, P> Fails<P> for T {}
+
+/// Adds a value to the path.
+pub fn path<T: Shown + ?Sized>(call: Call, name: &str, value: &T) -> Call {
+    call.value(name, &format_args!("{value}"))
+}
+
+/// Adds a header.
+pub fn header<T: Shown + ?Sized>(call: Call, name: &'static str, value: &T) -> Call {
+    call.header(name, format_args!("{value}"))
+}
+
+/// Adds a header, if there is one.
+pub fn optional_header<T: Shown>(call: Call, name: &'static str, value: &Option<T>) -> Call {
+    match value {
+        Some(value) => header(call, name, value),
+        None => call,
+    }
+}
+
+/// Adds to the query.
+pub fn query<T: Written + ?Sized>(call: Call, name: &str, value: &T) -> Call {
+    call.query(name, value)
+}
+
+/// Adds the body, in JSON.
+pub fn json<T: Written + ?Sized>(call: Call, value: &T) -> Call {
+    call.json(value)
+}
+
+/// Makes the call.
+///
+/// # Errors
+/// In the form of the method's own error.
+pub async fn send<R: Read, P: Answered, E: Fails<P>>(call: Call) -> Result<R::Output, E> {
+    call.send::<R, P>().await.map_err(E::from)
+}
+
+/// What stands in for the record of a client with a mistake.
+pub const fn broken<C: ServiceClient>() -> ClientDescriptor {
+    const NOWHERE: Location = Location {
+        file: "",
+        line: 1,
+        column: 1,
+    };
+    ClientDescriptor::new::<C>("", "", &[], NOWHERE)
+}

@@ -1,0 +1,145 @@
+//! An address of a service, and all of them.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// One instance of a service: `http://orders-1:8080`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    url: Arc<str>,
+}
+
+impl Endpoint {
+    /// Reads an address: a scheme, a host, and a port where it is not the scheme's own. No path: that
+    /// belongs to the call.
+    ///
+    /// # Errors
+    /// What is wrong, continuing a sentence that begins with the text.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        let Some((scheme, rest)) = text.split_once("://") else {
+            return Err("has no scheme; write for example `http://orders:8080`".to_owned());
+        };
+        let scheme = scheme.to_ascii_lowercase();
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
+        if scheme.is_empty() || !scheme.chars().all(plain) {
+            return Err("has no scheme; write for example `http://orders:8080`".to_owned());
+        }
+        let authority = rest.strip_suffix('/').unwrap_or(rest);
+        if authority.contains(['/', '?', '#']) {
+            return Err("has a path; write it as the `base` of the client".to_owned());
+        }
+        if authority.contains('@') {
+            return Err("has credentials in it; leave them out".to_owned());
+        }
+        let (host, port) = match authority.rsplit_once(':') {
+            // The colons of an IPv6 address stand in brackets.
+            Some((host, port)) if !port.contains(']') => (host, Some(port)),
+            _ => (authority, None),
+        };
+        if port.is_some_and(|port| port.parse::<u16>().is_err()) {
+            return Err("has a port that is none".to_owned());
+        }
+        let bracketed = host.starts_with('[') && host.ends_with(']');
+        let of_host = |c: char| {
+            c.is_ascii_alphanumeric()
+                || matches!(c, '-' | '.' | '_')
+                || bracketed && matches!(c, '[' | ']' | ':')
+        };
+        if host.is_empty() || !host.chars().all(of_host) {
+            return Err("has a host that is none".to_owned());
+        }
+        let url = format!("{scheme}://{}", authority.to_ascii_lowercase());
+        Ok(Self { url: url.into() })
+    }
+
+    /// The address without a slash at its end.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The scheme, in small letters.
+    #[must_use]
+    pub fn scheme(&self) -> &str {
+        self.url.split(':').next().unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.url)
+    }
+}
+
+/// All instances of a service, in a fixed order and each once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EndpointSet(Vec<Endpoint>);
+
+impl EndpointSet {
+    /// The endpoints in their order.
+    pub fn iter(&self) -> impl Iterator<Item = &Endpoint> {
+        self.0.iter()
+    }
+}
+
+impl FromIterator<Endpoint> for EndpointSet {
+    fn from_iter<I: IntoIterator<Item = Endpoint>>(endpoints: I) -> Self {
+        let mut all: Vec<Endpoint> = endpoints.into_iter().collect();
+        all.sort_by(|one, two| one.url.cmp(&two.url));
+        all.dedup();
+        Self(all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_as_people_write_them() {
+        for (text, url) in [
+            ("http://orders:8080", "http://orders:8080"),
+            (" HTTP://Orders.Example/ ", "http://orders.example"),
+            ("http://10.0.0.7:80", "http://10.0.0.7:80"),
+            ("http://[::1]:8080", "http://[::1]:8080"),
+            ("http://[fe80::1]", "http://[fe80::1]"),
+            ("https://a_b-c", "https://a_b-c"),
+        ] {
+            assert_eq!(Endpoint::parse(text).unwrap().url(), url, "{text}");
+        }
+        assert_eq!(Endpoint::parse("HTTPS://x").unwrap().scheme(), "https");
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused_with_the_reason() {
+        for (text, reason) in [
+            ("orders:8080", "has no scheme"),
+            ("://orders", "has no scheme"),
+            ("ht tp://orders", "has no scheme"),
+            ("http://", "has a host that is none"),
+            ("http://:80", "has a host that is none"),
+            ("http://or ders", "has a host that is none"),
+            ("http://orders:", "has a port that is none"),
+            ("http://orders:70000", "has a port that is none"),
+            ("http://orders/api", "has a path"),
+            ("http://orders?x", "has a path"),
+            ("http://me:secret@orders", "has credentials in it"),
+            ("http://::1", "has a host that is none"),
+        ] {
+            let error = Endpoint::parse(text).unwrap_err();
+            assert!(error.starts_with(reason), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_set_has_each_endpoint_once() {
+        let texts = ["http://b", "http://a:1", "http://B/", "http://a:1"];
+        let set: EndpointSet = texts
+            .iter()
+            .map(|text| Endpoint::parse(text).unwrap())
+            .collect();
+        let urls: Vec<_> = set.iter().map(Endpoint::url).collect();
+        assert_eq!(urls, ["http://a:1", "http://b"]);
+    }
+}

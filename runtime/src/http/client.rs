@@ -1,0 +1,150 @@
+//! What calls are made through: of a client with a trait, and without one.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use http::Method;
+
+use super::call::{Call, Meta};
+use super::descriptor::ClientDescriptor;
+use super::options::CallOptions;
+use super::stack::Stack;
+
+/// What a generated client makes its calls through.
+#[derive(Clone)]
+pub struct Wire {
+    stack: Arc<Stack>,
+    methods: Arc<[Arc<Meta>]>,
+    options: CallOptions,
+}
+
+impl Wire {
+    pub(super) fn new(stack: &Arc<Stack>, client: &'static ClientDescriptor) -> Self {
+        let methods = client.methods.iter().map(|method| {
+            let configured = stack.settings.of_method(method.name);
+            let layers = [
+                configured,
+                method.settings,
+                stack.settings.call,
+                client.settings,
+            ];
+            let name = Cow::Owned(format!("{}::{}", client.name, method.name));
+            Arc::new(Meta::new(
+                stack,
+                name,
+                method.verb.method(),
+                method.keyed,
+                &layers,
+            ))
+        });
+        Self {
+            stack: Arc::clone(stack),
+            methods: methods.collect(),
+            options: CallOptions::new(),
+        }
+    }
+
+    /// The same with these options, above its own.
+    #[must_use]
+    pub fn with(&self, options: CallOptions) -> Self {
+        Self {
+            stack: Arc::clone(&self.stack),
+            methods: Arc::clone(&self.methods),
+            options: options.over(&self.options),
+        }
+    }
+
+    /// Begins a call of the method at this place of the record.
+    #[doc(hidden)]
+    pub fn call(&self, method: usize) -> Call {
+        Call::new(&self.stack, &self.methods[method], &self.options)
+    }
+}
+
+impl fmt::Debug for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wire")
+            .field("service", &self.stack.service)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Calls a service without a trait, in the same way: `running.manager().http_client("orders")`.
+///
+/// ```no_run
+/// # async fn example(running: interline::Running) -> interline::Result<()> {
+/// # #[derive(serde::Deserialize)] struct Order;
+/// let orders = running.manager().http_client("orders")?;
+/// let order: Order = orders.get("/api/v1/orders").segment("id", "A 7").receive().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct HttpClient {
+    stack: Arc<Stack>,
+    options: CallOptions,
+}
+
+impl HttpClient {
+    pub(super) fn new(stack: Arc<Stack>) -> Self {
+        Self {
+            stack,
+            options: CallOptions::new(),
+        }
+    }
+
+    /// The same with these options, above its own.
+    #[must_use]
+    pub fn with(&self, options: CallOptions) -> Self {
+        Self {
+            stack: Arc::clone(&self.stack),
+            options: options.over(&self.options),
+        }
+    }
+
+    /// The service that it calls.
+    #[must_use]
+    pub fn service(&self) -> &str {
+        &self.stack.service
+    }
+
+    /// Begins a GET.
+    pub fn get(&self, path: &str) -> Call {
+        self.request(Method::GET, path)
+    }
+
+    /// Begins a POST. Unless it is made [`idempotent`](Call::idempotent), it is repeated only where it
+    /// was not sent.
+    pub fn post(&self, path: &str) -> Call {
+        self.request(Method::POST, path)
+    }
+
+    /// Begins a PUT.
+    pub fn put(&self, path: &str) -> Call {
+        self.request(Method::PUT, path)
+    }
+
+    /// Begins a DELETE.
+    pub fn delete(&self, path: &str) -> Call {
+        self.request(Method::DELETE, path)
+    }
+
+    /// Begins a request. The path begins with a slash and is sent as it is; add what comes from
+    /// elsewhere with [`Call::segment`], which encodes it.
+    pub fn request(&self, method: Method, path: &str) -> Call {
+        // Neither logs nor errors should hold what stands in the path.
+        let name = Cow::Owned(method.to_string());
+        let layers = [self.stack.settings.call];
+        let meta = Arc::new(Meta::new(&self.stack, name, method, false, &layers));
+        Call::new(&self.stack, &meta, &self.options).literal(path)
+    }
+}
+
+impl fmt::Debug for HttpClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpClient")
+            .field("service", &self.stack.service)
+            .finish_non_exhaustive()
+    }
+}

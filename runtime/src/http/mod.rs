@@ -1,0 +1,46 @@
+//! Calling other services over HTTP.
+//!
+//! A trait with `#[service_client]` becomes a client: taken as `State<OrdersClient>`, or from
+//! `running.client::<OrdersClient>()`. [`HttpClient`] makes calls without a trait in the same way.
+//!
+//! Around each call there is a limit on how many run, a circuit breaker of the service, and a deadline:
+//! the least of what the call, the method, and the handler that makes it say. Within it, what may be
+//! repeated is repeated after a failure, at an endpoint it has not been to, as long as the budget
+//! allows. Each endpoint has a circuit breaker of its own and is chosen by how fast it has been.
+//!
+//! Where a service is stands in `[services.NAME]`:
+//!
+//! ```toml
+//! [services.orders]
+//! urls = ["http://orders-1:8080", "http://orders-2:8080"]
+//! timeout = "2s"
+//! ```
+
+mod call;
+mod client;
+mod descriptor;
+mod encode;
+mod error;
+mod options;
+mod pool;
+mod problem;
+mod query;
+mod read;
+mod response;
+mod retry_after;
+mod services;
+mod settings;
+mod stack;
+mod transport;
+
+pub use call::Call;
+pub use client::{HttpClient, Wire};
+pub use descriptor::{ClientDescriptor, MethodDescriptor, ServiceClient, Verb};
+pub use error::{CallError, CallErrorKind, Sent};
+pub use options::{CallOptions, CallSettings, RetrySettings};
+pub use problem::Problem;
+#[doc(hidden)]
+pub use read::{Answered, Empty, Full, Json, Maybe, Raw, Read, Received};
+pub use response::Response;
+pub(crate) use services::Services;
+pub(crate) use stack::Surroundings;

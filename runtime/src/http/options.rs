@@ -1,0 +1,213 @@
+//! How a call is made: what traits, methods, the configuration and single calls say about it.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use tokio::time::Instant;
+
+use crate::resilience::Backoff;
+
+/// How a call is repeated; what is not said comes from elsewhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RetrySettings {
+    /// All attempts, the first one included; at least 1.
+    pub attempts: Option<u32>,
+    /// The longest wait before the first repeat.
+    pub first: Option<Duration>,
+    /// The longest wait of all.
+    pub max: Option<Duration>,
+}
+
+/// How a call is made; what is not said comes from elsewhere.
+///
+/// What the configuration says of a method stands above the method's attributes, then come the
+/// configuration of the service, the trait's attribute, and the defaults.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CallSettings {
+    /// How long the call may take with all its attempts and waits.
+    pub timeout: Option<Duration>,
+    /// How long one attempt may take.
+    pub attempt_timeout: Option<Duration>,
+    /// How it is repeated.
+    pub retry: RetrySettings,
+}
+
+impl CallSettings {
+    /// Nothing is said.
+    pub const UNSET: Self = Self {
+        timeout: None,
+        attempt_timeout: None,
+        retry: RetrySettings {
+            attempts: None,
+            first: None,
+            max: None,
+        },
+    };
+
+    /// With a limit on the whole call.
+    #[must_use]
+    pub const fn timeout(mut self, limit: Duration) -> Self {
+        self.timeout = Some(limit);
+        self
+    }
+
+    /// With a limit on each attempt.
+    #[must_use]
+    pub const fn attempt_timeout(mut self, limit: Duration) -> Self {
+        self.attempt_timeout = Some(limit);
+        self
+    }
+
+    /// With so many attempts, the first one included.
+    #[must_use]
+    pub const fn attempts(mut self, attempts: u32) -> Self {
+        self.retry.attempts = Some(attempts);
+        self
+    }
+
+    /// With this longest wait before the first repeat.
+    #[must_use]
+    pub const fn first(mut self, wait: Duration) -> Self {
+        self.retry.first = Some(wait);
+        self
+    }
+
+    /// With this longest wait of all.
+    #[must_use]
+    pub const fn max(mut self, wait: Duration) -> Self {
+        self.retry.max = Some(wait);
+        self
+    }
+
+    /// These, above those of `below`.
+    fn over(self, below: Self) -> Self {
+        Self {
+            timeout: self.timeout.or(below.timeout),
+            attempt_timeout: self.attempt_timeout.or(below.attempt_timeout),
+            retry: RetrySettings {
+                attempts: self.retry.attempts.or(below.retry.attempts),
+                first: self.retry.first.or(below.retry.first),
+                max: self.retry.max.or(below.retry.max),
+            },
+        }
+    }
+}
+
+/// What was decided for the calls of one method.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Decided {
+    pub(super) timeout: Duration,
+    pub(super) attempt_timeout: Option<Duration>,
+    pub(super) attempts: u32,
+    pub(super) backoff: Backoff,
+}
+
+impl Decided {
+    /// From all that is said, the strongest first.
+    pub(super) fn of(layers: &[CallSettings]) -> Self {
+        let said = layers
+            .iter()
+            .fold(CallSettings::UNSET, |above, layer| above.over(*layer));
+        let first = said.retry.first.unwrap_or(Duration::from_millis(50));
+        let max = said.retry.max.unwrap_or(Duration::from_secs(2));
+        Self {
+            timeout: said.timeout.unwrap_or(Duration::from_secs(10)),
+            attempt_timeout: said.attempt_timeout,
+            attempts: said.retry.attempts.unwrap_or(3).max(1),
+            backoff: Backoff::new(first.min(max), max),
+        }
+    }
+}
+
+/// What is said of single calls: `orders.with(CallOptions::new().no_retry()).order(id)`.
+#[derive(Clone, Debug, Default)]
+pub struct CallOptions {
+    pub(super) deadline: Option<Instant>,
+    pub(super) timeout: Option<Duration>,
+    pub(super) no_retry: bool,
+    pub(super) headers: HeaderMap,
+}
+
+impl CallOptions {
+    /// Nothing special.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The call ends at `deadline`, if not before.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Instant) -> Self {
+        self.deadline = Some(self.deadline.map_or(deadline, |known| known.min(deadline)));
+        self
+    }
+
+    /// The call may take this long, if not less.
+    #[must_use]
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.timeout = Some(self.timeout.map_or(limit, |known| known.min(limit)));
+        self
+    }
+
+    /// One attempt and no more.
+    #[must_use]
+    pub fn no_retry(mut self) -> Self {
+        self.no_retry = true;
+        self
+    }
+
+    /// Adds a header; one of the same name that the call would have is replaced.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+
+    pub(super) fn over(mut self, below: &Self) -> Self {
+        if let Some(deadline) = below.deadline {
+            self = self.deadline(deadline);
+        }
+        if let Some(limit) = below.timeout {
+            self = self.timeout(limit);
+        }
+        self.no_retry |= below.no_retry;
+        for (name, value) in &below.headers {
+            if !self.headers.contains_key(name) {
+                self.headers.insert(name, value.clone());
+            }
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_that_says_something_decides() {
+        let s = Duration::from_secs;
+        let decided = Decided::of(&[
+            CallSettings::UNSET.attempts(1),
+            CallSettings::UNSET.timeout(s(2)),
+            CallSettings::UNSET.timeout(s(3)).attempts(9).max(s(1)),
+            CallSettings::UNSET.attempt_timeout(s(1)),
+        ]);
+        assert_eq!((decided.attempts, decided.timeout), (1, s(2)));
+        assert_eq!(decided.attempt_timeout, Some(s(1)));
+        assert_eq!(decided.backoff.max, s(1));
+        let unsaid = Decided::of(&[]);
+        assert_eq!((unsaid.attempts, unsaid.timeout), (3, s(10)));
+    }
+
+    #[test]
+    fn limits_of_a_call_only_get_tighter() {
+        let s = Duration::from_secs;
+        let below = CallOptions::new().timeout(s(1)).no_retry();
+        let options = CallOptions::new().timeout(s(5)).over(&below);
+        assert_eq!(options.timeout, Some(s(1)));
+        assert!(options.no_retry);
+    }
+}

@@ -1,0 +1,97 @@
+//! All services that an app may call.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::config::{Config, Faults, suggest::suggest};
+use crate::handling::{BindFault, States};
+
+use super::client::{HttpClient, Wire};
+use super::descriptor::{ClientDescriptor, ServiceClient};
+use super::settings::ServiceSettings;
+use super::stack::{Stack, Surroundings};
+
+/// The services in `[services]`, by name.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Services(BTreeMap<Arc<str>, Arc<Stack>>);
+
+impl Services {
+    /// Reads `[services]`, and makes what is needed to call each of them. Connects to nothing.
+    pub(crate) fn read(
+        config: &Config,
+        clients: &[&'static ClientDescriptor],
+        environment: &Surroundings,
+        faults: &mut Faults,
+    ) -> Self {
+        let mut services = BTreeMap::new();
+        for (name, section) in config.section("services").entries(faults) {
+            let methods = clients.iter().filter(|client| client.service == name);
+            let methods = methods.flat_map(|client| client.methods);
+            let mut methods: Vec<_> = methods.map(|method| method.name).collect();
+            methods.sort_unstable();
+            methods.dedup();
+            let Some(settings) = ServiceSettings::read(&section, &methods, faults) else {
+                continue;
+            };
+            let name: Arc<str> = name.into();
+            match Stack::new(Arc::clone(&name), settings, environment.clone()) {
+                Ok(stack) => {
+                    services.insert(name, Arc::new(stack));
+                }
+                Err(why) => {
+                    let message = format!("cannot be called: {why}");
+                    faults.push(section.fault("urls", message));
+                }
+            }
+        }
+        Self(services)
+    }
+
+    /// Puts each client among the states; of one whose service is not configured, what is missing.
+    pub(crate) fn provide(&self, clients: &[&'static ClientDescriptor], states: &mut States) {
+        for client in clients {
+            let wire = match self.0.get(client.service) {
+                Some(stack) => Ok(Wire::new(stack, client)),
+                None => {
+                    let (message, help) = self.not_configured(client.service);
+                    let needs = format!(
+                        "needs the client `{}` ({}), and {message}",
+                        client.name, client.location
+                    );
+                    Err(BindFault::new(needs, help))
+                }
+            };
+            client.provide(states, wire);
+        }
+    }
+
+    /// A client of this type, or what is missing for it.
+    pub(crate) fn client<C: ServiceClient>(&self) -> Result<C, (String, String)> {
+        let client = C::DESCRIPTOR;
+        let stack = self.0.get(client.service);
+        let stack = stack.ok_or_else(|| self.not_configured(client.service))?;
+        Ok(C::from_wire(Wire::new(stack, client)))
+    }
+
+    /// A client without a trait.
+    pub(crate) fn http_client(&self, name: &str) -> Result<HttpClient, (String, String)> {
+        let stack = self.0.get(name).ok_or_else(|| self.not_configured(name))?;
+        Ok(HttpClient::new(Arc::clone(stack)))
+    }
+
+    /// The names of the services with the addresses of each.
+    pub(crate) fn endpoints(&self) -> impl Iterator<Item = (&str, Vec<Arc<str>>)> {
+        self.0
+            .iter()
+            .map(|(name, stack)| (&**name, stack.endpoints()))
+    }
+
+    fn not_configured(&self, name: &str) -> (String, String) {
+        let message = format!("service `{name}` is not configured");
+        let near = suggest(name, self.0.keys().map(|name| &**name));
+        let near = near.map_or(String::new(), |near| format!(" (there is `{near}`)"));
+        let help =
+            format!("write `[services.{name}]` with `urls = [\"http://localhost:8080\"]`{near}");
+        (message, help)
+    }
+}

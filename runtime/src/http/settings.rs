@@ -1,0 +1,143 @@
+//! `[services.NAME]`: where a service is and how it is called.
+
+use std::time::Duration;
+
+use crate::config::{Faults, Section};
+use crate::discovery::{EndpointSet, read_static_list};
+use crate::resilience::{CircuitBreakerOptions, LoadBalancer};
+
+use super::options::{CallSettings, RetrySettings};
+
+/// The schemes that can be called.
+const SCHEMES: &[&str] = &["http"];
+
+/// What the configuration says about a service.
+///
+/// | key | default | |
+/// |---|---|---|
+/// | `urls` | must be given | the instances: scheme, host and port |
+/// | `timeout` | `10s` | of a call, all its attempts and waits included |
+/// | `attempt_timeout` | what remains | of one attempt |
+/// | `retry.attempts` | 3 | all attempts, the first one included |
+/// | `retry.first`, `retry.max` | `50ms`, `2s` | the longest waits before the first repeat and of all |
+/// | `retry.budget`, `retry.floor` | 0.2, 3 | repeats as a share of recent calls, and so many a second beside |
+/// | `balance` | `p2c_ewma` | or `round_robin`, `random`, `least_request` |
+/// | `breaker.*` | | see `CircuitBreakerOptions`; `breaker.enabled = false` for none |
+/// | `concurrency`, `queue` | 256, 256 | calls at once, and waiting for their turn |
+/// | `connect_timeout` | `2s` | |
+/// | `idle_timeout` | `15s` | how long an unused connection is kept: less than servers keep theirs |
+/// | `response_bytes_max` | `16MiB` | longer answers are errors |
+/// | `methods.NAME.timeout`, .. | | what is said of one method above |
+#[derive(Clone, Debug)]
+pub(crate) struct ServiceSettings {
+    pub(crate) endpoints: EndpointSet,
+    pub(crate) call: CallSettings,
+    /// By the name of the method.
+    pub(crate) methods: Vec<(String, CallSettings)>,
+    pub(crate) budget: f64,
+    pub(crate) floor: u32,
+    pub(crate) balance: LoadBalancer,
+    pub(crate) breaker: Option<CircuitBreakerOptions>,
+    pub(crate) concurrency: usize,
+    pub(crate) queue: usize,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) response_bytes_max: usize,
+}
+
+impl ServiceSettings {
+    /// What the configuration says of the method of this name.
+    pub(crate) fn of_method(&self, name: &str) -> CallSettings {
+        let found = self.methods.iter().find(|(known, _)| known == name);
+        found.map_or(CallSettings::UNSET, |(_, settings)| *settings)
+    }
+
+    /// Reads the section of a service whose clients have these `methods`. `None` after pushing what
+    /// is wrong.
+    pub(crate) fn read(
+        section: &Section<'_>,
+        methods: &[&'static str],
+        faults: &mut Faults,
+    ) -> Option<Self> {
+        let endpoints = read_static_list(section, SCHEMES, faults);
+        let retry = section.section("retry", faults);
+        let named = section.section("methods", faults);
+        let methods = methods.iter().map(|name| {
+            let settings = read_call(&named.section(name, faults), faults);
+            ((*name).to_owned(), settings)
+        });
+        let methods = methods.collect();
+        let balance = section.choice("balance", LoadBalancer::NAMES, faults);
+        let seconds = Duration::from_millis(1)..=Duration::from_secs(3_600);
+        // Read also where the addresses are wrong, so that every mistake is found at once.
+        let settings = Self {
+            endpoints: endpoints.clone().unwrap_or_default(),
+            call: read_call(section, faults),
+            methods,
+            budget: retry.float("budget", 0.0..=100.0, faults).unwrap_or(0.2),
+            floor: retry.integer("floor", 0..=100_000, faults).unwrap_or(3),
+            balance: balance.and_then(LoadBalancer::named).unwrap_or_default(),
+            breaker: read_breaker(&section.section("breaker", faults), faults),
+            concurrency: section
+                .integer("concurrency", 1..=1 << 20, faults)
+                .unwrap_or(256),
+            queue: section.integer("queue", 0..=1 << 20, faults).unwrap_or(256),
+            connect_timeout: section
+                .duration("connect_timeout", seconds.clone(), faults)
+                .unwrap_or(Duration::from_secs(2)),
+            idle_timeout: section
+                .duration("idle_timeout", seconds, faults)
+                .unwrap_or(Duration::from_secs(15)),
+            response_bytes_max: section
+                .size("response_bytes_max", 1..=1 << 32, faults)
+                .and_then(|bytes| usize::try_from(bytes).ok())
+                .unwrap_or(16 << 20),
+        };
+        endpoints.is_some().then_some(settings)
+    }
+}
+
+fn read_call(section: &Section<'_>, faults: &mut Faults) -> CallSettings {
+    let retry = section.section("retry", faults);
+    CallSettings {
+        timeout: section.nonzero_duration("timeout", faults),
+        attempt_timeout: section.nonzero_duration("attempt_timeout", faults),
+        retry: RetrySettings {
+            attempts: retry.integer("attempts", 1..=20, faults),
+            first: retry.duration("first", .., faults),
+            max: retry.duration("max", .., faults),
+        },
+    }
+}
+
+fn read_breaker(section: &Section<'_>, faults: &mut Faults) -> Option<CircuitBreakerOptions> {
+    let mut options = CircuitBreakerOptions::DEFAULT;
+    let shares = 0.001..=1.0;
+    let mut set = |key: &str, place: &mut Duration| {
+        if let Some(given) = section.nonzero_duration(key, faults) {
+            *place = given;
+        }
+    };
+    set("window", &mut options.window);
+    set("open", &mut options.open);
+    set("open_max", &mut options.open_max);
+    set("probe_wait", &mut options.probe_wait);
+    options.slow_call = section.nonzero_duration("slow_call", faults);
+    if let Some(share) = section.float("failure_rate", shares.clone(), faults) {
+        options.failure_rate = share;
+    }
+    if let Some(share) = section.float("slow_rate", shares, faults) {
+        options.slow_rate = share;
+    }
+    if let Some(count) = section.integer("consecutive", 0..=1_000_000, faults) {
+        options.consecutive = count;
+    }
+    if let Some(count) = section.integer("minimum_calls", 1..=60_000, faults) {
+        options.minimum_calls = count;
+    }
+    if let Some(count) = section.integer("probes", 1..=1_000, faults) {
+        options.probes = count;
+    }
+    let enabled = section.bool("enabled", faults).unwrap_or(true);
+    enabled.then_some(options)
+}

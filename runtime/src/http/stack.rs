@@ -1,0 +1,443 @@
+//! What happens around a call: limits, circuit breakers, attempts, and the choice of an endpoint for
+//! each of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::HeaderValue;
+use http::{HeaderMap, HeaderName, Method, StatusCode};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::clock::{Clock, Rng};
+use crate::discovery::Endpoint;
+use crate::observability::metrics::{CIRCUIT_CHANGES, MetricsSink, Series};
+use crate::resilience::{Bulkhead, CircuitBreaker, CircuitState, RetryBudget, Signal, Transition};
+
+use super::error::{CallErrorKind, CallFailure, CallName, Sent, may_be_repeated};
+use super::options::Decided;
+use super::pool::{Lease, Pool, Target, Tried};
+use super::retry_after;
+use super::settings::ServiceSettings;
+use super::transport::{Incoming, Outgoing, Transport, TransportError};
+
+/// Which attempt it is, from 1.
+static ATTEMPT: HeaderName = HeaderName::from_static("x-attempt");
+/// How many milliseconds the caller will still wait.
+static TIMEOUT: HeaderName = HeaderName::from_static("x-timeout-ms");
+
+/// Everything that the calls of one service share.
+#[derive(Debug)]
+pub(crate) struct Stack {
+    pub(super) service: Arc<str>,
+    pub(super) environment: Surroundings,
+    pub(super) settings: ServiceSettings,
+    pool: Pool,
+    bulkhead: Bulkhead,
+    breaker: Option<CircuitBreaker>,
+    budget: RetryBudget,
+}
+
+/// What a stack takes from the app.
+#[derive(Clone)]
+pub(crate) struct Surroundings {
+    pub(crate) caller: Arc<str>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) rng: Rng,
+    pub(crate) metrics: Option<Arc<dyn MetricsSink>>,
+}
+
+impl std::fmt::Debug for Surroundings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Surroundings")
+            .field("caller", &self.caller)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A request, ready to be sent as often as it takes.
+pub(super) struct Prepared {
+    pub(super) call: Arc<CallName>,
+    pub(super) method: Method,
+    /// Path and query, from the first slash on.
+    pub(super) target: String,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Option<Bytes>,
+    /// Whether the service may see it more than once.
+    pub(super) repeatable: bool,
+    pub(super) decided: Decided,
+    pub(super) deadline: Instant,
+    /// Whether 404 is an answer like any other.
+    pub(super) not_found_is_fine: bool,
+}
+
+/// An answer, with the name of who gave it.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+    pub(super) endpoint: Arc<str>,
+    pub(super) attempts: u32,
+}
+
+/// What a failed attempt means for the next.
+enum Verdict {
+    /// Nothing was sent: any call may be repeated.
+    NotSent,
+    /// It may have been sent: what is repeatable may be repeated.
+    Retryable,
+    /// Repeating it is of no use.
+    Final,
+}
+
+impl Stack {
+    /// Makes everything and connects to nothing.
+    pub(crate) fn new(
+        service: Arc<str>,
+        settings: ServiceSettings,
+        environment: Surroundings,
+    ) -> Result<Self, String> {
+        let metrics = environment.metrics.as_deref();
+        let breaker = |endpoint: &str| {
+            let options = settings.breaker?;
+            let observer = observer(&service, endpoint, metrics);
+            Some(CircuitBreaker::observed(
+                options,
+                environment.rng.clone(),
+                observer,
+            ))
+        };
+        let targets = settings.endpoints.iter().map(|endpoint: &Endpoint| {
+            let transport = Transport::new(
+                settings.connect_timeout,
+                settings.idle_timeout,
+                settings.response_bytes_max,
+            )?;
+            let url = endpoint.url();
+            Ok(Target::new(&service, url, transport, breaker(url), metrics))
+        });
+        let targets: Vec<Target> = targets.collect::<Result<_, String>>()?;
+        Ok(Self {
+            pool: Pool::new(targets, settings.balance, &environment.rng),
+            bulkhead: Bulkhead::new(settings.concurrency, settings.queue),
+            breaker: breaker(""),
+            budget: RetryBudget::new(settings.budget, settings.floor),
+            service,
+            environment,
+            settings,
+        })
+    }
+
+    /// The addresses of the endpoints.
+    pub(crate) fn endpoints(&self) -> Vec<Arc<str>> {
+        let targets = self.pool.targets().iter();
+        targets.map(|target| Arc::clone(&target.url)).collect()
+    }
+
+    /// Makes the call.
+    pub(super) async fn call(&self, prepared: &Prepared) -> Result<Answer, Box<CallFailure>> {
+        let refuse = |kind, text| Box::new(CallFailure::new(kind, &prepared.call, text));
+        let Ok(_place) = self.bulkhead.enter(prepared.deadline).await else {
+            let text = format!(
+                "{} calls run and {} wait, as many as may; nobody finished in time",
+                self.settings.concurrency, self.settings.queue
+            );
+            return Err(refuse(CallErrorKind::BulkheadFull, text));
+        };
+        let permit = match &self.breaker {
+            None => None,
+            Some(breaker) => match breaker.acquire(Instant::now()) {
+                Ok(permit) => Some(permit),
+                Err(open) => {
+                    let text = format!("{open}, because calls to the service failed");
+                    let mut failure = refuse(CallErrorKind::CircuitBreakerOpen, text);
+                    failure.retry_after = open.retry_after;
+                    return Err(failure);
+                }
+            },
+        };
+        let result = self.attempts(prepared).await;
+        if let Some(permit) = permit {
+            permit.record(signal_of_call(&result), Instant::now());
+        }
+        result
+    }
+
+    /// Tries until it works, or there is no use in trying.
+    async fn attempts(&self, prepared: &Prepared) -> Result<Answer, Box<CallFailure>> {
+        let mut tried = Tried::default();
+        let mut sent = Sent::No;
+        self.budget.deposit(Instant::now());
+        let mut attempt = 1;
+        loop {
+            let now = Instant::now();
+            let Some(lease) = self.pool.pick(&mut tried, now) else {
+                let text = "no endpoint of the service is known";
+                let kind = CallErrorKind::ServiceDiscovery;
+                return Err(Box::new(CallFailure::new(kind, &prepared.call, text)));
+            };
+            let (mut failure, verdict) = match self.attempt(prepared, lease, attempt).await {
+                Ok(answer) => return Ok(answer),
+                Err(failed) => *failed,
+            };
+            sent = sent.max(failure.sent);
+            failure.sent = sent;
+            failure.attempts = attempt;
+            let may = match verdict {
+                Verdict::NotSent => true,
+                Verdict::Retryable => prepared.repeatable,
+                Verdict::Final => false,
+            };
+            if !may {
+                return Err(Box::new(failure));
+            }
+            let elsewhere = matches!(verdict, Verdict::NotSent) && self.pool.has_untried(&tried);
+            // It costs no server anything, so it costs nothing of the budget, once.
+            let free = elsewhere && attempt == 1;
+            let wait = match failure.retry_after {
+                Some(wait) => wait,
+                // Nobody was bothered, and somebody else may be there.
+                None if elsewhere => Duration::ZERO,
+                None => prepared
+                    .decided
+                    .backoff
+                    .wait(attempt, &self.environment.rng),
+            };
+            let next = Instant::now() + wait;
+            let why = if attempt >= prepared.decided.attempts {
+                None
+            } else if next >= prepared.deadline {
+                Some("there is no time for another attempt")
+            } else if !free && !self.budget.withdraw(Instant::now()) {
+                Some("too many recent calls were repeated for another attempt")
+            } else {
+                sleep_until(next).await;
+                attempt += 1;
+                continue;
+            };
+            return Err(Box::new(given_up(failure, why)));
+        }
+    }
+
+    /// Tries once.
+    async fn attempt(
+        &self,
+        prepared: &Prepared,
+        lease: Lease<'_>,
+        attempt: u32,
+    ) -> Result<Answer, Box<(CallFailure, Verdict)>> {
+        let begun = Instant::now();
+        let limit = prepared.decided.attempt_timeout;
+        let until = limit.map_or(prepared.deadline, |limit| {
+            prepared.deadline.min(begun + limit)
+        });
+        let outgoing = outgoing(prepared, &lease.target.url, attempt, until - begun);
+        let endpoint = Arc::clone(&lease.target.url);
+        let result = timeout_at(until, lease.target.transport.send(outgoing)).await;
+        let now = Instant::now();
+        let failed = |kind, sent, verdict, text: String| {
+            let mut failure = CallFailure::new(kind, &prepared.call, text);
+            failure.endpoint = Some(Arc::clone(&endpoint));
+            failure.sent = sent;
+            (failure, verdict)
+        };
+        let (result, signal) = match result {
+            Err(_) => {
+                let took = now.saturating_duration_since(begun);
+                let text = format!("no answer within {} ms", took.as_millis());
+                let verdict = if until < prepared.deadline {
+                    Verdict::Retryable
+                } else {
+                    Verdict::Final
+                };
+                let kind = CallErrorKind::Timeout;
+                (
+                    Err(failed(kind, Sent::Maybe, verdict, text)),
+                    Signal::Failure,
+                )
+            }
+            Ok(Err(error)) => {
+                let (kind, sent, verdict, signal) = match &error {
+                    TransportError::Connect(_) => (
+                        CallErrorKind::Connect,
+                        Sent::No,
+                        Verdict::NotSent,
+                        Signal::Failure,
+                    ),
+                    TransportError::Lost(_) => (
+                        CallErrorKind::ConnectionLost,
+                        Sent::Maybe,
+                        Verdict::Retryable,
+                        Signal::Failure,
+                    ),
+                    TransportError::Request(_) => (
+                        CallErrorKind::Request,
+                        Sent::No,
+                        Verdict::Final,
+                        Signal::Ignored,
+                    ),
+                    // The endpoint works; what it says is more than was asked for.
+                    TransportError::TooLarge(_) => (
+                        CallErrorKind::TooLarge,
+                        Sent::Yes,
+                        Verdict::Final,
+                        Signal::Success,
+                    ),
+                };
+                let (mut failure, verdict) = failed(kind, sent, verdict, explain(&error));
+                failure.source = match error {
+                    TransportError::Connect(cause)
+                    | TransportError::Lost(cause)
+                    | TransportError::Request(cause) => Some(Box::new(cause)),
+                    TransportError::TooLarge(_) => None,
+                };
+                (Err((failure, verdict)), signal)
+            }
+            Ok(Ok(incoming)) => {
+                let signal = signal_of(incoming.status);
+                let fine = incoming.status.is_success()
+                    || prepared.not_found_is_fine && incoming.status == StatusCode::NOT_FOUND;
+                let result = if fine {
+                    Ok(answer(incoming, &endpoint, attempt))
+                } else {
+                    let verdict = if may_be_repeated(incoming.status) {
+                        Verdict::Retryable
+                    } else {
+                        Verdict::Final
+                    };
+                    let text = format!("answered {}", incoming.status);
+                    let kind = CallErrorKind::Status;
+                    let (mut failure, verdict) = failed(kind, Sent::Yes, verdict, text);
+                    let wall = self.environment.clock.now();
+                    failure.retry_after = retry_after::read(&incoming.headers, wall);
+                    failure.status = Some(incoming.status);
+                    failure.headers = incoming.headers;
+                    Err((failure.with_body(incoming.body), verdict))
+                };
+                (result, signal)
+            }
+        };
+        let left_alone = result
+            .as_ref()
+            .err()
+            .and_then(|(failure, _)| failure.retry_after);
+        lease.record(signal, left_alone, now);
+        result.map_err(Box::new)
+    }
+}
+
+/// The last failure, as the failure of the whole call.
+fn given_up(failure: CallFailure, why: Option<&'static str>) -> CallFailure {
+    if failure.attempts <= 1 && why.is_none() {
+        return failure;
+    }
+    let mut text = failure.text.to_string();
+    if let Some(why) = why {
+        text.push_str("; ");
+        text.push_str(why);
+    }
+    let kind = if failure.attempts > 1 {
+        CallErrorKind::RetryExhausted
+    } else {
+        failure.kind
+    };
+    CallFailure {
+        kind,
+        text: text.into(),
+        ..failure
+    }
+}
+
+fn outgoing(prepared: &Prepared, url: &str, attempt: u32, left: Duration) -> Outgoing {
+    let mut headers = prepared.headers.clone();
+    headers.insert(ATTEMPT.clone(), HeaderValue::from(attempt));
+    let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+    headers.insert(TIMEOUT.clone(), HeaderValue::from(millis));
+    let mut whole = String::with_capacity(url.len() + prepared.target.len());
+    whole.push_str(url);
+    whole.push_str(&prepared.target);
+    Outgoing {
+        method: prepared.method.clone(),
+        url: whole,
+        headers,
+        body: prepared.body.clone(),
+    }
+}
+
+fn answer(incoming: Incoming, endpoint: &Arc<str>, attempts: u32) -> Answer {
+    Answer {
+        status: incoming.status,
+        headers: incoming.headers,
+        body: incoming.body,
+        endpoint: Arc::clone(endpoint),
+        attempts,
+    }
+}
+
+fn explain(error: &TransportError) -> String {
+    match error {
+        TransportError::Connect(cause) => format!("no connection: {cause}"),
+        TransportError::Lost(cause) => format!("the connection was lost: {cause}"),
+        TransportError::Request(cause) => format!("the request cannot be sent: {cause}"),
+        TransportError::TooLarge(limit) => {
+            format!("the answer is longer than {limit} bytes (`response_bytes_max`)")
+        }
+    }
+}
+
+/// What a status says about the health of who answered.
+fn signal_of(status: StatusCode) -> Signal {
+    match status.as_u16() {
+        429 => Signal::Refused,
+        500.. => Signal::Failure,
+        _ => Signal::Success,
+    }
+}
+
+/// What a call says about the health of the service.
+fn signal_of_call(result: &Result<Answer, Box<CallFailure>>) -> Signal {
+    let failure = match result {
+        Ok(_) => return Signal::Success,
+        Err(failure) => failure,
+    };
+    match (failure.kind, failure.status) {
+        (_, Some(status)) => signal_of(status),
+        (CallErrorKind::TooLarge, None) => Signal::Success,
+        (CallErrorKind::Request | CallErrorKind::ServiceDiscovery, None) => Signal::Ignored,
+        _ => Signal::Failure,
+    }
+}
+
+/// Tells log and metrics when a circuit opens or closes.
+fn observer(
+    service: &Arc<str>,
+    endpoint: &str,
+    metrics: Option<&dyn MetricsSink>,
+) -> impl Fn(Transition) + Send + Sync + 'static {
+    let (service, endpoint): (Arc<str>, Arc<str>) = (Arc::clone(service), endpoint.into());
+    let series = |state: CircuitState| {
+        let labels = vec![
+            Arc::clone(&service),
+            Arc::clone(&endpoint),
+            state.as_str().into(),
+        ];
+        Series::of(metrics, CIRCUIT_CHANGES, labels)
+    };
+    let (open, half_open, closed) = (
+        series(CircuitState::Open),
+        series(CircuitState::HalfOpen),
+        series(CircuitState::Closed),
+    );
+    move |change| match change.to {
+        CircuitState::Open | CircuitState::ForcedOpen => {
+            open.record(1.0);
+            tracing::warn!(service = &*service, endpoint = &*endpoint, "circuit opened");
+        }
+        CircuitState::HalfOpen => half_open.record(1.0),
+        _ => {
+            closed.record(1.0);
+            tracing::info!(service = &*service, endpoint = &*endpoint, "circuit closed");
+        }
+    }
+}

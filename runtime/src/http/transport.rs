@@ -1,0 +1,162 @@
+//! One request to one endpoint, over reqwest.
+
+use std::error::Error;
+use std::fmt;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Method, StatusCode};
+
+/// Connections to one endpoint.
+#[derive(Clone, Debug)]
+pub(super) struct Transport {
+    client: reqwest::Client,
+    bytes_max: usize,
+}
+
+/// What is sent.
+pub(super) struct Outgoing {
+    pub(super) method: Method,
+    pub(super) url: String,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Option<Bytes>,
+}
+
+/// What came back, whole.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+/// Why nothing came back.
+#[derive(Debug)]
+pub(super) enum TransportError {
+    /// No connection: the request was not sent.
+    Connect(Cause),
+    /// The connection was lost, or what came is not HTTP.
+    Lost(Cause),
+    /// The request cannot be sent as it is.
+    Request(Cause),
+    /// The body is longer than may be.
+    TooLarge(usize),
+}
+
+impl Transport {
+    /// Connects to nothing yet. Fails only where the system gives no resources.
+    pub(super) fn new(
+        connect_timeout: Duration,
+        idle_timeout: Duration,
+        bytes_max: usize,
+    ) -> Result<Self, String> {
+        let client = reqwest::Client::builder()
+            .connect_timeout(connect_timeout)
+            .pool_idle_timeout(idle_timeout)
+            .tcp_nodelay(true)
+            // What is repeated and where is decided above; a redirect would leave the chosen
+            // endpoint, and a proxy of the environment is none of ours.
+            .retry(reqwest::retry::never())
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .referer(false)
+            .build();
+        match client {
+            Ok(client) => Ok(Self { client, bytes_max }),
+            Err(error) => Err(Cause::of(&error).0),
+        }
+    }
+
+    pub(super) async fn send(&self, outgoing: Outgoing) -> Result<Incoming, TransportError> {
+        let mut request = self.client.request(outgoing.method, outgoing.url);
+        request = request.headers(outgoing.headers);
+        if let Some(body) = outgoing.body {
+            request = request.body(body);
+        }
+        let mut response = request.send().await.map_err(|error| classify(&error))?;
+        let status = response.status();
+        let headers = std::mem::take(response.headers_mut());
+        let body = self.read(response).await?;
+        Ok(Incoming {
+            status,
+            headers,
+            body,
+        })
+    }
+
+    async fn read(&self, mut response: reqwest::Response) -> Result<Bytes, TransportError> {
+        let too_large = TransportError::TooLarge(self.bytes_max);
+        let announced = response.content_length().unwrap_or_default();
+        if announced > self.bytes_max as u64 {
+            return Err(too_large);
+        }
+        let lost = |error: reqwest::Error| TransportError::Lost(Cause::of(&error));
+        let Some(first) = response.chunk().await.map_err(lost)? else {
+            return Ok(Bytes::new());
+        };
+        // Most answers are one piece, which needs no copy.
+        let Some(second) = response.chunk().await.map_err(lost)? else {
+            return if first.len() > self.bytes_max {
+                Err(too_large)
+            } else {
+                Ok(first)
+            };
+        };
+        let mut whole = BytesMut::from(first);
+        whole.extend_from_slice(&second);
+        loop {
+            if whole.len() > self.bytes_max {
+                return Err(too_large);
+            }
+            match response.chunk().await.map_err(lost)? {
+                Some(piece) => whole.extend_from_slice(&piece),
+                None => return Ok(whole.freeze()),
+            }
+        }
+    }
+}
+
+fn classify(error: &reqwest::Error) -> TransportError {
+    let cause = Cause::of(error);
+    if error.is_connect() {
+        TransportError::Connect(cause)
+    } else if error.is_builder() {
+        TransportError::Request(cause)
+    } else {
+        TransportError::Lost(cause)
+    }
+}
+
+/// An error of the client crate in words. It is not passed on: its address may hold what is secret in
+/// a query.
+#[derive(Debug)]
+pub(super) struct Cause(pub(super) String);
+
+impl Cause {
+    fn of(error: &reqwest::Error) -> Self {
+        let mut text = String::new();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            let cause_text = cause.to_string();
+            if !text.ends_with(&cause_text) {
+                if !text.is_empty() {
+                    text.push_str(": ");
+                }
+                text.push_str(&cause_text);
+            }
+            source = cause.source();
+        }
+        if text.is_empty() {
+            "the HTTP client failed and does not say why".clone_into(&mut text);
+        }
+        Self(text)
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for Cause {}

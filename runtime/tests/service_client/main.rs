@@ -1,0 +1,17 @@
+//! Clients of other services against real HTTP servers that answer by a script, directly or through a
+//! network that fails.
+#![cfg(all(
+    feature = "http",
+    feature = "macros",
+    feature = "memory",
+    feature = "testing"
+))]
+
+mod breakers;
+mod calls;
+mod deadlines;
+mod retries;
+mod server;
+mod shop;
+
+interline::service!("till");
