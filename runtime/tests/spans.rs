@@ -102,7 +102,7 @@ impl Collector {
     }
 
     fn all(&self) -> Vec<Seen> {
-        self.0.lock().unwrap().clone()
+        self.0.lock().expect("nobody panicked with it").clone()
     }
 
     /// The only span of this name (`otel.name`) for a message that the test knows.
@@ -128,11 +128,11 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Collector {
         let parent = context.span(id).and_then(|span| span.parent());
         seen.parent = parent.map(|parent| parent.id().into_u64());
         attributes.record(&mut seen);
-        self.0.lock().unwrap().push(seen);
+        self.0.lock().expect("nobody panicked with it").push(seen);
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, _: Context<'_, S>) {
-        let mut all = self.0.lock().unwrap();
+        let mut all = self.0.lock().expect("nobody panicked with it");
         if let Some(seen) = all.iter_mut().rfind(|seen| seen.id == id.into_u64()) {
             values.record(seen);
         }
@@ -148,8 +148,11 @@ impl Stage {
     async fn start() -> Self {
         let (sender, receipts) = mpsc::channel(4);
         let app = App::new(Config::new()).with(service()).state(Desk(sender));
-        let running = app.launch().await.unwrap();
-        running.ready(SOON).await.unwrap();
+        let running = app.launch().await.expect("a sound wiring");
+        running
+            .ready(SOON)
+            .await
+            .expect("an app that becomes ready");
         Self { running, receipts }
     }
 
