@@ -335,7 +335,8 @@ impl CommunicationManager {
     }
 
     /// Stops fetching for this subscriber, and for those that share its subscription. What runs goes
-    /// on.
+    /// on. If this instance is the one that reads what is ordered by key, no other one takes over while
+    /// it is paused.
     ///
     /// # Errors
     /// If there is no such subscriber.

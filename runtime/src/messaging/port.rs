@@ -578,6 +578,10 @@ impl Settlement {
 }
 
 /// A running consumer of one subscription.
+///
+/// Where messages are ordered by key, no other reader of the subscription gets one before everything
+/// that is out here is settled, paused and stopped consumers included; what was given back then comes
+/// first, in its order.
 pub trait Consumer: Send + Sync {
     /// Stops fetching. What is out stays out; the connection stays.
     fn pause(&self) -> BoxFuture<'_, ()>;

@@ -1,7 +1,6 @@
 //! Deliveries and their settlements: acknowledgement, redelivery, prefetch, pausing, stopping.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use interline::messaging::{ConsumerState, OrderedBy, Settled};
 
@@ -10,10 +9,12 @@ use crate::world::{LIMIT, Outcome, World, cases, message, subscription, text};
 cases![
     a_lost_connection_hands_out_again_what_was_not_settled,
     a_paused_consumer_fetches_nothing_until_it_resumes,
+    a_paused_reader_of_what_is_ordered_is_not_passed,
     a_stopped_consumer_leaves_the_rest_to_others,
     no_more_than_the_prefetch_is_out,
     one_instance_at_a_time_reads_what_is_ordered_by_key,
     what_is_done_does_not_come_again,
+    what_is_ordered_goes_to_the_next_reader_in_its_order,
     what_is_out_when_a_process_ends_goes_to_the_next,
     what_is_released_comes_again_untouched,
 ];
@@ -77,11 +78,10 @@ async fn a_lost_connection_hands_out_again_what_was_not_settled(world: Arc<World
     let (_, first) = reader.next().await;
     let (_, second) = reader.next().await;
     let (_, third) = reader.next().await;
+    world.until_out("g.t", 3).await;
     assert_eq!(second.done().await?, Settled::Yes);
     // A cut connection takes back an acknowledgement that the server has not taken yet.
-    if !world.is_memory() {
-        tokio::time::sleep(Duration::from_millis(300)).await;
-    }
+    world.until_out("g.t", 2).await;
     world.disconnect(&process).await;
     assert!(!first.is_current());
     assert_eq!(first.done().await?, Settled::Stale);
@@ -169,5 +169,77 @@ async fn one_instance_at_a_time_reads_what_is_ordered_by_key(world: Arc<World>) 
     let (incoming, settlement) = second.next().await;
     assert_eq!(text(&incoming), "3");
     settlement.done().await?;
+    Ok(())
+}
+
+async fn what_is_ordered_goes_to_the_next_reader_in_its_order(world: Arc<World>) -> Outcome {
+    let mut wanted = subscription("t", "g");
+    wanted.ordered_by = Some(OrderedBy::Key);
+    wanted.prefetch = 5;
+    let (one, two) = (world.process("1").await, world.process("2").await);
+    let mut first = one.read(&wanted).await;
+    let mut second = two.read(&wanted).await;
+    let mut out = Vec::new();
+    for body in ["1", "2", "3", "4", "5"] {
+        let mut outgoing = message("t", body);
+        outgoing.key = Some("k".into());
+        one.publish(outgoing).await;
+        let (incoming, settlement) = first.next().await;
+        assert_eq!(text(&incoming), body);
+        out.push(Some(settlement));
+    }
+    first.consumer.stop().await;
+    assert_eq!(first.consumer.state(), ConsumerState::Stopped);
+    for body in ["6", "7", "8"] {
+        let mut outgoing = message("t", body);
+        outgoing.key = Some("k".into());
+        one.publish(outgoing).await;
+    }
+    second.expect_quiet().await;
+    let done = out[0].take().expect("it is out").done().await?;
+    assert_eq!(done, Settled::Yes);
+    // In whichever order they are given back.
+    for at in [4, 2, 3] {
+        out[at].take().expect("it is out").release().await?;
+    }
+    second.expect_quiet().await;
+    out[1].take().expect("it is out").release().await?;
+    let rest = second.take_all(7).await;
+    assert_eq!(rest, ["2", "3", "4", "5", "6", "7", "8"]);
+    second.expect_quiet().await;
+    Ok(())
+}
+
+async fn a_paused_reader_of_what_is_ordered_is_not_passed(world: Arc<World>) -> Outcome {
+    let mut wanted = subscription("t", "g");
+    wanted.ordered_by = Some(OrderedBy::Key);
+    let (one, two) = (world.process("1").await, world.process("2").await);
+    let mut first = one.read(&wanted).await;
+    let mut second = two.read(&wanted).await;
+    let keyed = |body| {
+        let mut outgoing = message("t", body);
+        outgoing.key = Some("k".into());
+        outgoing
+    };
+    one.publish(keyed("1")).await;
+    let (_, out) = first.next().await;
+    first.consumer.pause().await;
+    for body in ["2", "3"] {
+        one.publish(keyed(body)).await;
+    }
+    first.expect_quiet().await;
+    second.expect_quiet().await;
+    assert_eq!(out.done().await?, Settled::Yes);
+    first.consumer.resume().await;
+    first.until_state(&ConsumerState::Running).await;
+    // Whoever reads on, reads on in order.
+    for body in ["2", "3"] {
+        let (incoming, settlement) = tokio::select! {
+            delivery = first.next() => delivery,
+            delivery = second.next() => delivery,
+        };
+        assert_eq!(text(&incoming), body);
+        settlement.done().await?;
+    }
     Ok(())
 }

@@ -15,6 +15,7 @@ use interline::messaging::{
     BrokerContext, ConnectionState, Consumer, ConsumerState, DeadLetterStore, Delivery, Group,
     MessageBroker, Settled, Settlement, Subscription,
 };
+use interline_tests::management::Queue;
 use interline_tests::servers::{self, Vhost};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
@@ -112,6 +113,16 @@ impl World {
             process.broker.health_check().state != ConnectionState::Ready
         })
         .await;
+    }
+
+    /// Waits until the server counts so many messages of a queue as out. Elsewhere a settlement that has
+    /// returned has been taken.
+    pub(crate) async fn until_out(&self, queue: &str, count: u64) {
+        if let Bench::RabbitMq(vhost) = &self.bench {
+            let out = |queue: &Queue| queue.messages_unacknowledged == Some(count);
+            let counted = vhost.management.wait_for_queue(queue, out, LIMIT).await;
+            counted.expect("it is counted");
+        }
     }
 
     /// Ends a world in which everything went well.

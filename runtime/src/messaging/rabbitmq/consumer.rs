@@ -1,5 +1,6 @@
 //! A running consumer: one channel per subscription, rebuilt whenever anything on it ends.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,8 +17,8 @@ use crate::handling::BoxFuture;
 use crate::message::headers::name;
 use crate::message::{Headers, Incoming, Origin, Place};
 use crate::messaging::{
-    BrokerError, BrokerErrorKind, Consumer, ConsumerState, Delivery, Settlement, Settler,
-    Subscription, Ticket,
+    BrokerError, BrokerErrorKind, Consumer, ConsumerState, Delivery, OrderedBy, Settlement,
+    Settler, Subscription, Ticket,
 };
 
 use super::connection::{Live, limited};
@@ -31,6 +32,8 @@ use super::topology;
 const STEADY: Duration = Duration::from_secs(10);
 /// How long a consumer that was paused waits for what is out before it fetches again.
 const RESUME_WAIT: Duration = Duration::from_secs(30);
+/// How long the server may take for the last settlements of a channel that closes.
+const CLOSE_MAX: Duration = Duration::from_secs(10);
 /// How often a channel without a consumer is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -68,6 +71,7 @@ impl QueueConsumer {
             state: consumer.state.clone(),
             deliveries,
             erased: Arc::clone(&settler) as Arc<dyn Settler>,
+            in_order: subscription.ordered_by == Some(OrderedBy::Key) && !settler.names.exclusive,
             settler,
             queue,
             exchange: "".into(),
@@ -127,6 +131,8 @@ struct Task {
     settler: Arc<QueueSettler>,
     erased: Arc<dyn Settler>,
     queue: Arc<str>,
+    /// Whether readers take turns: what one of them has goes back all at once, in its order.
+    in_order: bool,
     /// The exchange of the last delivery: it seldom changes.
     exchange: Arc<str>,
 }
@@ -248,6 +254,10 @@ impl Task {
         let mut running: Option<(ShortString, lapin::Consumer)> = None;
         let mut tags = 0_u64;
         let mut settle_first = None;
+        let in_order =
+            self.subscription.ordered_by == Some(OrderedBy::Key) && !self.settler.names.exclusive;
+        // What came while a reader of what is ordered was paused.
+        let mut held: Option<VecDeque<AmqpDelivery>> = None;
         loop {
             let wish = *self.wish.borrow_and_update();
             match (wish, running.take()) {
@@ -270,7 +280,29 @@ impl Task {
                         info!(broker = %broker, subscription = %self.subscription.label, "consuming again");
                     }
                 }
-                (Wish::Run, consumer) => running = consumer,
+                (Wish::Run, consumer) => {
+                    running = consumer;
+                    if let Some(held) = held.take() {
+                        for delivery in held {
+                            if !self.push(&epoch, delivery).await {
+                                return Ok(self.leave(&epoch, running).await);
+                            }
+                        }
+                        self.state.send_replace(ConsumerState::Running);
+                    }
+                }
+                // Without a consumer here the server would give the rest to the next reader, before
+                // what is out.
+                (Wish::Pause, Some(consumer)) if in_order => {
+                    running = Some(consumer);
+                    if held.is_none() {
+                        held = Some(VecDeque::new());
+                        self.state.send_replace(ConsumerState::Paused);
+                    }
+                }
+                (Wish::Stop, consumer @ Some(_)) if in_order => {
+                    return Ok(self.leave(&epoch, consumer).await);
+                }
                 (Wish::Pause, None) => {
                     self.state.send_replace(ConsumerState::Paused);
                 }
@@ -312,8 +344,11 @@ impl Task {
                 Ok(()) = self.wish.changed() => {}
                 next = next => match next {
                     Some(Ok(delivery)) => {
-                        if !self.push(&epoch, delivery).await {
-                            return Ok(End::Stopped);
+                        if let Some(held) = &mut held {
+                            // No more than the prefetch.
+                            held.push_back(delivery);
+                        } else if !self.push(&epoch, delivery).await {
+                            return Ok(self.leave(&epoch, running).await);
                         }
                     }
                     Some(Err(error)) => {
@@ -337,6 +372,36 @@ impl Task {
         }
     }
 
+    /// Ends the reading. Of what is ordered, what is out is settled first, and what comes meanwhile stays
+    /// with the channel: when that closes, all of it goes back at once, in its order, and only then
+    /// does the next reader begin. A consumer that is cancelled makes way at once, for what comes after.
+    async fn leave(
+        &mut self,
+        epoch: &Epoch,
+        consumer: Option<(ShortString, lapin::Consumer)>,
+    ) -> End {
+        let Some((_, mut consumer)) = consumer.filter(|_| self.in_order) else {
+            return End::Stopped;
+        };
+        epoch.give_back_at_the_end();
+        self.state.send_replace(ConsumerState::Stopped);
+        let unread = async { while let Some(Ok(_)) = consumer.next().await {} };
+        tokio::select! {
+            // Closed by whoever disconnects, or lost.
+            () = unread => {}
+            () = epoch.all_settled() => self.settler.flush(Instant::now() + CLOSE_MAX).await,
+        }
+        End::Stopped
+    }
+
+    /// Gives back a delivery that the engine does not take any more.
+    async fn give_back(&self, epoch: &Epoch, tag: u64) {
+        if self.in_order {
+            epoch.give_back_at_the_end();
+        }
+        epoch.release(tag).await;
+    }
+
     /// What the server lists the consumer as.
     fn tag(&self, number: u64) -> String {
         let mut tag = format!("{}@{}", self.subscription.label, self.core.context.instance);
@@ -358,7 +423,7 @@ impl Task {
             Err(mpsc::error::TrySendError::Full(delivery)) => tokio::select! {
                 sent = self.deliveries.send(delivery) => sent.is_ok(),
                 () = stopped(&mut self.wish) => {
-                    epoch.release(tag).await;
+                    self.give_back(epoch, tag).await;
                     // The loop sees the wish and ends in order.
                     self.wish.mark_changed();
                     return true;
@@ -366,7 +431,7 @@ impl Task {
             },
         };
         if !sent {
-            epoch.release(tag).await;
+            self.give_back(epoch, tag).await;
         }
         sent
     }

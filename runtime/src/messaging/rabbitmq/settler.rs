@@ -1,7 +1,7 @@
 //! Carries out settlements on the channel that the delivery came from, and nowhere else.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -47,6 +47,8 @@ pub(super) struct Epoch {
     originals: Mutex<HashMap<u64, BasicProperties>>,
     none_out: Notify,
     settled: AtomicU64,
+    /// What is given back goes back with the channel, all of it at once and in its order.
+    gives_back_at_the_end: AtomicBool,
 }
 
 impl Epoch {
@@ -58,6 +60,7 @@ impl Epoch {
             originals: Mutex::default(),
             none_out: Notify::new(),
             settled: AtomicU64::new(0),
+            gives_back_at_the_end: AtomicBool::new(false),
         }
     }
 
@@ -67,6 +70,11 @@ impl Epoch {
 
     pub(super) fn keep(&self, tag: u64, properties: BasicProperties) {
         lock(&self.originals).insert(tag, properties);
+    }
+
+    /// From now on nothing is given back before the channel closes.
+    pub(super) fn give_back_at_the_end(&self) {
+        self.gives_back_at_the_end.store(true, Ordering::SeqCst);
     }
 
     /// Waits until everything that was delivered is settled.
@@ -98,6 +106,9 @@ impl Epoch {
 
     pub(super) async fn release(&self, tag: u64) -> Settled {
         self.forget(tag);
+        if self.gives_back_at_the_end.load(Ordering::SeqCst) {
+            return Settled::Yes;
+        }
         let options = BasicNackOptions {
             multiple: false,
             requeue: true,
@@ -124,6 +135,7 @@ pub(super) struct QueueSettler {
     epoch: Mutex<Option<Arc<Epoch>>>,
     busy: AtomicUsize,
     idle: Notify,
+    flushing: tokio::sync::Mutex<()>,
     stale: Series,
     me: std::sync::Weak<Self>,
 }
@@ -140,6 +152,7 @@ impl QueueSettler {
             epoch: Mutex::default(),
             busy: AtomicUsize::new(0),
             idle: Notify::new(),
+            flushing: tokio::sync::Mutex::default(),
             stale,
             me: me.clone(),
         })
@@ -323,6 +336,10 @@ impl QueueSettler {
     /// Each request about the queue is answered between two such lots, so enough of them, over enough
     /// time for the queue's disk, leave nothing behind.
     pub(super) async fn flush(&self, deadline: Instant) {
+        // Whoever comes second waits until the first is done.
+        let Ok(_first) = timeout_at(deadline, self.flushing.lock()).await else {
+            return;
+        };
         let working = async {
             loop {
                 let idle = self.idle.notified();
