@@ -13,32 +13,50 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use interline_tests::harness::{self, Case};
+use interline_tests::servers::Server;
 
+mod batches;
 mod bench;
+mod context;
 mod crashes;
 mod exceptions;
+mod extractors;
 mod fates;
+mod faults;
+mod groups;
 mod lifecycle;
+mod only_rabbitmq;
+mod order;
 mod payloads;
 mod probe;
+mod retries;
 mod returns;
 mod topics;
+mod versions;
 mod work;
 mod world;
 
-use bench::{PLACES, Place};
+use bench::{PLACES, Place, RabbitMqBench};
 use world::{CaseFn, World};
 
 interline::service!("conform");
 
 /// Every case: its name, and what it does.
 const CASES: &[&[(&str, CaseFn)]] = &[
+    batches::CASES,
+    context::CASES,
     crashes::CASES,
+    extractors::CASES,
     fates::CASES,
+    faults::CASES,
+    groups::CASES,
     lifecycle::CASES,
+    order::CASES,
     payloads::CASES,
+    retries::CASES,
     returns::CASES,
     topics::CASES,
+    versions::CASES,
 ];
 
 fn main() -> ExitCode {
@@ -56,6 +74,15 @@ fn main() -> ExitCode {
                 cases.push(case(place, name, body));
             }
         }
+    }
+    for &(name, body) in only_rabbitmq::CASES {
+        let run = move || async move {
+            let bench = Arc::new(RabbitMqBench::open().await?);
+            let world = Arc::new(World::on("rabbitmq", Arc::clone(&bench) as _));
+            body(Arc::clone(&world), bench).await?;
+            world.close().await
+        };
+        cases.push(Case::new(format!("rabbitmq::{name}"), run).needs(Server::RabbitMq));
     }
     harness::run(cases)
 }

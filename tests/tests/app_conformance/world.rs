@@ -13,7 +13,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::bench::{Bench, Place, Seen, Trouble};
+use crate::bench::{Bench, PLACES, Place, Seen, Trouble};
 
 /// How a case ends.
 pub(crate) type Outcome = Result<(), Trouble>;
@@ -45,6 +45,15 @@ impl World {
     pub(crate) async fn open(place: &'static Place) -> Result<Self, Trouble> {
         let bench = (place.open)().await?;
         Ok(Self { place, bench })
+    }
+
+    /// A place that the case has opened by itself.
+    pub(crate) fn on(kind: &str, bench: Arc<dyn Bench>) -> Self {
+        let place = PLACES.iter().find(|place| place.kind == kind);
+        Self {
+            place: place.expect("a kind of broker"),
+            bench,
+        }
     }
 
     /// A second place on the same kind of broker.
