@@ -46,6 +46,7 @@ impl Extract for Tenant {
     }
 }
 
+#[expect(clippy::too_many_arguments, reason = "one of each")]
 #[subscriber(group = "taking", timeout = "20s")]
 async fn taking(
     taken: &Taken,

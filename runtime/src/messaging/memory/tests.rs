@@ -33,6 +33,13 @@ async fn process(store: &MemoryStore, instance: &str) -> MemoryBroker {
     broker
 }
 
+/// A store with one process.
+async fn alone() -> (MemoryStore, MemoryBroker) {
+    let store = store();
+    let broker = process(&store, "1").await;
+    (store, broker)
+}
+
 fn subscription(topic: &str, group: &str) -> Subscription {
     Subscription::new(
         TopicPattern::new(topic.to_owned()),
@@ -93,6 +100,12 @@ fn message(topic: &str, body: &str) -> Outgoing {
 
 async fn publish(broker: &MemoryBroker, topic: &str, body: &str) {
     broker.publish(message(topic, body)).await.unwrap();
+}
+
+async fn publish_all(broker: &MemoryBroker, topic: &str, bodies: &[&str]) {
+    for body in bodies {
+        publish(broker, topic, body).await;
+    }
 }
 
 fn kind(error: &PublishError) -> PublishErrorKind {

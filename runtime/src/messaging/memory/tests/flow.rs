@@ -9,9 +9,7 @@ async fn a_group_shares_and_each_group_gets_every_message() {
     let mut a1 = read(&one, subscription("t", "a")).await;
     let mut a2 = read(&two, subscription("t", "a")).await;
     let mut b = read(&two, subscription("t", "b")).await;
-    for body in ["1", "2", "3", "4"] {
-        publish(&one, "t", body).await;
-    }
+    publish_all(&one, "t", &["1", "2", "3", "4"]).await;
     assert_eq!(a1.drain().await, ["1", "3"]);
     assert_eq!(a2.drain().await, ["2", "4"]);
     assert_eq!(b.drain().await, ["1", "2", "3", "4"]);
@@ -20,8 +18,7 @@ async fn a_group_shares_and_each_group_gets_every_message() {
 
 #[tokio::test(start_paused = true)]
 async fn a_message_arrives_with_everything_it_was_published_with() {
-    let store = store();
-    let broker = process(&store, "1").await;
+    let (_, broker) = alone().await;
     let mut reader = read(&broker, subscription("t", "g")).await;
     let mut outgoing = message("t", "body");
     outgoing.headers.set("x-tenant", "acme");
@@ -39,14 +36,11 @@ async fn a_message_arrives_with_everything_it_was_published_with() {
 
 #[tokio::test(start_paused = true)]
 async fn no_more_than_the_prefetch_is_out() {
-    let store = store();
-    let broker = process(&store, "1").await;
+    let (store, broker) = alone().await;
     let mut wanted = subscription("t", "g");
     wanted.prefetch = 2;
     let mut reader = read(&broker, wanted).await;
-    for body in ["1", "2", "3", "4"] {
-        publish(&broker, "t", body).await;
-    }
+    publish_all(&broker, "t", &["1", "2", "3", "4"]).await;
     let (first, second) = (reader.take(), reader.take());
     assert!(reader.is_empty());
     assert_eq!(store.queues()[0].in_flight, 2);
@@ -59,14 +53,11 @@ async fn no_more_than_the_prefetch_is_out() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_released_comes_again_at_its_place() {
-    let store = store();
-    let broker = process(&store, "1").await;
+    let (_, broker) = alone().await;
     let mut wanted = subscription("t", "g");
     wanted.prefetch = 2;
     let mut reader = read(&broker, wanted).await;
-    for body in ["1", "2", "3"] {
-        publish(&broker, "t", body).await;
-    }
+    publish_all(&broker, "t", &["1", "2", "3"]).await;
     let (first, second) = (reader.take(), reader.take());
     reader.consumer.pause().await;
     second.settlement.release().await.unwrap();
@@ -80,8 +71,7 @@ async fn what_is_released_comes_again_at_its_place() {
 
 #[tokio::test(start_paused = true)]
 async fn a_short_retry_does_not_wait_behind_a_long_one() {
-    let store = store();
-    let broker = process(&store, "1").await;
+    let (store, broker) = alone().await;
     let mut reader = read(&broker, subscription("t", "g")).await;
     let mut other = read(&broker, subscription("t", "other")).await;
     let start = Instant::now();
@@ -113,8 +103,7 @@ async fn a_short_retry_does_not_wait_behind_a_long_one() {
 
 #[tokio::test(start_paused = true)]
 async fn dead_letters_are_listed_redriven_once_and_purged() {
-    let store = store();
-    let broker = process(&store, "1").await;
+    let (_, broker) = alone().await;
     let wanted = subscription("t", "g");
     let mut reader = read(&broker, wanted.clone()).await;
     for body in ["1", "2", "3"] {
@@ -152,8 +141,7 @@ async fn dead_letters_are_listed_redriven_once_and_purged() {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_kept_where_dead_letters_are_off() {
-    let store = store();
-    let broker = process(&store, "1").await;
+    let (store, broker) = alone().await;
     let mut wanted = subscription("t", "g");
     wanted.dead_letter = false;
     let mut reader = read(&broker, wanted.clone()).await;
@@ -168,8 +156,7 @@ async fn nothing_is_kept_where_dead_letters_are_off() {
 
 #[tokio::test(start_paused = true)]
 async fn higher_priority_is_handed_out_first() {
-    let store = store();
-    let broker = process(&store, "1").await;
+    let (_, broker) = alone().await;
     let mut wanted = subscription("t", "g");
     wanted.prefetch = 1;
     let mut reader = read(&broker, wanted).await;
@@ -188,8 +175,7 @@ async fn higher_priority_is_handed_out_first() {
 
 #[tokio::test(start_paused = true)]
 async fn a_message_that_outlives_its_time_is_a_dead_letter() {
-    let store = store();
-    let broker = process(&store, "1").await;
+    let (store, broker) = alone().await;
     let wanted = subscription("t", "g");
     let mut reader = read(&broker, wanted.clone()).await;
     reader.consumer.pause().await;
@@ -217,8 +203,7 @@ async fn a_message_that_outlives_its_time_is_a_dead_letter() {
 
 #[tokio::test(start_paused = true)]
 async fn a_message_that_is_out_in_time_does_not_expire() {
-    let store = store();
-    let broker = process(&store, "1").await;
+    let (store, broker) = alone().await;
     let mut reader = read(&broker, subscription("t", "g")).await;
     let mut outgoing = message("t", "1");
     outgoing.ttl = Some(seconds(1));
@@ -256,8 +241,7 @@ async fn a_full_queue_refuses_and_counts_what_waits_and_what_is_dead() {
 
 #[tokio::test(start_paused = true)]
 async fn a_paused_consumer_gets_nothing_and_a_stopped_one_ends() {
-    let store = store();
-    let broker = process(&store, "1").await;
+    let (_, broker) = alone().await;
     let mut reader = read(&broker, subscription("t", "g")).await;
     assert_eq!(reader.consumer.state(), ConsumerState::Running);
     publish(&broker, "t", "1").await;
@@ -308,8 +292,7 @@ async fn with_order_by_key_the_next_consumer_begins_when_the_last_has_left() {
 
 #[tokio::test(start_paused = true)]
 async fn the_event_log_tells_what_led_to_what() {
-    let store = store();
-    let broker = process(&store, "1").await;
+    let (store, broker) = alone().await;
     let mut reader = read(&broker, subscription("t", "g")).await;
     publish(&broker, "t", "1").await;
     let delivery = reader.take();
@@ -336,8 +319,7 @@ async fn the_event_log_tells_what_led_to_what() {
 
 #[tokio::test(start_paused = true)]
 async fn idle_waits_for_what_is_out_and_for_what_is_due_in_time() {
-    let store = store();
-    let broker = process(&store, "1").await;
+    let (store, broker) = alone().await;
     let mut reader = read(&broker, subscription("t", "g")).await;
     store.idle(Instant::now()).await;
     publish(&broker, "t", "1").await;

@@ -4,12 +4,9 @@ use super::*;
 
 #[tokio::test(start_paused = true)]
 async fn a_lost_connection_hands_everything_out_again_and_makes_old_settlements_stale() {
-    let store = store();
-    let broker = process(&store, "1").await;
+    let (store, broker) = alone().await;
     let mut reader = read(&broker, subscription("t", "g")).await;
-    for body in ["1", "2", "3"] {
-        publish(&broker, "t", body).await;
-    }
+    publish_all(&broker, "t", &["1", "2", "3"]).await;
     let (first, second, third) = (reader.take(), reader.take(), reader.take());
     third.settlement.done().await.unwrap();
     store.faults().disconnect(seconds(2));
@@ -38,14 +35,11 @@ async fn a_lost_connection_hands_everything_out_again_and_makes_old_settlements_
 
 #[tokio::test(start_paused = true)]
 async fn what_is_left_in_the_channel_does_not_stop_the_new_connection() {
-    let store = store();
-    let broker = process(&store, "1").await;
+    let (store, broker) = alone().await;
     let mut wanted = subscription("t", "g");
     wanted.prefetch = 2;
     let mut reader = read(&broker, wanted).await;
-    for body in ["1", "2", "3"] {
-        publish(&broker, "t", body).await;
-    }
+    publish_all(&broker, "t", &["1", "2", "3"]).await;
     store.faults().disconnect(Duration::ZERO);
     tokio::time::sleep(seconds(1)).await;
     let mut settled = Vec::new();
@@ -76,9 +70,7 @@ async fn a_dead_process_has_no_effect_and_the_next_one_goes_on() {
     let store = store();
     let one = process(&store, "1").await;
     let mut reader = read(&one, subscription("t", "g")).await;
-    for body in ["1", "2"] {
-        publish(&one, "t", body).await;
-    }
+    publish_all(&one, "t", &["1", "2"]).await;
     let (incoming, settlement) = parts(reader.take());
     settlement
         .retry(incoming, seconds(5), Headers::new())
@@ -144,8 +136,7 @@ async fn a_message_that_takes_its_process_down_too_often_is_given_up() {
 
 #[tokio::test(start_paused = true)]
 async fn confirms_are_lost_and_publishes_refused_as_often_as_scripted() {
-    let store = store();
-    let broker = process(&store, "1").await;
+    let (store, broker) = alone().await;
     let mut reader = read(&broker, subscription("t", "g")).await;
     store.faults().lose_confirms(1).nack(1);
     let refused = broker.publish(message("t", "1")).await.unwrap_err();
@@ -163,15 +154,12 @@ async fn confirms_are_lost_and_publishes_refused_as_often_as_scripted() {
 
 #[tokio::test(start_paused = true)]
 async fn a_duplicate_follows_its_message() {
-    let store = store();
-    let broker = process(&store, "1").await;
+    let (store, broker) = alone().await;
     let mut wanted = subscription("t", "g");
     wanted.prefetch = 1;
     let mut reader = read(&broker, wanted).await;
     store.faults().duplicate(2);
-    for body in ["1", "2", "3"] {
-        publish(&broker, "t", body).await;
-    }
+    publish_all(&broker, "t", &["1", "2", "3"]).await;
     assert_eq!(reader.drain().await, ["1", "1", "1", "2", "3"]);
     assert_eq!(store.activity(), Activity::default());
 }
@@ -212,8 +200,7 @@ async fn reordering_leaves_each_key_in_order_and_is_the_same_for_a_seed() {
 
 #[tokio::test(start_paused = true)]
 async fn delayed_deliveries_come_later() {
-    let store = store();
-    let broker = process(&store, "1").await;
+    let (store, broker) = alone().await;
     let mut reader = read(&broker, subscription("t", "g")).await;
     store.faults().delay(seconds(3));
     publish(&broker, "t", "1").await;

@@ -4,8 +4,7 @@ use super::*;
 
 #[tokio::test(start_paused = true)]
 async fn what_nobody_listens_to_is_reported_unless_that_is_fine() {
-    let store = store();
-    let broker = process(&store, "1").await;
+    let (store, broker) = alone().await;
     let refused = broker.publish(message("t", "1")).await.unwrap_err();
     assert_eq!(kind(&refused), PublishErrorKind::Unroutable);
     assert!(refused.into_outgoing().is_some());
@@ -20,8 +19,7 @@ async fn what_nobody_listens_to_is_reported_unless_that_is_fine() {
 
 #[tokio::test(start_paused = true)]
 async fn a_pattern_gets_all_its_topics_and_only_those() {
-    let store = store();
-    let broker = process(&store, "1").await;
+    let (_, broker) = alone().await;
     let mut reader = read(&broker, subscription("orders.{region}.placed", "g")).await;
     for topic in ["orders.eu.placed", "orders.us.placed"] {
         publish(&broker, topic, "x").await;
@@ -68,9 +66,7 @@ async fn the_log_is_bounded_by_count_and_by_size() {
     let store = MemoryStore::new(options);
     let broker = process(&store, "1").await;
     let _reader = read(&broker, subscription("t", "g")).await;
-    for body in ["1", "2", "3", "4"] {
-        publish(&broker, "t", body).await;
-    }
+    publish_all(&broker, "t", &["1", "2", "3", "4"]).await;
     let kept = || store.published("t").iter().map(text).collect::<Vec<_>>();
     assert_eq!(kept(), ["2", "3", "4"]);
     let big = "x".repeat(850);
@@ -170,8 +166,7 @@ async fn with_strict_topology_a_queue_has_to_be_there() {
 
 #[tokio::test(start_paused = true)]
 async fn a_topology_says_what_it_is() {
-    let store = store();
-    let broker = process(&store, "1").await;
+    let (_, broker) = alone().await;
     let mut wanted = subscription("t.{x}", "g");
     wanted.ordered_by = Some(OrderedBy::Key);
     wanted.start = Start::Earliest;
@@ -197,8 +192,7 @@ async fn a_topology_says_what_it_is() {
 
 #[tokio::test(start_paused = true)]
 async fn an_inspection_tells_what_is_missing_different_and_left_over() {
-    let store = store();
-    let broker = process(&store, "1").await;
+    let (_, broker) = alone().await;
     let old = Arc::new(subscription("old", "g"));
     let changed = Arc::new(subscription("changed", "g"));
     let before = broker.topology(&[Arc::clone(&old), Arc::clone(&changed)]);
