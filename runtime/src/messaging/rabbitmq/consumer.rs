@@ -254,8 +254,7 @@ impl Task {
         let mut running: Option<(ShortString, lapin::Consumer)> = None;
         let mut tags = 0_u64;
         let mut settle_first = None;
-        let in_order =
-            self.subscription.ordered_by == Some(OrderedBy::Key) && !self.settler.names.exclusive;
+        let in_order = self.in_order;
         // What came while a reader of what is ordered was paused.
         let mut held: Option<VecDeque<AmqpDelivery>> = None;
         loop {
