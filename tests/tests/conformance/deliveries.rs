@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use interline::messaging::{ConsumerState, OrderedBy, Settled};
 
-use crate::world::{LIMIT, Outcome, World, cases, message, subscription, text};
+use crate::world::{LIMIT, Outcome, World, cases, message, subscription, text, until};
 
 cases![
     a_lost_connection_hands_out_again_what_was_not_settled,
@@ -83,7 +83,7 @@ async fn a_lost_connection_hands_out_again_what_was_not_settled(world: Arc<World
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
     world.disconnect(&process).await;
-    assert!(!first.is_current());
+    until("what was out is stale", || !first.is_current()).await;
     assert_eq!(first.done().await?, Settled::Stale);
     for body in ["1", "3"] {
         let (again, settlement) = reader.next().await;
