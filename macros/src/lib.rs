@@ -147,6 +147,7 @@ pub fn service(input: TokenStream) -> TokenStream {
 /// | `topology = apply`, `verify`, `off` | what is done about queues at start | `apply` |
 /// | `topic = ".."` | messages of others: any type that implements `Deserialize`, or `Raw` | the contract's |
 /// | `codec = json` | for messages without a content-type | the broker's |
+/// | `kafka(..)` | what only Kafka understands; see `KafkaOptions` | |
 /// | `rabbitmq(..)` | what only RabbitMQ understands; see `RabbitMqOptions` | |
 /// | `companion = Name` | the type beside the function, where its own name is taken | the function's name |
 /// | `crate = path` | where the crate `interline` is | `::interline` |

@@ -2,7 +2,7 @@
 //!
 //! A message type derives [`Message`]; a subscriber is an `async fn` with [`#[subscriber]`](subscriber).
 //! At start-up [`runtime::start`] collects what the macros registered, checks all of it together, and
-//! connects it to a broker: the embedded one, or RabbitMQ by configuration. Delivery is at least once;
+//! connects it to a broker: the embedded one, or RabbitMQ or Kafka by configuration. Delivery is at least once;
 //! failed attempts are repeated with backoff, and what is given up is kept with the reason.
 //!
 //! ```standalone_crate

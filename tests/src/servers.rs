@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use interline::testing::{RabbitMqNode, ServerError, ServerFixture};
+use interline::testing::{FaultProxy, KafkaNode, RabbitMqNode, ServerError, ServerFixture};
 use tokio::sync::OnceCell;
 
 use crate::management::{Management, ManagementError};
@@ -10,6 +10,8 @@ use crate::management::{Management, ManagementError};
 /// A kind of server that a case may need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Server {
+    /// Kafka, 4.0 or newer.
+    Kafka,
     /// RabbitMQ, 3.10 or newer.
     RabbitMq,
 }
@@ -22,6 +24,7 @@ impl Server {
     /// [`ServerError::Missing`], which says what to do about it.
     pub fn available(self) -> Result<(), ServerError> {
         match self {
+            Self::Kafka => KafkaNode::available(),
             Self::RabbitMq => RabbitMqNode::available(),
         }
     }
@@ -85,4 +88,48 @@ impl Vhost {
     pub async fn delete(self) -> Result<(), ManagementError> {
         self.management.delete_vhost(&self.name).await
     }
+}
+
+/// The Kafka server of this test program, started by the first case that asks and ended with the
+/// program. Cases keep apart by a prefix each; one that kills or pauses the server starts its own
+/// instead.
+///
+/// # Errors
+///
+/// As [`KafkaNode::start`].
+pub async fn kafka() -> Result<&'static ServerFixture, ServerError> {
+    static SHARED: OnceCell<ServerFixture> = OnceCell::const_new();
+    SHARED
+        .get_or_try_init(|| ServerFixture::kafka().doors(16).start())
+        .await
+}
+
+/// A prefix that no other case, nor an earlier run on an external cluster, has used.
+pub fn unique_prefix() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!(
+        "it{}-{}-{:06x}.",
+        std::process::id(),
+        NEXT.fetch_add(1, Ordering::Relaxed),
+        fastrand::u32(..1 << 24)
+    )
+}
+
+/// A proxy before the shared Kafka server that belongs to one case, with the address to connect to.
+///
+/// # Errors
+///
+/// When the server is not ours or has no door left, or the proxy cannot listen.
+pub async fn kafka_proxy() -> std::io::Result<(FaultProxy, String)> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let server = kafka().await.map_err(std::io::Error::other)?;
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let door = usize::try_from(number)
+        .ok()
+        .and_then(|number| server.doors().get(number))
+        .ok_or_else(|| std::io::Error::other("the Kafka server has no door left for a proxy"))?;
+    let target = door.listener.to_string();
+    let proxy = FaultProxy::start_at(door.advertised, target, fastrand::u64(..)).await?;
+    let url = format!("kafka://{}", proxy.address());
+    Ok((proxy, url))
 }

@@ -29,6 +29,9 @@ fn main() -> ExitCode {
         Case::new("the_shop_adds_up_on_rabbitmq", shop_rabbitmq)
             .needs(Server::RabbitMq)
             .limit(LIMIT),
+        Case::new("the_shop_adds_up_on_kafka", shop_kafka)
+            .needs(Server::Kafka)
+            .limit(LIMIT),
         Case::new("the_shop_adds_up_in_three_processes", shop_in_three)
             .needs(Server::RabbitMq)
             .limit(LIMIT),
@@ -139,6 +142,21 @@ async fn shop_rabbitmq() -> Outcome {
         .wait_for_queue("payments.orders.placed", three, PATIENCE)
         .await?;
     vhost.delete().await?;
+    Ok(())
+}
+
+async fn shop_kafka() -> Outcome {
+    let server = servers::kafka().await?;
+    let output = program("shop")?
+        .env(BROKER_URL, server.url())
+        .env("INTERLINE__NAMING__PREFIX", servers::unique_prefix())
+        .output()?;
+    assert_success(&output);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        text.ends_with("32 shipped + 8 given up = 40 of 40 orders: adds up\n"),
+        "{text}"
+    );
     Ok(())
 }
 

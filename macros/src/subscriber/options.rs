@@ -34,6 +34,14 @@ const RETRY: &[Key] = &[
     Key::new("factor", Kind::Decimal(1.0)),
 ];
 
+const KAFKA: &[Key] = &[
+    Key::new("group_id", Kind::Text),
+    Key::new("pattern", Kind::Text),
+    Key::new("partitions", Kind::Number(1, 10_000)),
+    Key::new("replication", Kind::Number(1, 100)),
+    Key::new("retry", Kind::Word(&["in_lane", "topics"])),
+];
+
 const RABBITMQ: &[Key] = &[
     Key::new("queue", Kind::Text),
     Key::new("queue_kind", Kind::Word(&["classic", "quorum"])),
@@ -67,6 +75,7 @@ pub(super) const KEYS: &[Key] = &[
     Key::new("topic", Kind::Topic),
     Key::new("codec", Kind::NameOrWord(emit::CODECS)),
     Key::new("companion", Kind::Ident),
+    Key::new("kafka", Kind::Group(KAFKA)),
     Key::new("rabbitmq", Kind::Group(RABBITMQ)),
     Key::new("crate", Kind::Path),
 ];
@@ -102,6 +111,17 @@ pub(super) fn check(args: &Args, errors: &mut Errors) {
             "with `topic` it must be said what becomes of messages that cannot be read",
             "add `on_unknown = dead_letter` to keep them, or `on_unknown = skip` to drop them",
         );
+    }
+    if let Some(kafka) = args.group("kafka") {
+        for (key, instead) in [
+            ("group_id", "leave it out to have it named after the group"),
+            ("pattern", "leave it out to read the topic"),
+        ] {
+            if kafka.text(key).is_some_and(|text| text.is_empty()) {
+                let what = format!("`{key}` cannot be empty");
+                errors.at_span(kafka.span(key), what, instead);
+            }
+        }
     }
     if let Some(rabbitmq) = args.group("rabbitmq") {
         check_rabbitmq(rabbitmq, errors);
@@ -169,6 +189,7 @@ pub(super) fn emit(args: &Args) -> TokenStream {
                 let wait = emit::duration(batch.duration("wait").unwrap_or_default());
                 quote!(__private::BatchOptions::new(#max, #wait))
             }
+            ("kafka", Value::Group(kafka)) => emit_kafka(kafka),
             ("rabbitmq", Value::Group(rabbitmq)) => emit_rabbitmq(rabbitmq),
             (_, Value::Word(word)) => variant(word),
             (_, Value::Text(text)) => text.to_token_stream(),
@@ -206,6 +227,8 @@ fn variant(word: &str) -> TokenStream {
         "apply" => quote!(__private::TopologyMode::Apply),
         "verify" => quote!(__private::TopologyMode::Verify),
         "off" => quote!(__private::TopologyMode::Off),
+        "in_lane" => quote!(__private::KafkaRetry::InLane),
+        "topics" => quote!(__private::KafkaRetry::Topics),
         "classic" => quote!(__private::QueueKind::Classic),
         "quorum" => quote!(__private::QueueKind::Quorum),
         "direct" => quote!(__private::ExchangeKind::Direct),
@@ -229,6 +252,22 @@ fn emit_retry(retry: &Args) -> TokenStream {
     }
     if let Some(factor) = retry.decimal("factor") {
         options.extend(quote!(.factor(#factor)));
+    }
+    options
+}
+
+fn emit_kafka(kafka: &Args) -> TokenStream {
+    let mut options = quote!(__private::KafkaOptions::UNSET);
+    for entry in kafka.entries() {
+        let name = entry.key.to_string();
+        let value = match &entry.value {
+            Value::Text(text) => text.to_token_stream(),
+            Value::Word(word) => variant(word),
+            Value::Number(number) => (*number as u16).to_token_stream(),
+            _ => continue,
+        };
+        let setter = plain(&name);
+        options.extend(quote!(.#setter(#value)));
     }
     options
 }

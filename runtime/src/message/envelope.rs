@@ -93,6 +93,11 @@ impl Origin {
     /// and offset) gives the same one again; a queue does not, so there the body has to help.
     fn message_id(&self, body: &[u8]) -> MessageId {
         let text = match &self.place {
+            Place::Kafka {
+                topic,
+                partition,
+                offset,
+            } => format!("{}/{topic}/{partition}/{offset}", self.broker),
             Place::Memory { queue, offset } => format!("{}/{queue}/{offset}", self.broker),
             Place::RabbitMq { queue, .. } => {
                 let digest = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, body);
@@ -107,6 +112,11 @@ impl Origin {
 impl std::fmt::Display for Origin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.place {
+            Place::Kafka {
+                topic,
+                partition,
+                offset,
+            } => write!(f, "{}:{topic}/{partition}@{offset}", self.broker),
             Place::Memory { queue, offset } => write!(f, "{}:{queue}@{offset}", self.broker),
             Place::RabbitMq { queue, .. } => write!(f, "{}:{queue}", self.broker),
         }
@@ -117,6 +127,15 @@ impl std::fmt::Display for Origin {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Place {
+    /// Kafka.
+    Kafka {
+        /// The topic it was read from; that of its retries, if it is one.
+        topic: Arc<str>,
+        /// The partition.
+        partition: i32,
+        /// The offset.
+        offset: i64,
+    },
     /// The embedded broker.
     Memory {
         /// The queue of the subscription.
@@ -167,6 +186,8 @@ pub struct Outgoing {
     pub due: Option<SystemTime>,
     /// For a reply: where it goes, in place of its topic.
     pub address: Option<ReplyAddress>,
+    /// What only Kafka understands.
+    pub kafka: KafkaPublish,
     /// What only RabbitMQ understands.
     pub rabbitmq: RabbitMqPublish,
 }
@@ -188,6 +209,7 @@ impl Outgoing {
             template: None,
             due: None,
             address: None,
+            kafka: KafkaPublish::default(),
             rabbitmq: RabbitMqPublish::default(),
         }
     }
@@ -231,6 +253,14 @@ impl std::fmt::Display for ReplyAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// What only Kafka understands of a publish; elsewhere it has no effect.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KafkaPublish {
+    /// Whether the record has no value, so that a compacted topic forgets its key.
+    pub tombstone: bool,
 }
 
 /// What only RabbitMQ understands of a publish; elsewhere it has no effect.

@@ -9,7 +9,9 @@ mod topic;
 
 pub use codec::{Codec, CodecError, CodecRef, Codecs, Encoded, Encoder, Slot, Value};
 pub use contract::{AnsweredBy, Contract, Keyed, Location, Message, Request};
-pub use envelope::{Incoming, Origin, Outgoing, Place, RabbitMqPublish, ReplyAddress};
+pub use envelope::{
+    Incoming, KafkaPublish, Origin, Outgoing, Place, RabbitMqPublish, ReplyAddress,
+};
 pub(crate) use envelope::{format_time, parse_time};
 pub use headers::{HeaderValue, Headers};
 pub use id::{MESSAGE_ID_BYTES_MAX, MessageId};

@@ -27,6 +27,12 @@ pub(crate) struct Adapter {
 /// Every kind of broker, switched on or not, in alphabetical order.
 pub(crate) const ADAPTERS: &[Adapter] = &[
     Adapter {
+        kind: "kafka",
+        schemes: &["kafka", "kafkas"],
+        feature: "kafka",
+        connect: KAFKA,
+    },
+    Adapter {
         kind: "memory",
         schemes: &["memory"],
         feature: "memory",
@@ -40,6 +46,10 @@ pub(crate) const ADAPTERS: &[Adapter] = &[
     },
 ];
 
+#[cfg(feature = "kafka")]
+const KAFKA: Option<Connect> = Some(super::kafka::connect);
+#[cfg(not(feature = "kafka"))]
+const KAFKA: Option<Connect> = None;
 #[cfg(feature = "memory")]
 const MEMORY: Option<Connect> = Some(super::memory::connect);
 #[cfg(not(feature = "memory"))]

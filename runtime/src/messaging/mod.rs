@@ -5,6 +5,8 @@ mod crash;
 mod dead_letters;
 mod durability;
 mod engine;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 #[cfg(feature = "memory")]
 pub mod memory;
 mod options;

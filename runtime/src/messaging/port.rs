@@ -371,6 +371,8 @@ pub struct Subscription {
     pub ladder: Arc<[Duration]>,
     /// What is done about its topology.
     pub topology: TopologyMode,
+    /// What only Kafka understands.
+    pub kafka: KafkaSubscription,
     /// What only RabbitMQ understands.
     pub rabbitmq: RabbitMqSubscription,
 }
@@ -389,6 +391,7 @@ impl Subscription {
             dead_letter: true,
             ladder: default_ladder(),
             topology: TopologyMode::Apply,
+            kafka: KafkaSubscription::default(),
             rabbitmq: RabbitMqSubscription::default(),
         }
     }
@@ -398,6 +401,22 @@ impl Subscription {
 #[must_use]
 pub fn default_ladder() -> Arc<[Duration]> {
     [1, 5, 30, 120, 600, 3_600].map(Duration::from_secs).into()
+}
+
+/// What only Kafka understands of a subscription, decided.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KafkaSubscription {
+    /// The consumer group, in place of the group's name with the prefix.
+    pub group_id: Option<String>,
+    /// A regular expression over the topics of the cluster, in place of the topic.
+    pub pattern: Option<String>,
+    /// Partitions of the topic, if it is made.
+    pub partitions: Option<i32>,
+    /// Replicas of its topics, if they are made.
+    pub replication: Option<i32>,
+    /// Whether retries wait in the process, with no topics of their own.
+    pub retry_in_lane: bool,
 }
 
 /// What only RabbitMQ understands of a subscription, decided.

@@ -8,7 +8,8 @@ use crate::config::{Faults, Section, units::parse_duration};
 
 use super::engine::BrokerLimits;
 use super::options::{
-    BatchOptions, CONCURRENCY_MAX, ExchangeKind, QueueKind, Rate, RetryOptions, Start, TopologyMode,
+    BatchOptions, CONCURRENCY_MAX, ExchangeKind, KafkaRetry, QueueKind, Rate, RetryOptions, Start,
+    TopologyMode,
 };
 use super::port::default_ladder;
 
@@ -78,7 +79,18 @@ pub(crate) struct SubscriberSettings {
     pub(crate) start: Option<Start>,
     pub(crate) topology: Option<TopologyMode>,
     pub(crate) codec: Option<String>,
+    pub(crate) kafka: KafkaSettings,
     pub(crate) rabbitmq: RabbitMqSettings,
+}
+
+/// What only Kafka understands of it: `[subscribers.NAME.kafka]`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct KafkaSettings {
+    pub(crate) group_id: Option<String>,
+    pub(crate) pattern: Option<String>,
+    pub(crate) partitions: Option<u16>,
+    pub(crate) replication: Option<u16>,
+    pub(crate) retry: Option<KafkaRetry>,
 }
 
 /// What only RabbitMQ understands of it: `[subscribers.NAME.rabbitmq]`.
@@ -117,6 +129,7 @@ impl SubscriberSettings {
                 }),
             topology: read_topology(section, faults),
             codec: section.string("codec", faults),
+            kafka: KafkaSettings::read(&section.section("kafka", faults), faults),
             rabbitmq: RabbitMqSettings::read(&rabbitmq, faults),
         }
     }
@@ -133,6 +146,23 @@ impl SubscriberSettings {
     /// Whether anything is said about batches.
     pub(crate) fn names_batch(&self) -> bool {
         self.batch_max.is_some() || self.batch_wait.is_some()
+    }
+}
+
+impl KafkaSettings {
+    fn read(section: &Section<'_>, faults: &mut Faults) -> Self {
+        Self {
+            group_id: section.string("group_id", faults),
+            pattern: section.string("pattern", faults),
+            partitions: section.integer("partitions", 1.., faults),
+            replication: section.integer("replication", 1.., faults),
+            retry: section.choice("retry", &["in_lane", "topics"], faults).map(
+                |place| match place {
+                    "in_lane" => KafkaRetry::InLane,
+                    _ => KafkaRetry::Topics,
+                },
+            ),
+        }
     }
 }
 

@@ -71,6 +71,8 @@ catalogue! {
     EXPIRED_REQUESTS = Counter "interline.consumer.expired_requests" in "{message}" by ["subscription", "handler"];
     /// Messages that are being handled.
     IN_FLIGHT = Gauge "interline.consumer.in_flight" in "{message}" by ["subscription"];
+    /// Messages of a subscription that are not finished yet, where the broker tells.
+    CONSUMER_LAG = Gauge "interline.consumer.lag" in "{message}" by ["broker", "subscription"];
     /// Messages that the broker handed out again.
     REDELIVERED = Counter "interline.consumer.redelivered" in "{message}" by ["subscription"];
     /// Failed attempts that are tried again.

@@ -93,6 +93,15 @@ pub(super) fn options(
             "leave it out for no priorities",
         );
     }
+    if options
+        .kafka
+        .is_some_and(|kafka| kafka.partitions == Some(0) || kafka.replication == Some(0))
+    {
+        wrong(
+            "`partitions` and `replication` are at least 1".to_owned(),
+            "leave them out for what the broker's section says",
+        );
+    }
     if options.batch.is_some() && !descriptor.batch {
         wrong(
             "has `batch(..)` and takes single messages".to_owned(),

@@ -10,8 +10,8 @@ use crate::handling::{Bind, Handler, OnUnknown};
 use crate::message::{CodecRef, Contract, TopicPattern, check_template};
 use crate::messaging::settings::SubscriberSettings;
 use crate::messaging::{
-    Ack, BatchOptions, Group, GroupOption, OrderedBy, RabbitMqSubscription, Rate, RetryPolicy,
-    Routes, Start, TIMEOUT_DEFAULT, TopologyMode,
+    Ack, BatchOptions, Group, GroupOption, KafkaRetry, KafkaSubscription, OrderedBy,
+    RabbitMqSubscription, Rate, RetryPolicy, Routes, Start, TIMEOUT_DEFAULT, TopologyMode,
 };
 use crate::registry::{Source, SubscriberDescriptor};
 
@@ -48,6 +48,7 @@ pub(super) struct Use {
     pub(super) rate: Option<Rate>,
     pub(super) topology: Option<TopologyMode>,
     pub(super) dead_letter: Option<bool>,
+    pub(super) kafka: KafkaSubscription,
     pub(super) rabbitmq: RabbitMqSubscription,
 }
 
@@ -285,6 +286,21 @@ impl<'a> Resolver<'a> {
         }
     }
 
+    fn kafka(&self) -> KafkaSubscription {
+        let own = self.descriptor.options.kafka.unwrap_or_default();
+        let over = &self.settings.kafka;
+        let text = |over: &Option<String>, own: Option<&str>| {
+            over.clone().or_else(|| own.map(str::to_owned))
+        };
+        KafkaSubscription {
+            group_id: text(&over.group_id, own.group_id),
+            pattern: text(&over.pattern, own.pattern),
+            partitions: over.partitions.or(own.partitions).map(i32::from),
+            replication: over.replication.or(own.replication).map(i32::from),
+            retry_in_lane: over.retry.or(own.retry) == Some(KafkaRetry::InLane),
+        }
+    }
+
     fn rabbitmq(&self) -> RabbitMqSubscription {
         let own = self.descriptor.options.rabbitmq.unwrap_or_default();
         let over = &self.settings.rabbitmq;
@@ -352,6 +368,7 @@ impl<'a> Resolver<'a> {
             rate: settings.rate.or(options.rate),
             topology: settings.topology.or(options.topology),
             dead_letter: settings.dead_letter.or(options.dead_letter),
+            kafka: self.kafka(),
             rabbitmq: self.rabbitmq(),
         };
         checks::against_broker(&found, entry, findings);

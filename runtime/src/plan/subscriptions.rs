@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use crate::handling::OnUnknown;
 use crate::messaging::{
-    Ack, CONCURRENCY_DEFAULT, Group, PlannedHandler, PlannedSubscription, RabbitMqSubscription,
-    Start, Subscription, TopologyMode,
+    Ack, CONCURRENCY_DEFAULT, Group, KafkaSubscription, PlannedHandler, PlannedSubscription,
+    RabbitMqSubscription, Start, Subscription, TopologyMode,
 };
 
 use super::Findings;
@@ -154,6 +154,9 @@ fn joined(
     let on_unknown = agreed(&members, "on_unknown", findings, |found| {
         found.on_unknown.filter(|_| !found.contracts.is_empty())
     });
+    let kafka = agreed(&members, "kafka", findings, |found| {
+        (found.kafka != KafkaSubscription::default()).then(|| found.kafka.clone())
+    });
     let rabbitmq = agreed(&members, "rabbitmq", findings, |found| {
         (found.rabbitmq != RabbitMqSubscription::default()).then(|| found.rabbitmq.clone())
     });
@@ -172,6 +175,7 @@ fn joined(
     subscription.topology = topology
         .or(entry.settings.topology)
         .unwrap_or(TopologyMode::Apply);
+    subscription.kafka = kafka.unwrap_or_default();
     subscription.rabbitmq = rabbitmq.unwrap_or_default();
     if subscription.start == Start::Earliest && entry.kind() == "rabbitmq" {
         let message =

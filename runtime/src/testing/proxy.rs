@@ -91,6 +91,20 @@ impl FaultProxy {
     ///
     /// When `target` does not resolve.
     pub async fn start_seeded(target: impl AsRef<str>, seed: u64) -> io::Result<Self> {
+        Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), target, seed).await
+    }
+
+    /// [`start`](Self::start) that listens on `address`, for a server that tells its clients where to
+    /// find it and had to be told before.
+    ///
+    /// # Errors
+    ///
+    /// When `target` does not resolve, or `address` is taken.
+    pub async fn start_at(
+        address: SocketAddr,
+        target: impl AsRef<str>,
+        seed: u64,
+    ) -> io::Result<Self> {
         let target = target.as_ref();
         let resolved = lookup_host(target).await?.next().ok_or_else(|| {
             io::Error::new(
@@ -104,7 +118,7 @@ impl FaultProxy {
             links: Mutex::new(HashMap::new()),
             bytes: [AtomicU64::new(0), AtomicU64::new(0)],
         });
-        let door = Door::open_at((Ipv4Addr::LOCALHOST, 0).into())?;
+        let door = Door::open_at(address)?;
         let address = door.address();
         let (orders, inbox) = mpsc::channel(1);
         let door = tokio::spawn(door.serve(resolved, seed, shared.clone(), inbox));

@@ -1,6 +1,7 @@
 //! Real servers for tests.
 
 mod guard;
+mod kafka;
 mod local;
 mod rabbitmq;
 mod readiness;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use local::LocalServer;
 use readiness::Probe;
 
+pub use kafka::{KafkaDoor, KafkaNode};
 pub use rabbitmq::{RabbitMqNode, TlsFiles};
 
 /// A server that a test talks to: a private process that this fixture started, or one of your own
@@ -52,6 +54,8 @@ pub struct ServerFixture {
     url: String,
     management_url: Option<String>,
     tls_url: Option<String>,
+    password_url: Option<String>,
+    doors: Vec<KafkaDoor>,
     probes: Vec<Probe>,
     local: Option<LocalServer>,
 }
@@ -60,6 +64,16 @@ impl ServerFixture {
     /// Describes a RabbitMQ server; [`RabbitMqNode::start`] starts it.
     pub fn rabbitmq() -> RabbitMqNode {
         RabbitMqNode::new()
+    }
+
+    /// Describes a Kafka server; [`KafkaNode::start`] starts it.
+    pub fn kafka() -> KafkaNode {
+        KafkaNode::new()
+    }
+
+    /// The further listeners that [`KafkaNode::doors`] asked for.
+    pub fn doors(&self) -> &[KafkaDoor] {
+        &self.doors
     }
 
     /// The address clients connect to, credentials included: `amqp://user:password@host:port/vhost`
@@ -76,6 +90,12 @@ impl ServerFixture {
     /// The address of the TLS listener; `None` unless [`RabbitMqNode::tls`] asked for one.
     pub fn tls_url(&self) -> Option<&str> {
         self.tls_url.as_deref()
+    }
+
+    /// The address of the listener that wants a name and a password; `None` unless
+    /// [`KafkaNode::user`] asked for one.
+    pub fn password_url(&self) -> Option<&str> {
+        self.password_url.as_deref()
     }
 
     /// The address of the management API, credentials included: `http://user:password@host:port`;

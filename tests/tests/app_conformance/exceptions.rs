@@ -30,6 +30,11 @@ pub(crate) const EXCEPTIONS: &[Exception] = &[
         kind: "memory",
         because: HANDLED_FIRST,
     },
+    Exception {
+        case: "routes_say_which_broker_a_topic_belongs_to",
+        kind: "kafka",
+        because: "a prefix is that of the app, so two brokers of one app are two clusters",
+    },
 ];
 
 const HANDLED_FIRST: &str =

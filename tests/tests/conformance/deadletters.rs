@@ -52,6 +52,8 @@ async fn a_dead_letter_is_the_original_with_its_headers(world: Arc<World>) -> Ou
     let body = Bytes::from((0..=255_u8).cycle().take(5_000).collect::<Vec<_>>());
     let mut outgoing = message("orders.eu.placed", "1");
     outgoing.body = body.clone();
+    // Where a topic is a place of its own, it may not be there yet.
+    outgoing.subscribers_optional = true;
     outgoing.key = Some("k".into());
     outgoing.headers.set(name::CONTENT_TYPE, "application/json");
     outgoing.headers.set("x-flag", true);
@@ -189,6 +191,9 @@ async fn nothing_is_kept_where_dead_letters_are_off(world: Arc<World>) -> Outcom
 async fn what_outlives_its_time_is_a_dead_letter(world: Arc<World>) -> Outcome {
     let wanted = subscription("t", "g");
     let process = world.process("1").await;
+    if !process.broker.capabilities().message_ttl {
+        return Ok(());
+    }
     process.apply(&wanted).await;
     let mut outgoing = message("t", "late");
     outgoing.ttl = Some(Duration::from_millis(300));

@@ -1,7 +1,7 @@
 //! The contract of a broker, as one list of cases that every adapter passes.
 //!
 //! The embedded broker runs them in virtual time, RabbitMQ on a real server in a virtual host of
-//! its own for each. A new case is a function from a [`World`] and a line in the `CASES` of its file;
+//! its own for each, Kafka on a real server under a prefix of its own. A new case is a function from a [`World`] and a line in the `CASES` of its file;
 //! a new adapter is a [`Bench`](world::Bench).
 
 use std::process::ExitCode;
@@ -46,6 +46,11 @@ fn main() -> ExitCode {
             run(World::new(Bench::rabbitmq().await?), body).await
         });
         cases.push(on_server.needs(Server::RabbitMq));
+        let on_server = Case::new(format!("kafka::{name}"), move || async move {
+            let cut = name.contains("lost_connection") || name.contains("loss_of_the_connection");
+            run(World::new(Bench::kafka(cut).await?), body).await
+        });
+        cases.push(on_server.needs(Server::Kafka));
     }
     cases.extend(trace::cases());
     harness::run(cases)

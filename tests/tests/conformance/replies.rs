@@ -131,8 +131,9 @@ async fn a_request_that_nobody_listens_to_is_reported(world: Arc<World>) -> Outc
     if process.broker.capabilities().reports_unroutable {
         let error = sent.expect_err("nobody listens");
         assert_eq!(error.kind(), PublishErrorKind::Unroutable);
-    } else {
-        sent.expect("it cannot know");
+    } else if let Err(error) = sent {
+        // It cannot always know.
+        assert_eq!(error.kind(), PublishErrorKind::Unroutable);
     }
     Ok(())
 }

@@ -9,12 +9,14 @@ use futures_util::future::BoxFuture;
 use interline::MessageId;
 use interline::config::{Config, Faults};
 use interline::message::{Incoming, Outgoing, TopicPattern};
+use interline::messaging::kafka::Kafka;
 use interline::messaging::memory::{MemoryBroker, MemoryOptions, MemoryStore};
 use interline::messaging::rabbitmq::RabbitMq;
 use interline::messaging::{
     BrokerContext, ConnectionState, Consumer, ConsumerState, DeadLetterStore, Delivery, Group,
     MessageBroker, Settled, Settlement, Subscription,
 };
+use interline::testing::FaultProxy;
 use interline_tests::management::Queue;
 use interline_tests::servers::{self, Vhost};
 use tokio::sync::mpsc;
@@ -42,11 +44,39 @@ pub(crate) use cases;
 
 /// A broker under test.
 pub(crate) enum Bench {
+    Kafka(KafkaBench),
     Memory(MemoryStore),
     RabbitMq(Vhost),
 }
 
+/// A part of the shared Kafka server, told apart by its prefix.
+pub(crate) struct KafkaBench {
+    url: String,
+    prefix: String,
+    /// Where connections can be cut.
+    proxy: Option<FaultProxy>,
+}
+
+/// After this long without an answer of the group's coordinator a member's partitions are lost.
+const KAFKA_SESSION: Duration = Duration::from_millis(1_000);
+
 impl Bench {
+    /// `cut` says whether connections will be cut.
+    pub(crate) async fn kafka(cut: bool) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        let server = servers::kafka().await?;
+        let (proxy, url) = if cut {
+            let (proxy, url) = servers::kafka_proxy().await?;
+            (Some(proxy), url)
+        } else {
+            (None, server.url().to_owned())
+        };
+        Ok(Self::Kafka(KafkaBench {
+            url,
+            prefix: servers::unique_prefix(),
+            proxy,
+        }))
+    }
+
     pub(crate) fn memory() -> Self {
         let mut options = MemoryOptions::for_tests(1);
         options.strict_topology = true;
@@ -74,10 +104,30 @@ impl World {
         matches!(self.bench, Bench::Memory(_))
     }
 
+    /// Whether partitions share what one group reads, so that a group's order is that of a partition.
+    pub(crate) fn is_kafka(&self) -> bool {
+        matches!(self.bench, Bench::Kafka(_))
+    }
+
     /// A process that has connected.
     pub(crate) async fn process(&self, instance: &str) -> Process {
-        let context = BrokerContext::new("main", "billing", instance);
+        let mut context = BrokerContext::new("main", "billing", instance);
         let broker: Arc<dyn MessageBroker> = match &self.bench {
+            Bench::Kafka(bench) => {
+                context.prefix = Some(bench.prefix.as_str().into());
+                let config = Config::new()
+                    .with("brokers.main.url", bench.url.as_str())
+                    // One order of everything is what most cases look at.
+                    .with("brokers.main.partitions", 1)
+                    .with("brokers.main.session_timeout", KAFKA_SESSION)
+                    .with("brokers.main.commit_interval", Duration::from_millis(50))
+                    .with("brokers.main.librdkafka.topic_metadata_refresh_interval_ms", 300);
+                let mut faults = Faults::new();
+                let section = config.section("brokers.main");
+                let broker = Kafka::read(&context, &section, &mut faults);
+                faults.into_result().expect("the settings are good ones");
+                Arc::new(broker.expect("there is no mistake"))
+            }
             Bench::Memory(store) => Arc::new(MemoryBroker::new(store, &context)),
             Bench::RabbitMq(vhost) => {
                 let config = Config::new().with("brokers.main.url", vhost.url.as_str());
@@ -97,6 +147,25 @@ impl World {
     /// Every connection is lost, and made again by whoever had it. Returns when the loss is there.
     pub(crate) async fn disconnect(&self, process: &Process) {
         match &self.bench {
+            Bench::Kafka(bench) => {
+                let proxy = bench
+                    .proxy
+                    .as_ref()
+                    .expect("a bench whose connections can be cut");
+                // What is settled is committed after a moment.
+                sleep(Duration::from_millis(300)).await;
+                proxy.refuse(true).await.expect("nobody gets in");
+                proxy.reset_all().await;
+                until("the loss of the connection is noticed", || {
+                    process.broker.health_check().state != ConnectionState::Ready
+                })
+                .await;
+                sleep(2 * KAFKA_SESSION).await;
+                proxy.restore().await.expect("it is whole again");
+                // The members come back one after the other, and the partitions move with each.
+                sleep(4 * KAFKA_SESSION).await;
+                return;
+            }
             Bench::Memory(store) => {
                 store.faults().disconnect(Duration::from_secs(1));
             }

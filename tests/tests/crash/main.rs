@@ -1,6 +1,7 @@
 //! Crashes, seen from outside: a service of its own process, a real broker, and a third party that
 //! keeps the account. `INTERLINE_TEST_SOAK=1` makes the counts large.
 
+mod kafka;
 mod load;
 mod of_broker;
 mod of_network;
@@ -47,6 +48,24 @@ fn main() -> ExitCode {
         ),
         Case::new("a_second_signal_ends_at_once", of_service::terminated_twice),
     ];
+    let on_kafka = [
+        Case::new(
+            "kafka::a_killed_service_loses_nothing",
+            kafka::service_killed,
+        ),
+        Case::new(
+            "kafka::members_that_come_and_go_lose_nothing",
+            kafka::members_come_and_go,
+        ),
+        Case::new("kafka::a_killed_server_loses_nothing", kafka::server_killed),
+        Case::new("kafka::a_frozen_server_loses_nothing", kafka::server_frozen),
+        Case::new(
+            "kafka::a_failing_network_loses_nothing",
+            kafka::network_fails,
+        ),
+    ];
     let limit = Duration::from_secs(if soak() { 3_600 } else { 240 });
-    harness::run(cases.map(|case| case.needs(Server::RabbitMq).limit(limit)))
+    let cases = cases.into_iter().map(|case| case.needs(Server::RabbitMq));
+    let on_kafka = on_kafka.into_iter().map(|case| case.needs(Server::Kafka));
+    harness::run(cases.chain(on_kafka).map(|case| case.limit(limit)))
 }

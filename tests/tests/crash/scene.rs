@@ -237,11 +237,6 @@ impl Scene {
 
     async fn account(&self, outside: &Outside, published: &Published) -> Outcome<Sums> {
         let entries = self.ledger.entries()?;
-        let done: BTreeMap<u64, &str> = entries
-            .iter()
-            .filter(|entry| entry.decision == Decision::Done)
-            .map(|entry| (entry.n, &*entry.id))
-            .collect();
         let mut dead = BTreeSet::new();
         for (_, body) in outside.drain(&format!("{}.dlq", self.queue)).await? {
             dead.insert(serde_json::from_slice::<Input>(&body)?.n);
@@ -252,77 +247,7 @@ impl Scene {
             .into_iter()
             .map(|(id, _)| id)
             .collect();
-        let distinct: BTreeSet<&str> = outputs.iter().map(String::as_str).collect();
-
-        let lost: Vec<u64> = published
-            .confirmed
-            .keys()
-            .filter(|n| !done.contains_key(n) && !dead.contains(n))
-            .copied()
-            .collect();
-        ensure(lost.is_empty(), || {
-            let lost: Vec<String> = lost
-                .iter()
-                .take(20)
-                .map(|n| {
-                    let of: Vec<_> = entries.iter().filter(|entry| entry.n == *n).collect();
-                    format!("{n} ({}): {of:?}", published.confirmed[n])
-                })
-                .collect();
-            format!(
-                "confirmed, and neither handled nor a dead letter: {}",
-                lost.join("\n")
-            )
-        })?;
-        let foreign: Vec<_> = entries
-            .iter()
-            .filter(|entry| {
-                published
-                    .confirmed
-                    .get(&entry.n)
-                    .is_some_and(|id| *id != entry.id)
-            })
-            .collect();
-        ensure(foreign.is_empty(), || {
-            format!("handled under another identity: {foreign:?}")
-        })?;
-        // Subscribers of two services may have the same name.
-        let name = format!("ledger.{}", self.subscriber);
-        let expected: BTreeMap<String, u64> = done
-            .iter()
-            .filter_map(|(n, id)| {
-                let id = MessageId::parse(id)?.derive(&name, 0);
-                Some((id.to_string(), *n))
-            })
-            .collect();
-        let without: Vec<_> = expected
-            .iter()
-            // Handled, and given up because its output could not be confirmed.
-            .filter(|(id, n)| !distinct.contains(id.as_str()) && !dead.contains(n))
-            .collect();
-        ensure(without.is_empty(), || {
-            format!("handled, and the output is missing: {without:?}")
-        })?;
-        let strange: Vec<_> = distinct
-            .iter()
-            .filter(|id| !expected.contains_key(**id))
-            .collect();
-        ensure(strange.is_empty(), || {
-            format!("outputs that nothing handled has led to: {strange:?}")
-        })?;
-        let distinct = distinct.len();
-        let attempts: BTreeSet<(u64, u32)> = entries
-            .iter()
-            .map(|entry| (entry.n, entry.attempt))
-            .collect();
-        Ok(Sums {
-            confirmed: published.confirmed.len(),
-            duplicates: entries.len() - attempts.len(),
-            entries,
-            dead,
-            outputs: outputs.len(),
-            outputs_distinct: distinct,
-        })
+        account(self.subscriber, entries, dead, &outputs, published)
     }
 
     /// How often the service has logged that, in all its lives.
@@ -348,4 +273,91 @@ impl Scene {
             }
         }
     }
+}
+
+/// The account of a case: every confirmed message was handled or is a dead letter, under its own
+/// identity, and every handled one has its output.
+pub(crate) fn account(
+    subscriber: &str,
+    entries: Vec<Entry>,
+    dead: BTreeSet<u64>,
+    outputs: &[String],
+    published: &Published,
+) -> Outcome<Sums> {
+    let done: BTreeMap<u64, &str> = entries
+        .iter()
+        .filter(|entry| entry.decision == Decision::Done)
+        .map(|entry| (entry.n, &*entry.id))
+        .collect();
+    let distinct: BTreeSet<&str> = outputs.iter().map(String::as_str).collect();
+
+    let lost: Vec<u64> = published
+        .confirmed
+        .keys()
+        .filter(|n| !done.contains_key(n) && !dead.contains(n))
+        .copied()
+        .collect();
+    ensure(lost.is_empty(), || {
+        let lost: Vec<String> = lost
+            .iter()
+            .take(20)
+            .map(|n| {
+                let of: Vec<_> = entries.iter().filter(|entry| entry.n == *n).collect();
+                format!("{n} ({}): {of:?}", published.confirmed[n])
+            })
+            .collect();
+        format!(
+            "confirmed, and neither handled nor a dead letter: {}",
+            lost.join("\n")
+        )
+    })?;
+    let foreign: Vec<_> = entries
+        .iter()
+        .filter(|entry| {
+            published
+                .confirmed
+                .get(&entry.n)
+                .is_some_and(|id| *id != entry.id)
+        })
+        .collect();
+    ensure(foreign.is_empty(), || {
+        format!("handled under another identity: {foreign:?}")
+    })?;
+    // Subscribers of two services may have the same name.
+    let name = format!("ledger.{}", subscriber);
+    let expected: BTreeMap<String, u64> = done
+        .iter()
+        .filter_map(|(n, id)| {
+            let id = MessageId::parse(id)?.derive(&name, 0);
+            Some((id.to_string(), *n))
+        })
+        .collect();
+    let without: Vec<_> = expected
+        .iter()
+        // Handled, and given up because its output could not be confirmed.
+        .filter(|(id, n)| !distinct.contains(id.as_str()) && !dead.contains(n))
+        .collect();
+    ensure(without.is_empty(), || {
+        format!("handled, and the output is missing: {without:?}")
+    })?;
+    let strange: Vec<_> = distinct
+        .iter()
+        .filter(|id| !expected.contains_key(**id))
+        .collect();
+    ensure(strange.is_empty(), || {
+        format!("outputs that nothing handled has led to: {strange:?}")
+    })?;
+    let distinct = distinct.len();
+    let attempts: BTreeSet<(u64, u32)> = entries
+        .iter()
+        .map(|entry| (entry.n, entry.attempt))
+        .collect();
+    Ok(Sums {
+        confirmed: published.confirmed.len(),
+        duplicates: entries.len() - attempts.len(),
+        entries,
+        dead,
+        outputs: outputs.len(),
+        outputs_distinct: distinct,
+    })
 }

@@ -177,6 +177,8 @@ impl RabbitMqNode {
                 .tls
                 .as_ref()
                 .map(|_| format!("amqps://guest:guest@localhost:{tls}/%2f")),
+            password_url: None,
+            doors: Vec::new(),
             probes: probes(
                 format!("127.0.0.1:{amqp}"),
                 format!("127.0.0.1:{management}"),
@@ -281,6 +283,8 @@ fn external(url: String) -> Result<ServerFixture, ServerError> {
         kind: KIND,
         management_url: Some(management_url),
         tls_url: (broker.scheme == "amqps").then(|| url.clone()),
+        password_url: None,
+        doors: Vec::new(),
         url,
         probes,
         local: None,

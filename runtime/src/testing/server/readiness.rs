@@ -16,6 +16,8 @@ pub(super) enum Probe {
     Amqp(String),
     /// A connection is accepted, where no more can be asked without certificates.
     Connect(String),
+    /// A request for the versions that a Kafka server speaks is answered.
+    Kafka(String),
     /// `GET path` is answered, or refused only for want of credentials.
     Http { address: String, path: &'static str },
 }
@@ -38,6 +40,7 @@ impl Probe {
         match self {
             Self::Amqp(address) => format!("AMQP on {address}"),
             Self::Connect(address) => format!("port {address}"),
+            Self::Kafka(address) => format!("Kafka on {address}"),
             Self::Http { address, path } => format!("http://{address}{path}"),
         }
     }
@@ -56,6 +59,21 @@ impl Probe {
                 } else {
                     Err(io::Error::other(
                         "answered, but not with an AMQP 0-9-1 handshake",
+                    ))
+                }
+            }
+            Self::Kafka(address) => {
+                let mut stream = TcpStream::connect(address).await?;
+                // Length, ApiVersions (18) in version 0, a number to tell the answer by, no client id.
+                let request = [0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 7, 0xff, 0xff];
+                stream.write_all(&request).await?;
+                let mut answer = [0; 10];
+                stream.read_exact(&mut answer).await?;
+                if answer[4..] == [0, 0, 0, 7, 0, 0] {
+                    Ok(())
+                } else {
+                    Err(io::Error::other(
+                        "answered, but not to a request for its versions",
                     ))
                 }
             }

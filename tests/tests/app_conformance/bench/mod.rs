@@ -10,6 +10,7 @@ use interline::{App, Headers};
 use interline_tests::servers::Server;
 use tokio::sync::mpsc;
 
+mod kafka;
 mod memory;
 mod rabbitmq;
 
@@ -33,6 +34,11 @@ pub(crate) struct Place {
 
 /// Every broker that the cases run on.
 pub(crate) const PLACES: &[Place] = &[
+    Place {
+        kind: "kafka",
+        server: Some(Server::Kafka),
+        open: || Box::pin(async { Ok(Arc::new(kafka::KafkaBench::open().await?) as _) }),
+    },
     Place {
         kind: "memory",
         server: None,

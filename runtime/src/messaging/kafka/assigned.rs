@@ -1,0 +1,363 @@
+//! One partition while it is ours, and the settlement of what was read from it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, Weak};
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+use tracing::warn;
+
+use crate::handling::BoxFuture;
+use crate::message::headers::name;
+use crate::message::{HeaderValue, Headers, Incoming, Place};
+use crate::messaging::{BrokerError, Settled, Settler, Ticket, TopologyMode};
+
+use super::admin;
+use super::core::{Core, lock};
+use super::ledger::{Ledger, Note, Read};
+use super::member::{Copying, Member};
+use super::publish::{CopyError, Record};
+use super::topology::{self, Part};
+
+/// The longest time that a retry waits in this process where it has no topic.
+const HELD_MAX: Duration = Duration::from_secs(3_600);
+/// The wait before a message whose copy failed is handed out again.
+const RELEASE_WAIT: Duration = Duration::from_millis(500);
+
+/// What a partition is to its subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Source,
+    /// Messages wait this long in it.
+    Retry(Duration),
+    /// A pattern matched a topic of ours.
+    Ignored,
+}
+
+/// One assignment of one partition. Ends when the partition is given up; what is settled then is stale.
+pub(super) struct Assigned {
+    pub(super) epoch: u64,
+    pub(super) topic: Arc<str>,
+    /// The topic as its publisher named it.
+    shown: Arc<str>,
+    pub(super) partition: i32,
+    pub(super) kind: Kind,
+    pub(super) member: Arc<Member>,
+    pub(super) ledger: Mutex<Ledger>,
+    idle: Condvar,
+    live: AtomicBool,
+    me: Weak<Self>,
+}
+
+impl Assigned {
+    pub(super) fn new(
+        core: &Core,
+        member: &Arc<Member>,
+        topic: &str,
+        partition: i32,
+        kind: Kind,
+        before: Note,
+    ) -> Arc<Self> {
+        let prefix = core.context.prefix.as_deref().unwrap_or_default();
+        Arc::new_cyclic(|me| Self {
+            epoch: core.next_epoch(),
+            topic: topic.into(),
+            shown: topic.strip_prefix(prefix).unwrap_or(topic).into(),
+            partition,
+            kind,
+            member: Arc::clone(member),
+            ledger: Mutex::new(Ledger::new(before)),
+            idle: Condvar::new(),
+            live: AtomicBool::new(true),
+            me: me.clone(),
+        })
+    }
+
+    pub(super) fn is_live(&self) -> bool {
+        self.live.load(Ordering::Acquire)
+    }
+
+    /// The topic of a message that was read from here.
+    pub(super) fn shown(&self, headers: &Headers) -> Arc<str> {
+        match self.kind {
+            Kind::Source | Kind::Ignored => Arc::clone(&self.shown),
+            Kind::Retry(_) => match headers.text(name::TOPIC) {
+                Some(topic) => (*topic).into(),
+                None => self.member.subscription.topic.as_str().into(),
+            },
+        }
+    }
+
+    /// Enters what was read; `None` if it needs no handling.
+    pub(super) fn enter(&self, offset: i64, incoming: &mut Incoming) -> bool {
+        match lock(&self.ledger).enter(offset) {
+            Read::New => true,
+            Read::Again => {
+                incoming.redelivered = true;
+                true
+            }
+            Read::Finished => false,
+        }
+    }
+
+    /// Waits until nothing is with the engine, at the latest until `deadline`. Blocks.
+    pub(super) fn wait_until_idle(&self, deadline: Instant) {
+        let mut ledger = lock(&self.ledger);
+        while ledger.out() > 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            let waited = self.idle.wait_timeout(ledger, left);
+            ledger = match waited {
+                Ok((ledger, _)) => ledger,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
+        }
+    }
+
+    /// It is not ours any more.
+    pub(super) fn end(self: &Arc<Self>) {
+        if self.live.swap(false, Ordering::AcqRel) {
+            let out = lock(&self.ledger).close();
+            self.member.given_up(self, out);
+        }
+    }
+
+    fn finish(&self, offset: i64) -> Settled {
+        let finished = self.is_live() && {
+            let mut ledger = lock(&self.ledger);
+            let finished = ledger.finish(offset);
+            if ledger.out() == 0 {
+                self.idle.notify_all();
+            }
+            finished
+        };
+        if !finished {
+            return self.member.stale();
+        }
+        self.member.freed();
+        Settled::Yes
+    }
+
+    /// Hands it out again, untouched or changed.
+    fn again(&self, offset: i64, change: impl FnOnce(&mut Incoming)) -> Settled {
+        let Some(me) = self.me.upgrade().filter(|me| me.is_live()) else {
+            return self.member.stale();
+        };
+        let taken = {
+            let mut ledger = lock(&self.ledger);
+            let taken = ledger.take_back(offset);
+            if ledger.out() == 0 {
+                self.idle.notify_all();
+            }
+            taken
+        };
+        let Some(mut incoming) = taken else {
+            return self.member.stale();
+        };
+        change(&mut incoming);
+        self.member.comes_again(me, offset, incoming);
+        Settled::Yes
+    }
+
+    /// Keeps the message out for `wait`, then hands it out again.
+    fn hold(&self, offset: i64, headers: Headers, wait: Duration) -> Settled {
+        let Some(me) = self.me.upgrade().filter(|me| me.is_live()) else {
+            return self.member.stale();
+        };
+        tokio::spawn(async move {
+            sleep(wait).await;
+            // A partition that was given up meanwhile: its next owner has the original.
+            me.again(offset, |incoming| {
+                let origin = incoming.origin.clone();
+                let topic = Arc::clone(&incoming.topic);
+                let key = incoming.key.clone();
+                let body = incoming.body.clone();
+                *incoming = Incoming::new(topic, body, headers, origin);
+                incoming.key = incoming.key.take().or(key);
+            });
+        });
+        Settled::Yes
+    }
+
+    async fn retry_later(
+        &self,
+        offset: i64,
+        message: &Incoming,
+        after: Duration,
+        headers: Headers,
+    ) -> Result<Settled, BrokerError> {
+        let Some(topic) = self.member.names.retry(after) else {
+            return Ok(self.hold(offset, headers, after.min(HELD_MAX)));
+        };
+        let _copying = Copying::begin(&self.member);
+        let mut copied = headers.clone();
+        set_topic(&mut copied, message);
+        let key = key_of(message);
+        // Its own field on the record.
+        copied.remove(name::MESSAGE_KEY);
+        let record = Record {
+            topic,
+            partition: None,
+            key: key.as_deref(),
+            body: Some(&message.body),
+            headers: &copied,
+            timestamp: i64::try_from(self.member.core.context.clock.unix_millis()).ok(),
+        };
+        let failed = match self.send(&record).await {
+            Ok(()) => return Ok(self.finish(offset)),
+            Err(CopyError::Missing) => {
+                warn!(
+                    broker = %self.member.core.context.name,
+                    subscription = %self.member.subscription.label,
+                    "topic `{topic}` does not exist; the retry waits in this process"
+                );
+                return Ok(self.hold(offset, headers, after.min(HELD_MAX)));
+            }
+            Err(failed) => failed,
+        };
+        Err(self.give_back(offset, failed, topic).await)
+    }
+
+    async fn bury(
+        &self,
+        offset: i64,
+        message: &Incoming,
+        headers: Headers,
+    ) -> Result<Settled, BrokerError> {
+        let _copying = Copying::begin(&self.member);
+        let topic = self.member.names.dead_letters.as_str();
+        let mut copied = headers;
+        set_topic(&mut copied, message);
+        if let Some(key) = &message.key
+            && !copied.contains(name::MESSAGE_KEY)
+        {
+            copied.set(name::MESSAGE_KEY, key.to_string());
+        }
+        // Names this one letter, so that it can be taken out, and a repeat after a crash is no second.
+        let key = letter_key(message);
+        let record = Record {
+            topic,
+            partition: None,
+            key: Some(key.as_bytes()),
+            body: Some(&message.body),
+            headers: &copied,
+            timestamp: None,
+        };
+        match self.send(&record).await {
+            Ok(()) => Ok(self.finish(offset)),
+            Err(failed) => Err(self.give_back(offset, failed, topic).await),
+        }
+    }
+
+    async fn give_back(&self, offset: i64, failed: CopyError, topic: &str) -> BrokerError {
+        let core = &self.member.core;
+        let error = failed.into_broker_error(core, topic);
+        sleep(RELEASE_WAIT.mul_f64(0.5 + core.context.rng.unit())).await;
+        self.again(offset, |incoming| incoming.redelivered = true);
+        error
+    }
+
+    /// Sends a copy, and makes its topic first where that is missing and ours to make.
+    async fn send(&self, record: &Record<'_>) -> Result<(), CopyError> {
+        let core = &self.member.core;
+        let sent = core.send_copy(record).await;
+        let missing = matches!(sent, Err(CopyError::Missing));
+        if !missing || self.member.subscription.topology != TopologyMode::Apply {
+            return sent;
+        }
+        let prefix = core.context.prefix.as_deref();
+        let parts = topology::parts(prefix, &core.settings, &self.member.subscription);
+        let part = parts
+            .iter()
+            .find(|part| matches!(part, Part::Topic { name, .. } if name == record.topic));
+        let Some(part) = part else {
+            return sent;
+        };
+        match admin::make_topics(core, &[part]).await {
+            Ok(()) => core.send_copy(record).await,
+            Err(error) => Err(CopyError::Failed(error.kind(), error.to_string())),
+        }
+    }
+}
+
+/// The topic has to travel with a copy: its record lies in another one.
+fn set_topic(headers: &mut Headers, message: &Incoming) {
+    if !headers.contains(name::TOPIC) {
+        headers.set(name::TOPIC, message.topic.to_string());
+    }
+}
+
+/// The key of a message as it was on its record.
+pub(super) fn key_of(message: &Incoming) -> Option<Vec<u8>> {
+    match message.headers.get(name::MESSAGE_KEY) {
+        Some(HeaderValue::Bytes(raw)) => Some(raw.to_vec()),
+        _ => message.key.as_ref().map(|key| key.as_bytes().to_vec()),
+    }
+}
+
+pub(super) fn letter_key(message: &Incoming) -> String {
+    match &message.origin.place {
+        Place::Kafka {
+            topic,
+            partition,
+            offset,
+        } => format!("{}@{topic}/{partition}/{offset}", message.id),
+        _ => message.id.to_string(),
+    }
+}
+
+fn offset_of(ticket: Ticket) -> i64 {
+    // Tickets are made from offsets, which are never negative.
+    i64::try_from(ticket.tag).unwrap_or(i64::MAX)
+}
+
+impl Settler for Assigned {
+    fn done(&self, ticket: Ticket) -> BoxFuture<'_, Result<Settled, BrokerError>> {
+        let settled = self.finish(offset_of(ticket));
+        Box::pin(std::future::ready(Ok(settled)))
+    }
+
+    fn retry(
+        &self,
+        ticket: Ticket,
+        message: Arc<Incoming>,
+        after: Duration,
+        headers: Headers,
+    ) -> BoxFuture<'_, Result<Settled, BrokerError>> {
+        Box::pin(async move {
+            if !self.is_live() {
+                return Ok(self.member.stale());
+            }
+            self.retry_later(offset_of(ticket), &message, after, headers)
+                .await
+        })
+    }
+
+    fn dead_letter(
+        &self,
+        ticket: Ticket,
+        message: Arc<Incoming>,
+        headers: Headers,
+    ) -> BoxFuture<'_, Result<Settled, BrokerError>> {
+        Box::pin(async move {
+            if !self.is_live() {
+                return Ok(self.member.stale());
+            }
+            if !self.member.subscription.dead_letter {
+                return Ok(self.finish(offset_of(ticket)));
+            }
+            self.bury(offset_of(ticket), &message, headers).await
+        })
+    }
+
+    fn release(&self, ticket: Ticket) -> BoxFuture<'_, Result<Settled, BrokerError>> {
+        let settled = self.again(offset_of(ticket), |incoming| incoming.redelivered = true);
+        Box::pin(std::future::ready(Ok(settled)))
+    }
+
+    fn is_current(&self, _epoch: u64) -> bool {
+        self.is_live()
+    }
+}

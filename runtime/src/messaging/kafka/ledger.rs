@@ -1,0 +1,363 @@
+//! What of one partition is out, done and committed.
+
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+
+use crate::message::Incoming;
+
+/// Longest note beside a committed offset: the server's own limit is 4096 bytes.
+const NOTE_BYTES_MAX: usize = 3_000;
+const NOTE_VERSION: &str = "interline1";
+
+/// The messages of one assignment of one partition, in the order of their offsets.
+///
+/// What can be committed is the lowest offset that is not finished; finished ones above it go into a
+/// note beside the offset, so that the next owner does not handle them again.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    slots: VecDeque<Slot>,
+    /// One above the highest offset that was read.
+    next: i64,
+    out: usize,
+    /// What was committed last, with its note.
+    committed: Option<(i64, String)>,
+    changed: bool,
+    before: Note,
+}
+
+#[derive(Debug)]
+struct Slot {
+    offset: i64,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// In our hands, waiting for its turn or its time.
+    Waiting,
+    /// With the engine; kept so that it can be handed out again.
+    Out(Box<Incoming>),
+    Done,
+}
+
+/// What the former owner of a partition wrote beside its offset.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Note {
+    /// One above the highest offset that was handed out.
+    pub(super) handed_out: i64,
+    /// Finished offsets above the committed one: first and one above the last.
+    pub(super) done: Vec<(i64, i64)>,
+}
+
+impl Note {
+    pub(super) fn parse(text: &str) -> Self {
+        let mut note = Self::default();
+        let Some(rest) = text.strip_prefix(NOTE_VERSION) else {
+            return note;
+        };
+        for (at, word) in rest.split_whitespace().enumerate() {
+            if at == 0 {
+                note.handed_out = word.parse().unwrap_or(0);
+            } else if let Some((first, end)) = word.split_once('-')
+                && let (Ok(first), Ok(end)) = (first.parse(), end.parse())
+            {
+                note.done.push((first, end));
+            }
+        }
+        note
+    }
+
+    fn is_done(&self, offset: i64) -> bool {
+        self.done
+            .iter()
+            .any(|(first, end)| (*first..*end).contains(&offset))
+    }
+}
+
+/// What is known of a message that was just read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Read {
+    /// Nobody had it.
+    New,
+    /// The former owner handed it out and did not finish it.
+    Again,
+    /// The former owner finished it.
+    Finished,
+}
+
+impl Ledger {
+    pub(super) fn new(before: Note) -> Self {
+        Self {
+            slots: VecDeque::new(),
+            next: 0,
+            out: 0,
+            committed: None,
+            changed: false,
+            before,
+        }
+    }
+
+    /// Whether an offset lies below what was read: then this is not the partition that it was.
+    pub(super) fn is_beyond(&self, offset: i64) -> bool {
+        offset < self.next
+    }
+
+    /// Enters a message that was read; its offset is above all before.
+    pub(super) fn enter(&mut self, offset: i64) -> Read {
+        self.next = self.next.max(offset + 1);
+        let finished = self.before.is_done(offset);
+        let state = if finished {
+            State::Done
+        } else {
+            State::Waiting
+        };
+        self.slots.push_back(Slot { offset, state });
+        if finished {
+            self.advance();
+            return Read::Finished;
+        }
+        if offset < self.before.handed_out {
+            Read::Again
+        } else {
+            Read::New
+        }
+    }
+
+    /// It goes to the engine.
+    pub(super) fn hand_out(&mut self, offset: i64, incoming: Incoming) {
+        if let Some(slot) = self.find(offset) {
+            slot.state = State::Out(Box::new(incoming));
+            self.out += 1;
+            self.changed = true;
+        }
+    }
+
+    /// It is finished; false if it was not out.
+    pub(super) fn finish(&mut self, offset: i64) -> bool {
+        let Some(slot) = self.find(offset) else {
+            return false;
+        };
+        if !matches!(slot.state, State::Out(_)) {
+            return false;
+        }
+        slot.state = State::Done;
+        self.out -= 1;
+        self.changed = true;
+        self.advance();
+        true
+    }
+
+    /// It is not out any more and comes again.
+    pub(super) fn take_back(&mut self, offset: i64) -> Option<Incoming> {
+        let slot = self.find(offset)?;
+        match std::mem::replace(&mut slot.state, State::Waiting) {
+            State::Out(incoming) => {
+                self.out -= 1;
+                Some(*incoming)
+            }
+            other => {
+                slot.state = other;
+                None
+            }
+        }
+    }
+
+    /// Forgets everything, so that nothing can be finished any more; how many were with the engine.
+    pub(super) fn close(&mut self) -> usize {
+        self.slots.clear();
+        std::mem::take(&mut self.out)
+    }
+
+    /// How many are with the engine.
+    pub(super) fn out(&self) -> usize {
+        self.out
+    }
+
+    /// The offset and note to be committed, if they differ from what is.
+    pub(super) fn take_commit(&mut self) -> Option<(i64, String)> {
+        if !std::mem::take(&mut self.changed) || self.next == 0 {
+            return None;
+        }
+        let wanted = (self.watermark(), self.note());
+        if self.committed.as_ref() == Some(&wanted) {
+            return None;
+        }
+        self.committed = Some(wanted.clone());
+        Some(wanted)
+    }
+
+    /// What was said to be committed was not.
+    pub(super) fn not_committed(&mut self) {
+        self.committed = None;
+        self.changed = true;
+    }
+
+    /// The lowest offset that is not finished.
+    pub(super) fn watermark(&self) -> i64 {
+        self.slots.front().map_or(self.next, |slot| slot.offset)
+    }
+
+    fn note(&self) -> String {
+        let handed_out = self
+            .slots
+            .iter()
+            .rev()
+            .find(|slot| !matches!(slot.state, State::Waiting))
+            .map_or_else(|| self.watermark(), |slot| slot.offset + 1)
+            .max(self.before.handed_out);
+        let mut note = format!("{NOTE_VERSION} {handed_out}");
+        let mut run: Option<(i64, i64)> = None;
+        let write = |note: &mut String, run: Option<(i64, i64)>| {
+            // What has no room is handled again.
+            if let Some((first, end)) = run.filter(|_| note.len() < NOTE_BYTES_MAX) {
+                let _ = write!(note, " {first}-{end}");
+            }
+        };
+        for slot in &self.slots {
+            let done = matches!(slot.state, State::Done);
+            run = match (run, done) {
+                (Some((first, _)), true) => Some((first, slot.offset + 1)),
+                (None, true) => Some((slot.offset, slot.offset + 1)),
+                (ended, false) => {
+                    write(&mut note, ended);
+                    None
+                }
+            };
+        }
+        write(&mut note, run);
+        note
+    }
+
+    fn advance(&mut self) {
+        while self
+            .slots
+            .front()
+            .is_some_and(|slot| matches!(slot.state, State::Done))
+        {
+            self.slots.pop_front();
+            self.changed = true;
+        }
+    }
+
+    fn position(&self, offset: i64) -> Option<usize> {
+        self.slots
+            .binary_search_by_key(&offset, |slot| slot.offset)
+            .ok()
+    }
+
+    fn find(&mut self, offset: i64) -> Option<&mut Slot> {
+        let at = self.position(offset)?;
+        self.slots.get_mut(at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{Headers, Origin, Place};
+    use bytes::Bytes;
+
+    fn message(offset: i64) -> Incoming {
+        let place = Place::Kafka {
+            topic: "t".into(),
+            partition: 0,
+            offset,
+        };
+        let origin = Origin::new("main".into(), place);
+        Incoming::new("t".into(), Bytes::new(), Headers::new(), origin)
+    }
+
+    fn out(ledger: &mut Ledger, offsets: &[i64]) {
+        for offset in offsets {
+            ledger.enter(*offset);
+            ledger.hand_out(*offset, message(*offset));
+        }
+    }
+
+    #[test]
+    fn the_watermark_never_passes_an_unfinished_message() {
+        let mut ledger = Ledger::new(Note::default());
+        // Gaps are what transactions and compaction leave.
+        out(&mut ledger, &[5, 6, 9, 10]);
+        assert!(ledger.finish(6) && ledger.finish(10));
+        assert_eq!(ledger.watermark(), 5);
+        assert!(ledger.finish(5));
+        assert_eq!(ledger.watermark(), 9);
+        assert!(ledger.finish(9));
+        assert_eq!(ledger.watermark(), 11);
+        assert!(!ledger.finish(9), "once only");
+    }
+
+    #[test]
+    fn a_random_order_of_finishing_commits_only_what_is_finished() {
+        let seed = fastrand::u64(..);
+        println!("INTERLINE_TEST_SEED={seed}");
+        let mut random = fastrand::Rng::with_seed(seed);
+        for _ in 0..200 {
+            let mut ledger = Ledger::new(Note::default());
+            let mut offsets = Vec::new();
+            let mut offset = 0;
+            for _ in 0..random.usize(1..60) {
+                offset += random.i64(1..4);
+                offsets.push(offset);
+            }
+            out(&mut ledger, &offsets);
+            let mut open = offsets.clone();
+            random.shuffle(&mut open);
+            while let Some(done) = open.pop() {
+                assert!(ledger.finish(done));
+                let (watermark, note) = ledger.take_commit().expect("something changed");
+                let lowest = open.iter().min();
+                assert_eq!(watermark, lowest.copied().unwrap_or(offset + 1));
+                let note = Note::parse(&note);
+                for offset in offsets.iter().filter(|offset| **offset >= watermark) {
+                    assert_eq!(note.is_done(*offset), !open.contains(offset), "{note:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_next_owner_knows_what_was_finished_and_what_was_handed_out() {
+        let mut ledger = Ledger::new(Note::default());
+        out(&mut ledger, &[0, 1, 2]);
+        ledger.enter(3);
+        assert!(ledger.finish(1));
+        let (offset, note) = ledger.take_commit().unwrap();
+        assert_eq!(offset, 0);
+        let mut next = Ledger::new(Note::parse(&note));
+        let read: Vec<_> = (0..4).map(|offset| next.enter(offset)).collect();
+        assert_eq!(read, [Read::Again, Read::Finished, Read::Again, Read::New]);
+    }
+
+    #[test]
+    fn nothing_is_committed_twice_unless_it_failed() {
+        let mut ledger = Ledger::new(Note::default());
+        assert_eq!(ledger.take_commit(), None);
+        out(&mut ledger, &[4]);
+        assert_eq!(ledger.take_commit().unwrap().0, 4);
+        assert_eq!(ledger.take_commit(), None);
+        assert!(ledger.take_back(4).is_some());
+        assert!(ledger.take_back(4).is_none());
+        ledger.not_committed();
+        assert_eq!(ledger.take_commit().unwrap().0, 4);
+    }
+
+    #[test]
+    fn a_foreign_note_means_nothing() {
+        assert_eq!(Note::parse("deployed by hand"), Note::default());
+        assert_eq!(Note::parse("interline1 x 1-y 3"), Note::default());
+    }
+
+    #[test]
+    fn a_note_stays_below_the_servers_limit() {
+        let mut ledger = Ledger::new(Note::default());
+        let offsets: Vec<i64> = (1_000_000..1_004_000).collect();
+        out(&mut ledger, &offsets);
+        for offset in offsets.iter().filter(|offset| *offset % 2 == 1) {
+            ledger.finish(*offset);
+        }
+        let (_, note) = ledger.take_commit().unwrap();
+        assert!(note.len() < 4_000, "{}", note.len());
+    }
+}

@@ -1,0 +1,396 @@
+//! The one thread that asks the cluster: whether it is there, and what it has.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Mutex, Weak};
+use std::thread;
+use std::time::Duration;
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use tokio::sync::oneshot;
+use tracing::{debug, error, info, warn};
+
+use crate::messaging::{BrokerError, BrokerErrorKind, Connected};
+
+use super::core::{Core, Link, lock};
+use super::errors;
+
+/// How often a cluster that is there is asked.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long an answer may take; also the longest time that a loss goes unnoticed.
+const ANSWER: Duration = Duration::from_secs(3);
+const BACKOFF_MAX: Duration = Duration::from_millis(1_500);
+/// The wait after a failure that somebody has to repair.
+const TERMINAL_WAIT: Duration = Duration::from_secs(15);
+/// Questions that may wait.
+const QUESTIONS_MAX: usize = 256;
+/// What the library has to tell at one look, at most: each poll serves one of it.
+const TOLD_MAX: usize = 64;
+/// Every cluster with a group has it, and asking for one topic costs next to nothing.
+const PROBED: &str = "__consumer_offsets";
+
+type Answer<T> = oneshot::Sender<Result<T, (BrokerErrorKind, String)>>;
+
+/// A topic of the cluster.
+#[derive(Clone, Debug)]
+pub(super) struct Topic {
+    pub(super) name: String,
+    pub(super) partitions: usize,
+    /// Those of the partition that has the fewest.
+    pub(super) replicas: usize,
+}
+
+/// What is asked about the cluster.
+pub(super) enum Question {
+    /// How many partitions a topic has; `None` if it does not exist.
+    Topic(String, Answer<Option<usize>>),
+    /// Every topic.
+    Topics(Answer<Vec<Topic>>),
+}
+
+/// Receives what a client of the library tells beside its answers.
+pub(super) struct Watch {
+    core: Weak<Core>,
+    terminal: Arc<Mutex<Option<(BrokerErrorKind, String)>>>,
+}
+
+impl Watch {
+    pub(super) fn new(core: &Arc<Core>) -> Self {
+        Self {
+            core: Arc::downgrade(core),
+            terminal: Arc::default(),
+        }
+    }
+
+    fn broker(&self) -> Arc<str> {
+        let core = self.core.upgrade();
+        core.map_or_else(|| "-".into(), |core| Arc::clone(&core.context.name))
+    }
+}
+
+impl ClientContext for Watch {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        let broker = &*self.broker();
+        let message = errors::plain(message);
+        // What matters is told by the adapter in its own words; these are the library's.
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+                error!(target: "interline::kafka::library", broker, facility, "{message}");
+            }
+            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning | RDKafkaLogLevel::Notice => {
+                info!(target: "interline::kafka::library", broker, facility, "{message}");
+            }
+            RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
+                debug!(target: "interline::kafka::library", broker, facility, "{message}");
+            }
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        let code = errors::code(&error).unwrap_or(RDKafkaErrorCode::Fail);
+        let reason = errors::plain(reason);
+        if errors::is_terminal(code, &reason) {
+            *lock(&self.terminal) = Some((errors::kind(code), reason.clone()));
+        }
+        debug!(target: "interline::kafka::library", broker = &*self.broker(), "{reason}");
+    }
+}
+
+impl ConsumerContext for Watch {}
+
+/// Begins to watch the cluster; the outcome of the first attempt comes through the receiver.
+pub(super) fn start(core: &Arc<Core>) -> oneshot::Receiver<Result<Connected, BrokerError>> {
+    let (first, outcome) = oneshot::channel();
+    let (ask, questions) = sync_channel(QUESTIONS_MAX);
+    *lock(&core.questions) = Some(ask);
+    let name = format!("kafka-{}", core.context.name);
+    let watched = Arc::clone(core);
+    let first = Some(first);
+    let spawned = thread::Builder::new().name(name).spawn(move || {
+        Watcher {
+            core: watched,
+            questions,
+            first,
+            told: None,
+            made: 0,
+        }
+        .run();
+    });
+    if let Err(error) = spawned {
+        // The receiver sees its sender gone.
+        error!(broker = %core.context.name, "no thread to watch the cluster: {error}");
+    }
+    outcome
+}
+
+struct Watcher {
+    core: Arc<Core>,
+    questions: Receiver<Question>,
+    first: Option<oneshot::Sender<Result<Connected, BrokerError>>>,
+    told: Option<String>,
+    made: u64,
+}
+
+type Client = BaseConsumer<Watch>;
+
+impl Watcher {
+    fn run(mut self) {
+        let mut attempt = 0_u32;
+        let mut client = None;
+        while !self.core.is_closed() {
+            let outcome = self.look(&mut client);
+            let wait = match outcome {
+                Ok(()) => {
+                    attempt = 0;
+                    LOOK
+                }
+                Err((kind, text)) => {
+                    let terminal = matches!(
+                        kind,
+                        BrokerErrorKind::Authentication | BrokerErrorKind::Configuration
+                    );
+                    if terminal {
+                        // What it was made of may be changed by then.
+                        client = None;
+                    }
+                    if !self.lost(kind, text, terminal) {
+                        break;
+                    }
+                    attempt = attempt.saturating_add(1);
+                    match terminal {
+                        true => TERMINAL_WAIT,
+                        false => self.core.backoff(attempt, BACKOFF_MAX),
+                    }
+                }
+            };
+            if !self.answer(client.as_ref(), wait) {
+                break;
+            }
+        }
+        *lock(&self.core.questions) = None;
+    }
+
+    fn look(&mut self, client: &mut Option<Client>) -> Result<(), (BrokerErrorKind, String)> {
+        let client = match client {
+            Some(client) => client,
+            None => {
+                let config = self.core.settings.client(&client_id(&self.core));
+                let mut config = config?;
+                config.set("allow.auto.create.topics", "false");
+                super::properties::keep_for_consumers(&mut config);
+                let watch = Watch::new(&self.core);
+                let made = config.create_with_context(watch);
+                client.insert(made.map_err(|error| errors::told(&error))?)
+            }
+        };
+        let asked = client.fetch_metadata(Some(PROBED), ANSWER);
+        // Serves what the library has to tell, whatever the answer was.
+        for _ in 0..TOLD_MAX {
+            client.poll(Duration::ZERO);
+        }
+        let terminal = lock(&client.context().terminal).take();
+        match (asked, terminal) {
+            (Ok(_), _) => {
+                self.up();
+                Ok(())
+            }
+            (Err(_), Some((kind, reason))) => Err((kind, self.refused(kind, &reason))),
+            (Err(error), None) => {
+                let place = self.core.settings.place();
+                let (kind, words) = errors::told(&error);
+                match kind {
+                    BrokerErrorKind::Unreachable | BrokerErrorKind::Timeout => Err((
+                        BrokerErrorKind::Unreachable,
+                        format!("no server of {place} answers"),
+                    )),
+                    _ => Err((BrokerErrorKind::Unreachable, format!("{place}: {words}"))),
+                }
+            }
+        }
+    }
+
+    fn refused(&self, kind: BrokerErrorKind, reason: &str) -> String {
+        let place = self.core.settings.place();
+        match (kind, self.core.settings.user()) {
+            (BrokerErrorKind::Authentication, Some(user)) => {
+                format!("{place} refused the credentials of user `{user}`")
+            }
+            (BrokerErrorKind::Authentication, None) => {
+                format!("{place} refused us: {reason}")
+            }
+            _ => format!("the TLS handshake with {place} failed: {reason}"),
+        }
+    }
+
+    fn up(&mut self) {
+        if *self.core.link.borrow() == Link::Up {
+            return;
+        }
+        if !self.core.set_link(Link::Up) {
+            return;
+        }
+        self.core.set_error(None);
+        self.core.up.record(1.0);
+        if self.made > 0 {
+            self.core.reconnects.record(1.0);
+        }
+        self.made += 1;
+        self.told = None;
+        info!(broker = %self.core.context.name, "connected");
+        if let Some(first) = self.first.take() {
+            // Whoever asked may have given up waiting; the connection stays.
+            let _ = first.send(Ok(Connected::Yes));
+        }
+    }
+
+    /// Notes a failure; false if that is the end.
+    fn lost(&mut self, kind: BrokerErrorKind, text: String, terminal: bool) -> bool {
+        self.core.up.record(0.0);
+        self.core.set_error(Some(text.clone()));
+        let link = if terminal {
+            Link::Failed(text.as_str().into())
+        } else {
+            Link::Down
+        };
+        if !self.core.set_link(link) {
+            return false;
+        }
+        if let Some(first) = self.first.take() {
+            if terminal && !self.core.settings.retry_terminal {
+                let _ = first.send(Err(self.core.error(kind, text)));
+                return false;
+            }
+            let _ = first.send(Ok(Connected::Retrying));
+        }
+        if self.told.as_ref() != Some(&text) {
+            warn!(broker = %self.core.context.name, "{text}; trying again");
+            self.told = Some(text);
+        }
+        true
+    }
+
+    /// Answers questions for `wait`; false if nobody can ask any more.
+    fn answer(&mut self, client: Option<&Client>, wait: Duration) -> bool {
+        let until = std::time::Instant::now() + wait;
+        loop {
+            if self.core.is_closed() {
+                return false;
+            }
+            // A disconnect is seen within this time.
+            let left = until.saturating_duration_since(std::time::Instant::now());
+            let question = match self
+                .questions
+                .recv_timeout(left.min(Duration::from_millis(100)))
+            {
+                Ok(question) => question,
+                Err(RecvTimeoutError::Timeout) if left.is_zero() => return true,
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => return false,
+            };
+            ask(client, question);
+            if left.is_zero() {
+                return true;
+            }
+        }
+    }
+}
+
+fn ask(client: Option<&Client>, question: Question) {
+    let unreachable = || (BrokerErrorKind::Unreachable, "not connected".to_owned());
+    // Whoever asked may have given up waiting.
+    match question {
+        Question::Topic(topic, answer) => {
+            let asked = client
+                .ok_or_else(unreachable)
+                .and_then(|client| partitions(client, &topic));
+            let _ = answer.send(asked);
+        }
+        Question::Topics(answer) => {
+            let asked = client.ok_or_else(unreachable).and_then(|client| {
+                let metadata = client.fetch_metadata(None, ANSWER);
+                let metadata = metadata.map_err(|error| errors::told(&error))?;
+                let topics = metadata.topics().iter();
+                Ok(topics
+                    .map(|topic| Topic {
+                        name: topic.name().to_owned(),
+                        partitions: topic.partitions().len(),
+                        replicas: topic
+                            .partitions()
+                            .iter()
+                            .map(|partition| partition.replicas().len())
+                            .min()
+                            .unwrap_or(0),
+                    })
+                    .collect())
+            });
+            let _ = answer.send(asked);
+        }
+    }
+}
+
+fn partitions(client: &Client, topic: &str) -> Result<Option<usize>, (BrokerErrorKind, String)> {
+    let metadata = client.fetch_metadata(Some(topic), ANSWER);
+    let metadata = metadata.map_err(|error| errors::told(&error))?;
+    let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
+        return Ok(None);
+    };
+    match found.error().map(RDKafkaErrorCode::from) {
+        None => Ok(Some(found.partitions().len())),
+        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+            Ok(None)
+        }
+        // Just made, or moving: it exists.
+        Some(RDKafkaErrorCode::LeaderNotAvailable) => Ok(Some(found.partitions().len().max(1))),
+        Some(code) => Err((
+            errors::kind(code),
+            format!("topic `{topic}`: {}", errors::words(code)),
+        )),
+    }
+}
+
+/// What the server lists our clients as.
+pub(super) fn client_id(core: &Core) -> String {
+    format!("{}@{}", core.context.service, core.context.instance)
+}
+
+impl Core {
+    /// How many partitions a topic has; `None` if it does not exist.
+    pub(super) async fn ask_for_topic(&self, topic: &str) -> Result<Option<usize>, BrokerError> {
+        let (answer, asked) = oneshot::channel();
+        let found = self
+            .ask(Question::Topic(topic.to_owned(), answer), asked)
+            .await?;
+        match found {
+            Some(partitions) => self.know_topic(topic, partitions),
+            None => self.forget_topic(topic),
+        }
+        Ok(found)
+    }
+
+    /// Every topic of the cluster.
+    pub(super) async fn ask_for_topics(&self) -> Result<Vec<Topic>, BrokerError> {
+        let (answer, asked) = oneshot::channel();
+        self.ask(Question::Topics(answer), asked).await
+    }
+
+    async fn ask<T>(
+        &self,
+        question: Question,
+        answer: oneshot::Receiver<Result<T, (BrokerErrorKind, String)>>,
+    ) -> Result<T, BrokerError> {
+        let sent = match &*lock(&self.questions) {
+            Some(questions) => questions.try_send(question).is_ok(),
+            None => false,
+        };
+        if !sent {
+            return Err(self.not_connected());
+        }
+        match answer.await {
+            Ok(Ok(found)) => Ok(found),
+            Ok(Err((kind, text))) => Err(self.error(kind, text)),
+            Err(_) => Err(self.not_connected()),
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! One subscription of a group: what was read and waits, what is out, and how it is.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, timeout_at};
+
+use crate::handling::BoxFuture;
+use crate::message::Incoming;
+use crate::messaging::{
+    Consumer, ConsumerState, Delivery, Settled, Settlement, Settler, Subscription, Ticket,
+};
+use crate::observability::metrics::{CONSUMER_LAG, STALE_SETTLEMENTS, Series};
+
+use super::assigned::Assigned;
+use super::core::{Core, Link, lock};
+use super::topology::Names;
+
+/// What may wait beyond the prefetch before the partitions are paused, and how little resumes them.
+const WAITING_MAX: usize = 1_024;
+const WAITING_BYTES_MAX: usize = 16 << 20;
+
+/// A message that was read and is not out yet.
+struct Ready {
+    assigned: Arc<Assigned>,
+    offset: i64,
+    incoming: Incoming,
+}
+
+struct Flow {
+    ready: VecDeque<Ready>,
+    bytes: usize,
+    out: usize,
+    paused: bool,
+    /// How many may still be handed out while it only tries whether handling works again.
+    trickle: Option<usize>,
+    stopped: bool,
+    failed: Option<String>,
+    joined: bool,
+    deliveries: mpsc::Sender<Delivery>,
+}
+
+/// The consumer of one subscription.
+pub(super) struct Member {
+    pub(super) core: Arc<Core>,
+    pub(super) subscription: Arc<Subscription>,
+    pub(super) names: Names,
+    /// Topics of retries that exist, those of an earlier ladder among them.
+    retries: Mutex<Vec<String>>,
+    flow: Mutex<Flow>,
+    copying: AtomicUsize,
+    copied: Notify,
+    stale: Series,
+    pub(super) lag: Series,
+}
+
+impl Member {
+    pub(super) fn new(
+        core: &Arc<Core>,
+        subscription: &Arc<Subscription>,
+        names: Names,
+        deliveries: mpsc::Sender<Delivery>,
+    ) -> Arc<Self> {
+        let context = &core.context;
+        let sink = context.metrics.as_deref();
+        let label = || Arc::clone(&subscription.label);
+        let of_broker = vec![Arc::clone(&context.name), label()];
+        Arc::new(Self {
+            stale: Series::of(sink, STALE_SETTLEMENTS, of_broker.clone()),
+            lag: Series::of(sink, CONSUMER_LAG, of_broker),
+            core: Arc::clone(core),
+            subscription: Arc::clone(subscription),
+            names,
+            retries: Mutex::default(),
+            flow: Mutex::new(Flow {
+                ready: VecDeque::new(),
+                bytes: 0,
+                out: 0,
+                paused: false,
+                trickle: None,
+                stopped: false,
+                failed: None,
+                joined: false,
+                deliveries,
+            }),
+            copying: AtomicUsize::new(0),
+            copied: Notify::new(),
+        })
+    }
+
+    /// The topics of its retries that exist.
+    pub(super) fn retries(&self) -> Vec<String> {
+        lock(&self.retries).clone()
+    }
+
+    pub(super) fn set_retries(&self, topics: Vec<String>) {
+        *lock(&self.retries) = topics;
+    }
+
+    fn prefetch(&self) -> usize {
+        usize::from(self.subscription.prefetch).max(1)
+    }
+
+    /// Takes a message that was read; [`Member::pump`] hands it out.
+    pub(super) fn offer(&self, assigned: &Arc<Assigned>, offset: i64, incoming: Incoming) {
+        let mut flow = lock(&self.flow);
+        if flow.stopped {
+            return;
+        }
+        flow.bytes += incoming.body.len();
+        flow.ready.push_back(Ready {
+            assigned: Arc::clone(assigned),
+            offset,
+            incoming,
+        });
+    }
+
+    /// Hands out as much as the prefetch allows.
+    pub(super) fn pump(&self) {
+        self.pump_locked(&mut lock(&self.flow));
+    }
+
+    fn pump_locked(&self, flow: &mut Flow) {
+        while !flow.paused
+            && !flow.stopped
+            && flow.out < self.prefetch()
+            && flow.trickle.is_none_or(|most| flow.out < most)
+        {
+            let Some(Ready {
+                assigned,
+                offset,
+                incoming,
+            }) = flow.ready.pop_front()
+            else {
+                return;
+            };
+            flow.bytes = flow.bytes.saturating_sub(incoming.body.len());
+            if !assigned.is_live() {
+                continue;
+            }
+            let ticket = Ticket::new(assigned.epoch, u64::try_from(offset).unwrap_or_default());
+            let settler = Arc::clone(&assigned) as Arc<dyn Settler>;
+            let kept = incoming.clone();
+            let delivery = Delivery::new(incoming, Settlement::new(settler, ticket));
+            lock(&assigned.ledger).hand_out(offset, kept);
+            flow.out += 1;
+            let back = match flow.deliveries.try_send(delivery) {
+                Ok(()) => continue,
+                // What is stale still lies there; the engine makes room.
+                Err(TrySendError::Full(delivery)) => delivery,
+                Err(TrySendError::Closed(delivery)) => {
+                    flow.stopped = true;
+                    delivery
+                }
+            };
+            flow.out -= 1;
+            lock(&assigned.ledger).take_back(offset);
+            flow.bytes += back.incoming.body.len();
+            flow.ready.push_front(Ready {
+                assigned,
+                offset,
+                incoming: back.incoming,
+            });
+            return;
+        }
+    }
+
+    /// Something that was out is settled.
+    pub(super) fn freed(&self) {
+        let mut flow = lock(&self.flow);
+        flow.out = flow.out.saturating_sub(1);
+        self.pump_locked(&mut flow);
+    }
+
+    /// Something that was out waits again, in its place among what waits.
+    pub(super) fn comes_again(&self, assigned: Arc<Assigned>, offset: i64, incoming: Incoming) {
+        let mut flow = lock(&self.flow);
+        flow.out = flow.out.saturating_sub(1);
+        if flow.stopped {
+            return;
+        }
+        flow.bytes += incoming.body.len();
+        let same = |ready: &Ready| Arc::ptr_eq(&ready.assigned, &assigned);
+        let before = flow
+            .ready
+            .iter()
+            .rposition(|ready| same(ready) && ready.offset < offset);
+        let at = before.map_or(0, |at| at + 1);
+        flow.ready.insert(
+            at,
+            Ready {
+                assigned,
+                offset,
+                incoming,
+            },
+        );
+        self.pump_locked(&mut flow);
+    }
+
+    /// A partition is gone, with `out` messages of it out.
+    pub(super) fn given_up(&self, assigned: &Arc<Assigned>, out: usize) {
+        let mut flow = lock(&self.flow);
+        flow.out = flow.out.saturating_sub(out);
+        Self::drop_ready(&mut flow, assigned);
+        self.pump_locked(&mut flow);
+    }
+
+    /// Hands out nothing more of a partition that is about to go.
+    pub(super) fn hold_back(&self, assigned: &Arc<Assigned>) {
+        Self::drop_ready(&mut lock(&self.flow), assigned);
+    }
+
+    fn drop_ready(flow: &mut Flow, assigned: &Arc<Assigned>) {
+        flow.ready
+            .retain(|ready| !Arc::ptr_eq(&ready.assigned, assigned));
+        flow.bytes = flow
+            .ready
+            .iter()
+            .map(|ready| ready.incoming.body.len())
+            .sum();
+    }
+
+    /// Whether its partitions are to be paused, given whether they are.
+    pub(super) fn is_full(&self, was_full: bool) -> bool {
+        let flow = lock(&self.flow);
+        // Between the marks it stays as it is: pausing throws away what was fetched.
+        let share = if was_full { 2 } else { 1 };
+        flow.paused
+            || flow.stopped
+            || flow.ready.len() >= WAITING_MAX.max(2 * self.prefetch()) / share
+            || flow.bytes >= WAITING_BYTES_MAX / share
+    }
+
+    /// Whether it was stopped and nothing of it is out.
+    pub(super) fn is_over(&self) -> bool {
+        let flow = lock(&self.flow);
+        flow.stopped && flow.out == 0
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        lock(&self.flow).stopped
+    }
+
+    pub(super) fn set_joined(&self, joined: bool) {
+        let mut flow = lock(&self.flow);
+        flow.joined = joined;
+        if joined {
+            flow.failed = None;
+        }
+    }
+
+    /// It cannot run; true if that is news.
+    pub(super) fn set_failed(&self, why: Option<String>) -> bool {
+        let mut flow = lock(&self.flow);
+        let news = flow.failed != why;
+        flow.failed = why;
+        news
+    }
+
+    /// Hands out nothing more, for good.
+    pub(super) fn stop_now(&self) {
+        let mut flow = lock(&self.flow);
+        flow.stopped = true;
+        // Whoever gets the partitions next reads it again.
+        flow.ready.clear();
+        flow.bytes = 0;
+    }
+
+    /// Waits for copies that are on their way.
+    pub(super) async fn copies_done(&self, deadline: Instant) {
+        let waiting = async {
+            loop {
+                let copied = self.copied.notified();
+                if self.copying.load(Ordering::SeqCst) == 0 {
+                    return;
+                }
+                copied.await;
+            }
+        };
+        // Past the deadline the original comes again.
+        let _ = timeout_at(deadline, waiting).await;
+    }
+
+    pub(super) fn stale(&self) -> Settled {
+        self.stale.record(1.0);
+        Settled::Stale
+    }
+}
+
+/// A copy that is on its way.
+pub(super) struct Copying<'a>(&'a Member);
+
+impl<'a> Copying<'a> {
+    pub(super) fn begin(member: &'a Member) -> Self {
+        member.copying.fetch_add(1, Ordering::SeqCst);
+        Self(member)
+    }
+}
+
+impl Drop for Copying<'_> {
+    fn drop(&mut self) {
+        if self.0.copying.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.0.copied.notify_waiters();
+        }
+    }
+}
+
+impl Consumer for Member {
+    fn pause(&self) -> BoxFuture<'_, ()> {
+        let mut flow = lock(&self.flow);
+        flow.paused = true;
+        flow.trickle = None;
+        drop(flow);
+        Box::pin(std::future::ready(()))
+    }
+
+    fn resume(&self) -> BoxFuture<'_, ()> {
+        let mut flow = lock(&self.flow);
+        flow.paused = false;
+        flow.trickle = None;
+        self.pump_locked(&mut flow);
+        Box::pin(std::future::ready(()))
+    }
+
+    fn trickle(&self, most: u16) -> BoxFuture<'_, ()> {
+        let mut flow = lock(&self.flow);
+        flow.paused = false;
+        // On top of what is out from before.
+        flow.trickle = Some(flow.out + usize::from(most));
+        self.pump_locked(&mut flow);
+        Box::pin(std::future::ready(()))
+    }
+
+    fn stop(&self) -> BoxFuture<'_, ()> {
+        self.stop_now();
+        Box::pin(std::future::ready(()))
+    }
+
+    fn state(&self) -> ConsumerState {
+        let flow = lock(&self.flow);
+        if flow.stopped {
+            ConsumerState::Stopped
+        } else if let Some(why) = &flow.failed {
+            ConsumerState::Failed(why.clone())
+        } else if flow.paused {
+            ConsumerState::Paused
+        } else if flow.joined && *self.core.link.borrow() == Link::Up {
+            ConsumerState::Running
+        } else {
+            ConsumerState::Starting
+        }
+    }
+}

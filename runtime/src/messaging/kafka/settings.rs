@@ -1,0 +1,584 @@
+//! `[brokers.NAME]` of kind `kafka`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+
+use crate::config::{Faults, Secret, Section};
+use crate::messaging::{BrokerErrorKind, TopologyMode};
+
+use super::properties;
+
+const URL_DEFAULT: &str = "kafka://localhost:9092";
+const PORT_DEFAULT: u16 = 9092;
+const SECONDS_10: Duration = Duration::from_secs(10);
+/// Partitions of a topic that is made here, unless configured.
+const PARTITIONS_DEFAULT: i32 = 6;
+const NEEDS_FEATURE: &str = "asks for TLS or a password, which this build leaves out; add the feature `kafka-tls` of interline";
+/// The engine limits how large a message may be; the server has the last word.
+const MESSAGE_BYTES_MAX: &str = "1000000000";
+const RECEIVE_BYTES_MAX: &str = "1100000000";
+
+/// How the cluster is reached, and what is shared by everything on it.
+///
+/// | key | default | |
+/// |---|---|---|
+/// | `url` | `kafka://localhost:9092` | several servers with commas; `kafkas://` for TLS; read again when a client is made anew |
+/// | `username`, `password` | those of the url | SASL; secrets may come from a file or a variable |
+/// | `sasl` | `plain` | or `scram-sha-256`, `scram-sha-512` |
+/// | `tls.ca_file` | the system's | PEM |
+/// | `tls.certificate_file`, `tls.key_file` | | PEM, for a client certificate |
+/// | `topology` | `apply` | what is done about a topic that a publish finds missing |
+/// | `partitions`, `replication` | 6, the cluster's own default | of topics that are made here |
+/// | `retry_topic` | `{topic}.{group}.retry.{rung}` | |
+/// | `dead_letter_topic` | `{topic}.{group}.dlq` | |
+/// | `group_protocol` | `classic` | or `consumer`, of Kafka 4 |
+/// | `instance_id` | | static membership; unique per instance, the same after a restart |
+/// | `session_timeout` | `45s` | |
+/// | `max_poll_interval` | `5m` | |
+/// | `commit_interval` | `500ms` | |
+/// | `revoke_wait` | `5s` | how long a partition that moves waits for what is being handled |
+/// | `stall_timeout` | `60s` | a partition that has messages and gives none for this long is read anew |
+/// | `compression` | `lz4` | or `none`, `gzip`, `snappy` |
+/// | `connect_timeout` | `10s` | |
+/// | `on_terminal` | `fail` | wrong credentials and the like at start: give up, or `retry` |
+/// | `librdkafka` | | any property of librdkafka that is not one of ours |
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    url: Secret,
+    username: Option<String>,
+    password: Option<Secret>,
+    sasl: &'static str,
+    tls: Tls,
+    pub(super) topology: TopologyMode,
+    pub(super) partitions: i32,
+    /// -1 for the cluster's own default.
+    pub(super) replication: i32,
+    pub(super) retry_topic: String,
+    pub(super) dead_letter_topic: String,
+    new_protocol: bool,
+    instance_id: Option<String>,
+    session_timeout: Duration,
+    max_poll_interval: Duration,
+    pub(super) commit_interval: Duration,
+    pub(super) revoke_wait: Duration,
+    pub(super) stall_timeout: Duration,
+    compression: &'static str,
+    pub(super) connect_timeout: Duration,
+    pub(super) retry_terminal: bool,
+    properties: Vec<(String, String)>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Tls {
+    ca_file: Option<PathBuf>,
+    certificate_file: Option<PathBuf>,
+    key_file: Option<PathBuf>,
+}
+
+/// What a url says.
+#[derive(Debug, PartialEq, Eq)]
+struct Address {
+    tls: bool,
+    servers: String,
+    username: Option<String>,
+    password: Option<String>,
+}
+
+/// A mistake in words, with its kind.
+type Wrong = (BrokerErrorKind, String);
+
+impl Settings {
+    /// Reads the section; what is wrong goes to `faults`.
+    pub(super) fn read(section: &Section<'_>, faults: &mut Faults) -> Self {
+        let url = section.secret("url", faults);
+        let url_key = format!("{}.url", section.path());
+        let topology = match section.choice("topology", &["apply", "verify", "off"], faults) {
+            Some("verify") => TopologyMode::Verify,
+            Some("off") => TopologyMode::Off,
+            _ => TopologyMode::Apply,
+        };
+        let text = |key: &str, faults: &mut Faults, default: &str| {
+            section
+                .string(key, faults)
+                .unwrap_or_else(|| default.to_owned())
+        };
+        let mechanisms = ["plain", "scram-sha-256", "scram-sha-512"];
+        let compressions = ["lz4", "none", "gzip", "snappy"];
+        let millis = |from: u64, to: u64| Duration::from_millis(from)..=Duration::from_millis(to);
+        let new_protocol =
+            section.choice("group_protocol", &["classic", "consumer"], faults) == Some("consumer");
+        let settings = Self {
+            url: url.unwrap_or_else(|| Secret::literal(&url_key, URL_DEFAULT)),
+            username: section.string("username", faults),
+            password: section.secret("password", faults),
+            sasl: section
+                .choice("sasl", &mechanisms, faults)
+                .unwrap_or("plain"),
+            tls: Tls::read(&section.section("tls", faults), faults),
+            topology,
+            partitions: section
+                .integer::<i32>("partitions", 1..=10_000, faults)
+                .unwrap_or(PARTITIONS_DEFAULT),
+            replication: section
+                .integer::<i32>("replication", 1..=100, faults)
+                .unwrap_or(-1),
+            retry_topic: text("retry_topic", faults, "{topic}.{group}.retry.{rung}"),
+            dead_letter_topic: text("dead_letter_topic", faults, "{topic}.{group}.dlq"),
+            new_protocol,
+            instance_id: section.string("instance_id", faults),
+            session_timeout: section
+                .duration("session_timeout", millis(1_000, 3_600_000), faults)
+                .unwrap_or(Duration::from_secs(45)),
+            max_poll_interval: section
+                .duration("max_poll_interval", millis(1_000, 86_400_000), faults)
+                .unwrap_or(Duration::from_secs(300)),
+            commit_interval: section
+                .duration("commit_interval", millis(10, 60_000), faults)
+                .unwrap_or(Duration::from_millis(500)),
+            revoke_wait: section
+                .duration("revoke_wait", millis(0, 300_000), faults)
+                .unwrap_or(Duration::from_secs(5)),
+            stall_timeout: section
+                .duration("stall_timeout", millis(1_000, 86_400_000), faults)
+                .unwrap_or(Duration::from_secs(60)),
+            compression: section
+                .choice("compression", &compressions, faults)
+                .unwrap_or("lz4"),
+            connect_timeout: section
+                .nonzero_duration("connect_timeout", faults)
+                .unwrap_or(SECONDS_10),
+            retry_terminal: section.choice("on_terminal", &["fail", "retry"], faults)
+                == Some("retry"),
+            properties: properties::read(
+                &section.section("librdkafka", faults),
+                new_protocol,
+                faults,
+            ),
+        };
+        settings.check(section, faults);
+        settings
+    }
+
+    fn check(&self, section: &Section<'_>, faults: &mut Faults) {
+        if self.new_protocol && section.contains("session_timeout") {
+            let message = "is the server's business with `group_protocol = \"consumer\"`";
+            let fault = section.fault("session_timeout", message);
+            faults.push(fault.with_help(
+                "leave it out; the cluster's `group.consumer.session.timeout.ms` holds",
+            ));
+        }
+        if self.username.is_some() && cfg!(not(feature = "kafka-tls")) {
+            faults.push(section.fault("username", NEEDS_FEATURE));
+        }
+        for (key, template, needed) in [
+            (
+                "retry_topic",
+                &self.retry_topic,
+                &["{topic}", "{group}", "{rung}"][..],
+            ),
+            (
+                "dead_letter_topic",
+                &self.dead_letter_topic,
+                &["{topic}", "{group}"],
+            ),
+        ] {
+            let missing = needed.iter().find(|part| !template.contains(**part));
+            if let Some(missing) = missing {
+                let message =
+                    format!("lacks `{missing}`, so that two subscriptions would share a topic");
+                faults.push(section.fault(key, message));
+            }
+        }
+        // A secret in a file or a variable may appear only later; what is written out is checked now.
+        if let Ok(url) = self.url.read()
+            && let Err((_, message)) = parse(url.expose())
+        {
+            let fault = section.fault("url", message);
+            faults.push(fault.with_help("write for example `kafka://one:9092,two:9092`"));
+        }
+    }
+
+    /// What every client begins with, its secrets read anew.
+    pub(super) fn client(&self, client_id: &str) -> Result<ClientConfig, Wrong> {
+        let unreadable =
+            |error: &dyn std::fmt::Display| (BrokerErrorKind::Configuration, error.to_string());
+        let url = self.url.read().map_err(|error| unreadable(&error))?;
+        let address = parse(url.expose())?;
+        let username = self.username.clone().or(address.username);
+        let password = match &self.password {
+            Some(password) => Some(
+                password
+                    .read()
+                    .map_err(|error| unreadable(&error))?
+                    .expose()
+                    .to_owned(),
+            ),
+            None => address.password,
+        };
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", &address.servers)
+            .set("client.id", client_id)
+            .set("reconnect.backoff.ms", "100")
+            .set("reconnect.backoff.max.ms", "1500")
+            .set("socket.keepalive.enable", "true")
+            .set("socket.nagle.disable", "true")
+            .set(
+                "socket.connection.setup.timeout.ms",
+                self.connect_timeout.as_millis().to_string(),
+            )
+            .set("message.max.bytes", MESSAGE_BYTES_MAX)
+            .set("receive.message.max.bytes", RECEIVE_BYTES_MAX);
+        if username.is_some() && cfg!(not(feature = "kafka-tls")) {
+            return Err((BrokerErrorKind::Configuration, NEEDS_FEATURE.to_owned()));
+        }
+        let protocol = match (address.tls, username.is_some()) {
+            (false, false) => "plaintext",
+            (false, true) => "sasl_plaintext",
+            (true, false) => "ssl",
+            (true, true) => "sasl_ssl",
+        };
+        config.set("security.protocol", protocol);
+        if let Some(username) = username {
+            config
+                .set("sasl.mechanism", self.sasl.to_ascii_uppercase())
+                .set("sasl.username", username)
+                .set("sasl.password", password.unwrap_or_default());
+        }
+        if address.tls {
+            let files = [
+                ("ssl.ca.location", &self.tls.ca_file),
+                ("ssl.certificate.location", &self.tls.certificate_file),
+                ("ssl.key.location", &self.tls.key_file),
+            ];
+            for (key, file) in files {
+                if let Some(file) = file {
+                    config.set(key, file.display().to_string());
+                }
+            }
+        }
+        for (key, value) in &self.properties {
+            config.set(key, value);
+        }
+        Ok(config)
+    }
+
+    /// What a consumer that only looks is made of.
+    pub(super) fn reader(&self, client_id: &str, group: &str) -> Result<ClientConfig, Wrong> {
+        let mut config = self.client(client_id)?;
+        properties::keep_for_consumers(&mut config);
+        config
+            .set("group.id", group)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("allow.auto.create.topics", "false");
+        Ok(config)
+    }
+
+    /// What a member of a group is made of.
+    pub(super) fn member(&self, client_id: &str, group: &str) -> Result<ClientConfig, Wrong> {
+        let mut config = self.reader(client_id, group)?;
+        let defaults = [
+            // A fast reader would wait for a second each time its queue was full.
+            ("fetch.queue.backoff.ms", "5"),
+            ("fetch.wait.max.ms", "100"),
+            ("queued.max.messages.kbytes", "16384"),
+            ("topic.metadata.refresh.interval.ms", "10000"),
+            ("isolation.level", "read_committed"),
+            ("statistics.interval.ms", "5000"),
+        ];
+        for (key, value) in defaults {
+            if !self.properties.iter().any(|(own, _)| own == key) {
+                config.set(key, value);
+            }
+        }
+        if !self
+            .properties
+            .iter()
+            .any(|(own, _)| own == "socket.timeout.ms")
+        {
+            // A request that a dead connection swallowed holds back what waits for its answer; a minute,
+            // the library's default, would be long for a group whose session is over by then.
+            let limit = self
+                .session_timeout
+                .clamp(Duration::from_secs(3), SECONDS_10);
+            config.set("socket.timeout.ms", limit.as_millis().to_string());
+        }
+        // What a subscription has no position in did not exist when it was applied: it reads all of it.
+        config.set("auto.offset.reset", "earliest").set(
+            "max.poll.interval.ms",
+            self.max_poll_interval.as_millis().to_string(),
+        );
+        if self.new_protocol {
+            config.set("group.protocol", "consumer");
+        } else {
+            let session = self.session_timeout;
+            config.set("session.timeout.ms", session.as_millis().to_string());
+            let given = |key: &str| self.properties.iter().any(|(own, _)| own == key);
+            if !given("heartbeat.interval.ms") {
+                let beat = (session / 5).min(Duration::from_secs(3));
+                config.set("heartbeat.interval.ms", beat.as_millis().to_string());
+            }
+            if !given("partition.assignment.strategy") {
+                config.set("partition.assignment.strategy", "cooperative-sticky");
+            }
+        }
+        if self.max_poll_interval < self.session_timeout {
+            // The library wants a session that is not longer than this.
+            config.set(
+                "session.timeout.ms",
+                self.max_poll_interval.as_millis().to_string(),
+            );
+        }
+        if let Some(id) = &self.instance_id {
+            config.set("group.instance.id", id);
+        }
+        Ok(config)
+    }
+
+    /// What a producer is made of.
+    pub(super) fn producer(&self, client_id: &str) -> Result<ClientConfig, Wrong> {
+        let mut config = self.client(client_id)?;
+        properties::keep_for_producers(&mut config);
+        config
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("partitioner", "murmur2_random")
+            .set("compression.codec", self.compression);
+        let defaults = [("linger.ms", "1"), ("message.timeout.ms", "30000")];
+        for (key, value) in defaults {
+            let aliases = [key, "queue.buffering.max.ms", "delivery.timeout.ms"];
+            let given = |own: &str| {
+                own == key
+                    || (key == "linger.ms" && own == aliases[1])
+                    || (key == "message.timeout.ms" && own == aliases[2])
+            };
+            if !self.properties.iter().any(|(own, _)| given(own)) {
+                config.set(key, value);
+            }
+        }
+        Ok(config)
+    }
+
+    /// How long a partition that is to be given up waits for its handlers.
+    pub(super) fn revoke_bound(&self) -> Duration {
+        let session = if self.new_protocol {
+            self.revoke_wait
+        } else {
+            self.session_timeout / 2
+        };
+        self.revoke_wait.min(session)
+    }
+
+    /// The servers, for people: no credentials.
+    pub(super) fn place(&self) -> String {
+        let url = self.url.read().ok();
+        let address = url.and_then(|url| parse(url.expose()).ok());
+        address.map_or_else(|| "the cluster".to_owned(), |address| address.servers)
+    }
+
+    /// Who the cluster is told we are, for people.
+    pub(super) fn user(&self) -> Option<String> {
+        let url = self.url.read().ok();
+        let address = url.and_then(|url| parse(url.expose()).ok());
+        self.username
+            .clone()
+            .or_else(|| address.and_then(|address| address.username))
+    }
+}
+
+fn parse(url: &str) -> Result<Address, Wrong> {
+    let wrong = |message: &str| (BrokerErrorKind::Configuration, message.to_owned());
+    let (scheme, rest) = url
+        .split_once("://")
+        .filter(|(scheme, _)| matches!(*scheme, "kafka" | "kafkas"))
+        .ok_or_else(|| wrong("must begin with `kafka://` or `kafkas://`"))?;
+    let tls = scheme == "kafkas";
+    let (userinfo, servers) = match rest.rsplit_once('@') {
+        Some((userinfo, servers)) => (Some(userinfo), servers),
+        None => (None, rest),
+    };
+    if (tls || userinfo.is_some()) && cfg!(not(feature = "kafka-tls")) {
+        return Err(wrong(NEEDS_FEATURE));
+    }
+    let servers = servers.strip_suffix('/').unwrap_or(servers);
+    let mut named = Vec::new();
+    for server in servers.split(',').map(str::trim) {
+        named.push(
+            with_port(server)
+                .ok_or_else(|| wrong("is not of the form `kafka://host:port,host:port`"))?,
+        );
+    }
+    let (username, password) = match userinfo {
+        None => (None, None),
+        Some(userinfo) => {
+            let (user, password) = userinfo.split_once(':').unwrap_or((userinfo, ""));
+            let decoded = |text: &str| {
+                decode(text).ok_or_else(|| wrong("has a `%` that two hex digits do not follow"))
+            };
+            (Some(decoded(user)?), Some(decoded(password)?))
+        }
+    };
+    Ok(Address {
+        tls,
+        servers: named.join(","),
+        username,
+        password,
+    })
+}
+
+/// `host:port` with the port filled in; a colon inside brackets belongs to an IPv6 address.
+fn with_port(server: &str) -> Option<String> {
+    let ok =
+        |host: &str| !host.is_empty() && !host.contains(['/', '?', ' ', '@']) && host.is_ascii();
+    match server.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => {
+            port.parse::<u16>().ok().filter(|_| ok(host))?;
+            Some(server.to_owned())
+        }
+        _ => ok(server).then(|| format!("{server}:{PORT_DEFAULT}")),
+    }
+}
+
+fn decode(text: &str) -> Option<String> {
+    let mut bytes = text.bytes();
+    let mut decoded = Vec::with_capacity(text.len());
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            decoded.push(byte);
+            continue;
+        }
+        let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+        let (high, low) = (digit(bytes.next())?, digit(bytes.next())?);
+        decoded.push(u8::try_from(high * 16 + low).ok()?);
+    }
+    String::from_utf8(decoded).ok()
+}
+
+impl Tls {
+    fn read(section: &Section<'_>, faults: &mut Faults) -> Self {
+        let mut path = |key: &str| section.string(key, faults).map(PathBuf::from);
+        let tls = Self {
+            ca_file: path("ca_file"),
+            certificate_file: path("certificate_file"),
+            key_file: path("key_file"),
+        };
+        match (&tls.certificate_file, &tls.key_file) {
+            (Some(_), None) => {
+                faults.push(section.fault("key_file", "is missing beside `certificate_file`"));
+            }
+            (None, Some(_)) => {
+                faults.push(section.fault("certificate_file", "is missing beside `key_file`"));
+            }
+            _ => {}
+        }
+        tls
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn read(config: &Config) -> (Settings, Vec<String>) {
+        let mut faults = Faults::new();
+        let settings = Settings::read(&config.section("brokers.main"), &mut faults);
+        let faults = faults
+            .iter()
+            .map(|fault| format!("{} {}", fault.key(), fault.message()))
+            .collect();
+        (settings, faults)
+    }
+
+    #[test]
+    fn nothing_written_means_the_server_on_this_machine() {
+        let (settings, faults) = read(&Config::new());
+        assert_eq!(faults, [""; 0]);
+        assert_eq!(settings.place(), "localhost:9092");
+        let member = settings.member("billing", "billing").unwrap();
+        let said = |key: &str| member.get(key).unwrap_or_default().to_owned();
+        assert_eq!(said("enable.auto.offset.store"), "false");
+        assert_eq!(said("enable.auto.commit"), "false");
+        assert_eq!(said("partition.assignment.strategy"), "cooperative-sticky");
+        assert_eq!(said("security.protocol"), "plaintext");
+        let producer = settings.producer("billing").unwrap();
+        assert_eq!(
+            (producer.get("acks"), producer.get("partitioner")),
+            (Some("all"), Some("murmur2_random"))
+        );
+        member.create_native_config().unwrap();
+        producer.create_native_config().unwrap();
+    }
+
+    #[test]
+    fn several_servers_and_their_ports() {
+        let address = parse("kafka://one,two:9093,[::1]:9094/").unwrap();
+        assert_eq!(address.servers, "one:9092,two:9093,[::1]:9094");
+        for bad in [
+            "amqp://one",
+            "kafka://",
+            "kafka://one:x",
+            "kafka://one,,two",
+            "kafka://o ne",
+        ] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[cfg(feature = "kafka-tls")]
+    #[test]
+    fn credentials_become_sasl_and_are_not_told() {
+        let config = Config::new()
+            .with("brokers.main.url", "kafkas://app:p%40ss@one:9093")
+            .with("brokers.main.sasl", "scram-sha-512");
+        let (settings, faults) = read(&config);
+        assert_eq!(faults, [""; 0]);
+        let client = settings.client("billing").unwrap();
+        assert_eq!(client.get("sasl.password"), Some("p@ss"));
+        assert_eq!(client.get("sasl.mechanism"), Some("SCRAM-SHA-512"));
+        assert_eq!(client.get("security.protocol"), Some("sasl_ssl"));
+        assert_eq!(settings.place(), "one:9093");
+        assert_eq!(settings.user().as_deref(), Some("app"));
+        assert!(!format!("{settings:?}").contains("ss@one"));
+    }
+
+    #[cfg(not(feature = "kafka-tls"))]
+    #[test]
+    fn tls_without_its_feature_says_which_one_to_add() {
+        let (_, faults) = read(&Config::new().with("brokers.main.url", "kafkas://one"));
+        assert!(
+            faults[0].contains("add the feature `kafka-tls`"),
+            "{faults:?}"
+        );
+    }
+
+    #[test]
+    fn what_contradicts_the_new_protocol_is_refused_by_name() {
+        let config = Config::new()
+            .with("brokers.main.group_protocol", "consumer")
+            .with("brokers.main.session_timeout", "10s")
+            .with("brokers.main.librdkafka.heartbeat_interval_ms", "1000");
+        let (_, faults) = read(&config);
+        assert_eq!(faults.len(), 2, "{faults:?}");
+        assert!(
+            faults.iter().any(|fault| fault.contains("session_timeout")),
+            "{faults:?}"
+        );
+        assert!(
+            faults
+                .iter()
+                .any(|fault| fault.contains("heartbeat.interval.ms")),
+            "{faults:?}"
+        );
+    }
+
+    #[test]
+    fn a_template_that_two_subscriptions_would_share_is_refused() {
+        let config = Config::new().with("brokers.main.dead_letter_topic", "{topic}.dlq");
+        let (_, faults) = read(&config);
+        assert!(faults[0].contains("lacks `{group}`"), "{faults:?}");
+    }
+}

@@ -1,0 +1,249 @@
+//! Groups: members that come and go, static ones, the protocol of Kafka 4, first positions, patterns.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use interline::messaging::{MessageBroker, Settled, Start};
+use interline_tests::harness::Case;
+use tokio::time::{Instant, sleep};
+
+use crate::support::{
+    Inbox, LIMIT, Outcome, Stage, close, message, partition, publish, subscription, text,
+};
+
+pub fn cases() -> Vec<Case> {
+    vec![
+        Case::new("a_partition_that_moves_takes_nothing_with_it", moves),
+        Case::new(
+            "a_static_member_comes_back_without_a_rebalance",
+            static_member,
+        ),
+        Case::new("the_protocol_of_kafka_4_is_spoken", new_protocol),
+        Case::new(
+            "a_group_that_runs_begins_a_new_subscription_now",
+            begins_in_a_running_group,
+        ),
+        Case::new("an_expression_over_topics_is_read", expression),
+        Case::new("a_group_of_ones_own_is_used", own_group),
+    ]
+}
+
+/// Members join and leave every second while messages come: nothing is lost, and what comes twice is
+/// at most what was out.
+async fn moves() -> Outcome {
+    const ROUNDS: usize = 6;
+    let stage = Stage::new().await?;
+    let one = stage.connected("one").await?;
+    let wanted = || {
+        let mut wanted = subscription("t");
+        wanted.kafka.partitions = Some(4);
+        wanted.prefetch = 8;
+        wanted
+    };
+    let mut steady = Inbox::open(&one, wanted()).await?;
+    let (mut sent, mut came, mut repeated) = (BTreeSet::new(), BTreeSet::new(), 0);
+    let mut number = 0;
+    for round in 0..ROUNDS {
+        let other = stage.connected(&format!("other-{round}")).await?;
+        let mut visitor = Inbox::open(&other, wanted()).await?;
+        let end = Instant::now() + Duration::from_secs(1);
+        while Instant::now() < end {
+            let body = number.to_string();
+            let mut outgoing = message("t", &body);
+            outgoing.key = Some(format!("k{}", number % 16));
+            publish(&one, outgoing).await;
+            sent.insert(body);
+            number += 1;
+            for inbox in [&mut steady, &mut visitor] {
+                while let Ok(delivery) = inbox.deliveries.try_recv() {
+                    let body = text(&delivery.incoming);
+                    if delivery.settlement.done().await? == Settled::Yes && !came.insert(body) {
+                        repeated += 1;
+                    }
+                }
+            }
+        }
+        // It goes with what it has.
+        close(&other).await;
+    }
+    let deadline = Instant::now() + LIMIT;
+    while came.len() < sent.len() {
+        assert!(
+            Instant::now() < deadline,
+            "{} of {}",
+            came.len(),
+            sent.len()
+        );
+        while let Ok(delivery) = steady.deliveries.try_recv() {
+            let body = text(&delivery.incoming);
+            if delivery.settlement.done().await? == Settled::Yes && !came.insert(body) {
+                repeated += 1;
+            }
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(came, sent);
+    let most = 2 * ROUNDS * 8;
+    assert!(repeated <= most, "{repeated} came twice, {most} at most");
+    close(&one).await;
+    Ok(())
+}
+
+async fn static_member() -> Outcome {
+    let stage = Stage::new().await?;
+    let named = |id: &'static str| {
+        move |config: interline::config::Config| {
+            config
+                .with("brokers.main.instance_id", id)
+                .with("brokers.main.session_timeout", Duration::from_secs(20))
+        }
+    };
+    let wanted = || {
+        let mut wanted = subscription("t");
+        wanted.kafka.partitions = Some(2);
+        wanted
+    };
+    let one = stage.connected_with("one", named("a")).await?;
+    let mut first = Inbox::open(&one, wanted()).await?;
+    let two = stage.connected_with("two", named("b")).await?;
+    let mut second = Inbox::open(&two, wanted()).await?;
+    sleep(Duration::from_secs(3)).await;
+    // `order-1` and `order-2` go to the two partitions.
+    for key in ["order-1", "order-2"] {
+        let mut outgoing = message("t", key);
+        outgoing.key = Some(key.to_owned());
+        publish(&one, outgoing).await;
+    }
+    let held = first.next().await;
+    let other = second.next().await;
+    let (ours, theirs) = (partition(&held.incoming), partition(&other.incoming));
+    assert_ne!(ours, theirs);
+    let body = text(&other.incoming);
+    other.settlement.done().await?;
+    close(&two).await;
+    // The same member again, soon enough.
+    let again = stage.connected_with("two-b", named("b")).await?;
+    let mut second = Inbox::open(&again, wanted()).await?;
+    let mut outgoing = message("t", &format!("{body}-again"));
+    outgoing.key = Some(body);
+    publish(&one, outgoing).await;
+    assert_eq!(partition(&second.take().await), theirs);
+    assert!(
+        held.settlement.is_current(),
+        "the partitions were shared out anew"
+    );
+    assert_eq!(held.settlement.done().await?, Settled::Yes);
+    close(&again).await;
+    close(&one).await;
+    Ok(())
+}
+
+async fn new_protocol() -> Outcome {
+    let stage = Stage::new().await?;
+    let change = |config: interline::config::Config| {
+        let mut plain = interline::config::Config::new();
+        let _ = config;
+        plain = plain
+            .with("brokers.main.url", stage.url.as_str())
+            .with("brokers.main.partitions", 2)
+            .with("brokers.main.group_protocol", "consumer");
+        plain
+    };
+    let one = stage.connected_with("one", change).await?;
+    let mut inbox = Inbox::open(&one, subscription("t")).await?;
+    for number in 0..10 {
+        let mut outgoing = message("t", &number.to_string());
+        outgoing.key = Some(number.to_string());
+        publish(&one, outgoing).await;
+    }
+    let mut came = BTreeSet::new();
+    for _ in 0..10 {
+        came.insert(text(&inbox.take().await));
+    }
+    assert_eq!(came.len(), 10);
+    close(&one).await;
+    let two = stage.connected_with("two", change).await?;
+    let mut inbox = Inbox::open(&two, subscription("t")).await?;
+    inbox.expect_quiet(Duration::from_secs(1)).await;
+    publish(&two, message("t", "last")).await;
+    assert_eq!(text(&inbox.take().await), "last");
+    close(&two).await;
+    Ok(())
+}
+
+async fn begins_in_a_running_group() -> Outcome {
+    let stage = Stage::new().await?;
+    let one = stage.connected("one").await?;
+    let mut old = Inbox::open(&one, subscription("old")).await?;
+    for topic in ["new", "earliest"] {
+        let mut before = message(topic, "before");
+        before.subscribers_optional = true;
+        publish(&one, before).await;
+    }
+    let two = stage.connected("two").await?;
+    let mut new = Inbox::open(&two, subscription("new")).await?;
+    let mut wanted = subscription("earliest");
+    wanted.start = Start::Earliest;
+    let mut earliest = Inbox::open(&two, wanted).await?;
+    publish(&one, message("new", "after")).await;
+    assert_eq!(text(&new.take().await), "after");
+    assert_eq!(text(&earliest.take().await), "before");
+    publish(&one, message("old", "still")).await;
+    assert_eq!(text(&old.take().await), "still");
+    close(&two).await;
+    close(&one).await;
+    Ok(())
+}
+
+async fn expression() -> Outcome {
+    let stage = Stage::new().await?;
+    let broker = stage.connected("one").await?;
+    for topic in ["audit-eu", "audit-us", "other"] {
+        let mut outgoing = message(topic, "before");
+        outgoing.subscribers_optional = true;
+        publish(&broker, outgoing).await;
+    }
+    let mut wanted = subscription("audit");
+    let prefix = stage.prefix.replace('.', "\\.");
+    wanted.kafka.pattern = Some(format!("^{prefix}audit-[a-z]+$"));
+    let mut inbox = Inbox::open(&broker, wanted).await?;
+    for topic in ["other", "audit-eu", "audit-us", "audit-new"] {
+        let mut outgoing = message(topic, "after");
+        outgoing.subscribers_optional = true;
+        publish(&broker, outgoing).await;
+    }
+    let mut came = BTreeSet::new();
+    for _ in 0..3 {
+        let incoming = inbox.take().await;
+        assert_eq!(text(&incoming), "after");
+        came.insert(incoming.topic.to_string());
+    }
+    let expected = ["audit-eu", "audit-us", "audit-new"].map(str::to_owned);
+    assert_eq!(came, BTreeSet::from(expected));
+    inbox.expect_quiet(Duration::from_millis(500)).await;
+    close(&broker).await;
+    Ok(())
+}
+
+async fn own_group() -> Outcome {
+    let stage = Stage::new().await?;
+    let group = stage.named("legacy-group");
+    let broker = stage.connected("one").await?;
+    let mut wanted = subscription("t");
+    wanted.kafka.group_id = Some(group.clone());
+    let mut inbox = Inbox::open(&broker, wanted).await?;
+    publish(&broker, message("t", "1")).await;
+    inbox.take().await;
+    let topology = broker.topology(&[std::sync::Arc::new({
+        let mut wanted = subscription("t");
+        wanted.kafka.group_id = Some(group.clone());
+        wanted
+    })]);
+    let named = topology
+        .parts
+        .iter()
+        .any(|part| part.kind == "group" && part.name == group);
+    assert!(named, "{topology:?}");
+    close(&broker).await;
+    Ok(())
+}

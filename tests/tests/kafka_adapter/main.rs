@@ -1,0 +1,28 @@
+//! The Kafka adapter through its port, on a real server.
+
+mod closing;
+mod connections;
+mod consuming;
+mod groups;
+mod positions;
+mod publishing;
+mod support;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use interline_tests::harness::{self, Case};
+use interline_tests::servers::Server;
+
+fn main() -> ExitCode {
+    let cases = [
+        publishing::cases(),
+        consuming::cases(),
+        groups::cases(),
+        positions::cases(),
+        closing::cases(),
+        connections::cases(),
+    ];
+    let needing = |case: Case| case.needs(Server::Kafka).limit(Duration::from_secs(180));
+    harness::run(cases.into_iter().flatten().map(needing))
+}
