@@ -2,7 +2,9 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use interline::testing::{FaultProxy, KafkaNode, RabbitMqNode, ServerError, ServerFixture};
+use interline::testing::{
+    FaultProxy, KafkaNode, RabbitMqNode, RedisNode, ServerError, ServerFixture,
+};
 use tokio::sync::OnceCell;
 
 use crate::management::{Management, ManagementError};
@@ -14,6 +16,8 @@ pub enum Server {
     Kafka,
     /// RabbitMQ, 3.10 or newer.
     RabbitMq,
+    /// Redis, 6.2 or newer.
+    Redis,
 }
 
 impl Server {
@@ -26,6 +30,7 @@ impl Server {
         match self {
             Self::Kafka => KafkaNode::available(),
             Self::RabbitMq => RabbitMqNode::available(),
+            Self::Redis => RedisNode::available(),
         }
     }
 }
@@ -41,6 +46,20 @@ pub async fn rabbitmq() -> Result<&'static ServerFixture, ServerError> {
     static SHARED: OnceCell<ServerFixture> = OnceCell::const_new();
     SHARED
         .get_or_try_init(|| ServerFixture::rabbitmq().start())
+        .await
+}
+
+/// The Redis server of this test program, started by the first case that asks and ended with the
+/// program. Cases keep apart by using a [`Database`] each; one that kills or pauses the server starts
+/// its own instead.
+///
+/// # Errors
+///
+/// As [`RedisNode::start`].
+pub async fn redis() -> Result<&'static ServerFixture, ServerError> {
+    static SHARED: OnceCell<ServerFixture> = OnceCell::const_new();
+    SHARED
+        .get_or_try_init(|| ServerFixture::redis().start())
         .await
 }
 

@@ -11,4 +11,6 @@ mod server;
 pub use app::{TestApp, TestAppBuilder};
 pub use proxy::{Direction, FaultProxy};
 #[cfg(unix)]
-pub use server::{KafkaDoor, KafkaNode, RabbitMqNode, ServerError, ServerFixture, TlsFiles};
+pub use server::{
+    KafkaDoor, KafkaNode, RabbitMqNode, RedisNode, ServerError, ServerFixture, TlsFiles,
+};

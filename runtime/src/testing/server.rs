@@ -5,6 +5,7 @@ mod kafka;
 mod local;
 mod rabbitmq;
 mod readiness;
+mod redis_node;
 mod url;
 mod workplace;
 
@@ -19,6 +20,7 @@ use readiness::Probe;
 
 pub use kafka::{KafkaDoor, KafkaNode};
 pub use rabbitmq::{RabbitMqNode, TlsFiles};
+pub use redis_node::RedisNode;
 
 /// A server that a test talks to: a private process that this fixture started, or one of your own
 /// that an environment variable names.
@@ -76,10 +78,20 @@ impl ServerFixture {
         &self.doors
     }
 
+    /// Describes a Redis server; [`RedisNode::start`] starts it.
+    pub fn redis() -> RedisNode {
+        RedisNode::new()
+    }
+
     /// The address clients connect to, credentials included: `amqp://user:password@host:port/vhost`
-    /// for RabbitMQ.
+    /// for RabbitMQ, `redis://host:port` for Redis.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// [`url`](Self::url) with another database of Redis in place of the first.
+    pub fn url_with_database(&self, database: u32) -> String {
+        url::with_path(&self.url, &database.to_string())
     }
 
     /// [`url`](Self::url) with another virtual host in place of the default one.
@@ -87,7 +99,8 @@ impl ServerFixture {
         url::with_path(&self.url, vhost)
     }
 
-    /// The address of the TLS listener; `None` unless [`RabbitMqNode::tls`] asked for one.
+    /// The address of the TLS listener; `None` unless [`RabbitMqNode::tls`] or [`RedisNode::tls`] asked
+    /// for one.
     pub fn tls_url(&self) -> Option<&str> {
         self.tls_url.as_deref()
     }
@@ -177,7 +190,7 @@ impl ServerFixture {
     }
 
     /// Waits until the server speaks its protocol: for RabbitMQ until an AMQP handshake is answered
-    /// and the management API responds.
+    /// and the management API responds, for Redis until it answers a PING with its data loaded.
     ///
     /// # Errors
     ///

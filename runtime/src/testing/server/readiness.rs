@@ -20,6 +20,8 @@ pub(super) enum Probe {
     Kafka(String),
     /// `GET path` is answered, or refused only for want of credentials.
     Http { address: String, path: &'static str },
+    /// A `PING` of Redis is answered, or refused only for want of credentials.
+    Redis(String),
 }
 
 impl Probe {
@@ -42,6 +44,7 @@ impl Probe {
             Self::Connect(address) => format!("port {address}"),
             Self::Kafka(address) => format!("Kafka on {address}"),
             Self::Http { address, path } => format!("http://{address}{path}"),
+            Self::Redis(address) => format!("Redis on {address}"),
         }
     }
 
@@ -75,6 +78,19 @@ impl Probe {
                     Err(io::Error::other(
                         "answered, but not to a request for its versions",
                     ))
+                }
+            }
+            Self::Redis(address) => {
+                let mut stream = TcpStream::connect(address).await?;
+                stream.write_all(b"PING\r\n").await?;
+                let mut answer = [0; 7];
+                stream.read_exact(&mut answer).await?;
+                match &answer {
+                    b"+PONG\r\n" | b"-NOAUTH" => Ok(()),
+                    other => Err(io::Error::other(format!(
+                        "answered with {}",
+                        String::from_utf8_lossy(other).trim_end()
+                    ))),
                 }
             }
             Self::Http { address, path } => {
