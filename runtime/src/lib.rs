@@ -58,6 +58,8 @@ pub mod resilience;
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 pub mod testing;
 
+#[cfg(feature = "redis")]
+mod redis;
 mod start;
 
 #[doc(hidden)]

@@ -14,6 +14,25 @@ const SETTLED: &[Conflict] = &[Conflict {
     why: "the message is acknowledged before the handler runs, so there is nothing to repeat or keep",
 }];
 
+const AT_MOST_ONCE: &[Conflict] = &[Conflict {
+    key: "delivery",
+    word: Some("at_most_once"),
+    why: "the message is acknowledged as it arrives, never repeated and never kept",
+}];
+
+const SETTLED_OR_ONCE: &[Conflict] = &[
+    Conflict {
+        key: "ack",
+        word: Some("on_receive"),
+        why: SETTLED[0].why,
+    },
+    Conflict {
+        key: "delivery",
+        word: Some("at_most_once"),
+        why: AT_MOST_ONCE[0].why,
+    },
+];
+
 const ONE_BY_ONE: &[Conflict] = &[Conflict {
     key: "ack",
     word: Some("manual"),
@@ -57,6 +76,11 @@ const RABBITMQ: &[Key] = &[
     Key::new("binding_arguments", Kind::Pairs),
 ];
 
+const REDIS: &[Key] = &[
+    Key::new("stream", Kind::Text),
+    Key::new("group", Kind::Text),
+];
+
 pub(super) const KEYS: &[Key] = &[
     Key::new("name", Kind::Name),
     Key::new("broker", Kind::Name),
@@ -65,9 +89,10 @@ pub(super) const KEYS: &[Key] = &[
     Key::new("ordered_by", Kind::Word(&["key", "key_in_process"])),
     Key::new("batch", Kind::Group(BATCH)).unless(ONE_BY_ONE),
     Key::new("timeout", Kind::Duration),
-    Key::new("retry", Kind::GroupOrWord(RETRY, &["none"])).unless(SETTLED),
-    Key::new("dead_letter", Kind::Bool).unless(SETTLED),
-    Key::new("ack", Kind::Word(&["after", "on_receive", "manual"])),
+    Key::new("retry", Kind::GroupOrWord(RETRY, &["none"])).unless(SETTLED_OR_ONCE),
+    Key::new("dead_letter", Kind::Bool).unless(SETTLED_OR_ONCE),
+    Key::new("ack", Kind::Word(&["after", "on_receive", "manual"])).unless(AT_MOST_ONCE),
+    Key::new("delivery", Kind::Word(&["at_least_once", "at_most_once"])),
     Key::new("on_unknown", Kind::Word(&["skip", "dead_letter"])),
     Key::new("start", Kind::Word(&["new", "earliest"])),
     Key::new("rate", Kind::Rate),
@@ -77,6 +102,7 @@ pub(super) const KEYS: &[Key] = &[
     Key::new("companion", Kind::Ident),
     Key::new("kafka", Kind::Group(KAFKA)),
     Key::new("rabbitmq", Kind::Group(RABBITMQ)),
+    Key::new("redis", Kind::Group(REDIS)),
     Key::new("crate", Kind::Path),
 ];
 
@@ -125,6 +151,17 @@ pub(super) fn check(args: &Args, errors: &mut Errors) {
     }
     if let Some(rabbitmq) = args.group("rabbitmq") {
         check_rabbitmq(rabbitmq, errors);
+    }
+    if let Some(redis) = args.group("redis") {
+        for (key, what) in [("stream", "a stream's name"), ("group", "a group's name")] {
+            if redis.text(key).is_some_and(|name| name.is_empty()) {
+                errors.at_span(
+                    redis.span(key),
+                    format!("{what} cannot be empty"),
+                    "leave it out to have it named after topic and group",
+                );
+            }
+        }
     }
 }
 
@@ -191,6 +228,7 @@ pub(super) fn emit(args: &Args) -> TokenStream {
             }
             ("kafka", Value::Group(kafka)) => emit_kafka(kafka),
             ("rabbitmq", Value::Group(rabbitmq)) => emit_rabbitmq(rabbitmq),
+            ("redis", Value::Group(redis)) => emit_redis(redis),
             (_, Value::Word(word)) => variant(word),
             (_, Value::Text(text)) => text.to_token_stream(),
             (_, Value::Bool(value)) => value.to_token_stream(),
@@ -220,6 +258,8 @@ fn variant(word: &str) -> TokenStream {
         "after" => quote!(__private::Ack::After),
         "on_receive" => quote!(__private::Ack::OnReceive),
         "manual" => quote!(__private::Ack::Manual),
+        "at_least_once" => quote!(__private::DeliveryMode::AtLeastOnce),
+        "at_most_once" => quote!(__private::DeliveryMode::AtMostOnce),
         "skip" => quote!(__private::OnUnknown::Skip),
         "dead_letter" => quote!(__private::OnUnknown::DeadLetter),
         "new" => quote!(__private::Start::New),
@@ -289,6 +329,17 @@ fn emit_rabbitmq(rabbitmq: &Args) -> TokenStream {
         };
         let setter = plain(&name);
         options.extend(quote!(.#setter(#value)));
+    }
+    options
+}
+
+fn emit_redis(redis: &Args) -> TokenStream {
+    let mut options = quote!(__private::RedisOptions::UNSET);
+    for key in ["stream", "group"] {
+        if let Some(text) = redis.text(key) {
+            let setter = plain(key);
+            options.extend(quote!(.#setter(#text)));
+        }
     }
     options
 }

@@ -316,6 +316,7 @@ impl Publisher {
         }
         outgoing.rabbitmq.exchange = options.exchange.map(Cow::Owned);
         outgoing.rabbitmq.routing_key = options.routing_key.map(Cow::Owned);
+        outgoing.redis.stream = options.stream.map(Cow::Owned);
         self.stamp(&mut outgoing);
         Ok(outgoing)
     }
@@ -378,6 +379,7 @@ pub(crate) struct PublishOptions {
     exchange: Option<String>,
     routing_key: Option<String>,
     due: Option<Due>,
+    stream: Option<String>,
 }
 
 impl PublishOptions {
@@ -490,6 +492,12 @@ impl<M: Message> Publish<M> {
     /// On RabbitMQ: with this routing key in place of the topic.
     pub fn rabbitmq_routing_key(mut self, key: impl Into<String>) -> Self {
         self.options.routing_key = Some(key.into());
+        self
+    }
+
+    /// On Redis: to this stream (or, with Pub/Sub, channel) in place of the one called like the topic.
+    pub fn redis_stream(mut self, stream: impl Into<String>) -> Self {
+        self.options.stream = Some(stream.into());
         self
     }
 

@@ -103,6 +103,11 @@ impl Origin {
                 let digest = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, body);
                 format!("{}/{queue}/{digest}", self.broker)
             }
+            Place::Redis { stream, id, .. } => format!("{}/{stream}/{id}", self.broker),
+            Place::RedisChannel { channel } => {
+                let digest = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, body);
+                format!("{}/{channel}/{digest}", self.broker)
+            }
         };
         let uuid = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_URL, text.as_bytes());
         MessageId::parse(&uuid.to_string()).expect("a UUID is a valid message id")
@@ -119,6 +124,8 @@ impl std::fmt::Display for Origin {
             } => write!(f, "{}:{topic}/{partition}@{offset}", self.broker),
             Place::Memory { queue, offset } => write!(f, "{}:{queue}@{offset}", self.broker),
             Place::RabbitMq { queue, .. } => write!(f, "{}:{queue}", self.broker),
+            Place::RedisChannel { channel } => write!(f, "{}:{channel}", self.broker),
+            Place::Redis { stream, id, .. } => write!(f, "{}:{stream}@{id}", self.broker),
         }
     }
 }
@@ -151,6 +158,20 @@ pub enum Place {
         routing_key: Arc<str>,
         /// The queue it was read from.
         queue: Arc<str>,
+    },
+    /// A stream of Redis.
+    Redis {
+        /// The stream it was read from.
+        stream: Arc<str>,
+        /// The consumer group.
+        group: Arc<str>,
+        /// The id of its entry.
+        id: Arc<str>,
+    },
+    /// A channel of Redis.
+    RedisChannel {
+        /// The channel.
+        channel: Arc<str>,
     },
 }
 
@@ -190,6 +211,8 @@ pub struct Outgoing {
     pub kafka: KafkaPublish,
     /// What only RabbitMQ understands.
     pub rabbitmq: RabbitMqPublish,
+    /// What only Redis understands.
+    pub redis: RedisPublish,
 }
 
 impl Outgoing {
@@ -211,6 +234,7 @@ impl Outgoing {
             address: None,
             kafka: KafkaPublish::default(),
             rabbitmq: RabbitMqPublish::default(),
+            redis: RedisPublish::default(),
         }
     }
 
@@ -271,6 +295,14 @@ pub struct RabbitMqPublish {
     pub exchange: Option<Cow<'static, str>>,
     /// The routing key, in place of the topic.
     pub routing_key: Option<Cow<'static, str>>,
+}
+
+/// What only Redis understands of a publish; elsewhere it has no effect.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RedisPublish {
+    /// The stream, in place of the one called like the topic.
+    pub stream: Option<Cow<'static, str>>,
 }
 
 /// A time as it stands in a header: RFC 3339 in UTC with milliseconds.

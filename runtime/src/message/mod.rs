@@ -10,7 +10,7 @@ mod topic;
 pub use codec::{Codec, CodecError, CodecRef, Codecs, Encoded, Encoder, Slot, Value};
 pub use contract::{AnsweredBy, Contract, Keyed, Location, Message, Request};
 pub use envelope::{
-    Incoming, KafkaPublish, Origin, Outgoing, Place, RabbitMqPublish, ReplyAddress,
+    Incoming, KafkaPublish, Origin, Outgoing, Place, RabbitMqPublish, RedisPublish, ReplyAddress,
 };
 pub(crate) use envelope::{format_time, parse_time};
 pub use headers::{HeaderValue, Headers};

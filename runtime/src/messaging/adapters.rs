@@ -44,6 +44,19 @@ pub(crate) const ADAPTERS: &[Adapter] = &[
         feature: "rabbitmq",
         connect: RABBITMQ,
     },
+    Adapter {
+        kind: "redis",
+        schemes: &["redis", "rediss"],
+        feature: "redis",
+        connect: REDIS,
+    },
+    Adapter {
+        kind: "redis-pubsub",
+        // The url of a server says nothing about how it is used: the kind has to be named.
+        schemes: &[],
+        feature: "redis",
+        connect: REDIS_PUBSUB,
+    },
 ];
 
 #[cfg(feature = "kafka")]
@@ -58,6 +71,14 @@ const MEMORY: Option<Connect> = None;
 const RABBITMQ: Option<Connect> = Some(super::rabbitmq::connect);
 #[cfg(not(feature = "rabbitmq"))]
 const RABBITMQ: Option<Connect> = None;
+#[cfg(feature = "redis")]
+const REDIS: Option<Connect> = Some(super::redis::connect);
+#[cfg(not(feature = "redis"))]
+const REDIS: Option<Connect> = None;
+#[cfg(feature = "redis")]
+const REDIS_PUBSUB: Option<Connect> = Some(super::redis::connect_channels);
+#[cfg(not(feature = "redis"))]
+const REDIS_PUBSUB: Option<Connect> = None;
 
 #[cfg(test)]
 mod tests {

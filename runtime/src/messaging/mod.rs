@@ -14,6 +14,8 @@ mod planned;
 mod port;
 #[cfg(feature = "rabbitmq")]
 pub mod rabbitmq;
+#[cfg(feature = "redis")]
+pub mod redis;
 pub(crate) mod settings;
 
 pub use crash::{CrashPoint, CrashPoints};

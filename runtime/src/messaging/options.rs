@@ -26,6 +26,18 @@ pub enum Ack {
     OnReceive,
 }
 
+/// What a subscriber wants of a delivery.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DeliveryMode {
+    /// Nothing is lost: a message comes again until it is handled, and may come twice.
+    #[default]
+    AtLeastOnce,
+    /// A message comes once or never. It is acknowledged as it arrives, a failed attempt is not
+    /// repeated and nothing is kept of it.
+    AtMostOnce,
+}
+
 /// Which group a subscriber belongs to. The members of a group share the messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -454,6 +466,38 @@ impl RabbitMqOptions {
     }
 }
 
+/// What only Redis understands of a subscriber: `#[subscriber(redis(..))]`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct RedisOptions {
+    /// The stream (or, with Pub/Sub, the channel), in place of the one called like the topic.
+    pub stream: Option<&'static str>,
+    /// The consumer group on it, in place of the subscriber's group.
+    pub group: Option<&'static str>,
+}
+
+impl RedisOptions {
+    /// Nothing set.
+    pub const UNSET: Self = Self {
+        stream: None,
+        group: None,
+    };
+
+    /// With this stream.
+    #[must_use]
+    pub const fn stream(mut self, name: &'static str) -> Self {
+        self.stream = Some(name);
+        self
+    }
+
+    /// With this consumer group.
+    #[must_use]
+    pub const fn group(mut self, name: &'static str) -> Self {
+        self.group = Some(name);
+        self
+    }
+}
+
 /// Everything that a subscriber can say about itself.
 ///
 /// ```
@@ -489,6 +533,8 @@ pub struct SubscriberOptions {
     pub dead_letter: Option<bool>,
     /// When a message is acknowledged.
     pub ack: Option<Ack>,
+    /// Whether a message may be lost rather than come twice.
+    pub delivery: Option<DeliveryMode>,
     /// What is done with a message that there is no handler for.
     pub on_unknown: Option<OnUnknown>,
     /// From where a new subscription reads.
@@ -503,6 +549,8 @@ pub struct SubscriberOptions {
     pub kafka: Option<KafkaOptions>,
     /// What only RabbitMQ understands.
     pub rabbitmq: Option<RabbitMqOptions>,
+    /// What only Redis understands.
+    pub redis: Option<RedisOptions>,
 }
 
 macro_rules! setters {
@@ -529,6 +577,7 @@ impl SubscriberOptions {
         retry: None,
         dead_letter: None,
         ack: None,
+        delivery: None,
         on_unknown: None,
         start: None,
         rate: None,
@@ -536,6 +585,7 @@ impl SubscriberOptions {
         codec: None,
         kafka: None,
         rabbitmq: None,
+        redis: None,
     };
 
     /// In this group.
@@ -564,6 +614,8 @@ impl SubscriberOptions {
         dead_letter: bool;
         /// Acknowledged then.
         ack: Ack;
+        /// Delivered like this.
+        delivery: DeliveryMode;
         /// Doing this with messages that there is no handler for.
         on_unknown: OnUnknown;
         /// Beginning there.
@@ -578,6 +630,8 @@ impl SubscriberOptions {
         kafka: KafkaOptions;
         /// With what only RabbitMQ understands.
         rabbitmq: RabbitMqOptions;
+        /// With what only Redis understands.
+        redis: RedisOptions;
     }
 }
 

@@ -16,7 +16,9 @@ use crate::message::{Headers, Incoming, MessageId, Outgoing, ReplyAddress, Topic
 use crate::observability::metrics::MetricsSink;
 
 use super::durability::DurabilityConcern;
-use super::options::{Argument, ExchangeKind, OrderedBy, QueueKind, Start, TopologyMode};
+use super::options::{
+    Argument, DeliveryMode, ExchangeKind, OrderedBy, QueueKind, Start, TopologyMode,
+};
 
 mod inspection;
 mod replies;
@@ -298,6 +300,8 @@ pub struct Capabilities {
     pub replies: bool,
     /// Publishing at a later time; `None` where the broker holds no messages.
     pub scheduling: Option<Scheduling>,
+    /// It keeps nothing until it is handled: every delivery is at most once.
+    pub at_most_once_only: bool,
 }
 
 impl Capabilities {
@@ -311,6 +315,7 @@ impl Capabilities {
         reports_unroutable: false,
         replies: false,
         scheduling: None,
+        at_most_once_only: false,
     };
 }
 
@@ -375,6 +380,10 @@ pub struct Subscription {
     pub kafka: KafkaSubscription,
     /// What only RabbitMQ understands.
     pub rabbitmq: RabbitMqSubscription,
+    /// What only Redis understands.
+    pub redis: RedisSubscription,
+    /// Whether a message may be lost rather than come twice.
+    pub delivery: DeliveryMode,
 }
 
 impl Subscription {
@@ -393,6 +402,8 @@ impl Subscription {
             topology: TopologyMode::Apply,
             kafka: KafkaSubscription::default(),
             rabbitmq: RabbitMqSubscription::default(),
+            redis: RedisSubscription::default(),
+            delivery: DeliveryMode::AtLeastOnce,
         }
     }
 }
@@ -439,6 +450,16 @@ pub struct RabbitMqSubscription {
     pub arguments: Vec<(String, Argument)>,
     /// Arguments of the binding.
     pub binding_arguments: Vec<(String, Argument)>,
+}
+
+/// What only Redis understands of a subscription, decided.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct RedisSubscription {
+    /// The stream, in place of the one called like the topic.
+    pub stream: Option<String>,
+    /// The consumer group, in place of the subscription's.
+    pub group: Option<String>,
 }
 
 /// One message handed out by a broker, with the way to settle it.

@@ -81,6 +81,7 @@ pub(crate) struct SubscriberSettings {
     pub(crate) codec: Option<String>,
     pub(crate) kafka: KafkaSettings,
     pub(crate) rabbitmq: RabbitMqSettings,
+    pub(crate) redis: RedisSettings,
 }
 
 /// What only Kafka understands of it: `[subscribers.NAME.kafka]`.
@@ -104,11 +105,19 @@ pub(crate) struct RabbitMqSettings {
     pub(crate) max_priority: Option<u8>,
 }
 
+/// What only Redis understands of it: `[subscribers.NAME.redis]`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RedisSettings {
+    pub(crate) stream: Option<String>,
+    pub(crate) group: Option<String>,
+}
+
 impl SubscriberSettings {
     /// Reads `[subscribers.NAME]`.
     pub(crate) fn read(section: &Section<'_>, faults: &mut Faults) -> Self {
         let batch = section.section("batch", faults);
         let rabbitmq = section.section("rabbitmq", faults);
+        let redis = section.section("redis", faults);
         let prefetch = section.integer("prefetch", 1.., faults);
         Self {
             broker: section.string("broker", faults),
@@ -131,6 +140,10 @@ impl SubscriberSettings {
             codec: section.string("codec", faults),
             kafka: KafkaSettings::read(&section.section("kafka", faults), faults),
             rabbitmq: RabbitMqSettings::read(&rabbitmq, faults),
+            redis: RedisSettings {
+                stream: redis.string("stream", faults),
+                group: redis.string("group", faults),
+            },
         }
     }
 

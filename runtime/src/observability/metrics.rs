@@ -67,8 +67,12 @@ catalogue! {
     DEAD_LETTERED = Counter "interline.consumer.dead_lettered" in "{message}" by ["subscription", "handler", "reason"];
     /// Messages that a handler or an option dropped by name.
     DISCARDED = Counter "interline.consumer.discarded" in "{message}" by ["subscription", "handler"];
+    /// Messages that arrived at most once, and had no room while handlers were behind.
+    DROPPED = Counter "interline.consumer.dropped" in "{message}" by ["broker", "subscription"];
     /// Requests that were dropped because their deadline had passed before they were handled.
     EXPIRED_REQUESTS = Counter "interline.consumer.expired_requests" in "{message}" by ["subscription", "handler"];
+    /// Times that a subscription of at most once was cut off and missed what was published meanwhile.
+    GAPS = Counter "interline.consumer.gaps" in "{gap}" by ["broker", "subscription"];
     /// Messages that are being handled.
     IN_FLIGHT = Gauge "interline.consumer.in_flight" in "{message}" by ["subscription"];
     /// Messages of a subscription that are not finished yet, where the broker tells.
@@ -81,6 +85,8 @@ catalogue! {
     CONSUMER_RUNNING = Gauge "interline.consumer.running" in "1" by ["subscription"];
     /// Settlements of a connection that no longer exists; the broker delivers the message again.
     STALE_SETTLEMENTS = Counter "interline.consumer.stale_settlements" in "{message}" by ["broker", "subscription"];
+    /// Messages that a stream with a bounded length lost before they were handled.
+    TRIMMED = Counter "interline.consumer.trimmed" in "{message}" by ["broker", "subscription"];
     /// How long a request waited for its reply.
     REQUEST_DURATION = Histogram "interline.request.duration" in "s" by ["broker", "destination", "outcome"];
     /// Replies that came when nobody waited for them any more.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::config::{Section, units::HumanDuration};
 use crate::message::{Contract, TopicPattern};
 use crate::messaging::settings::SubscriberSettings;
-use crate::messaging::{CONCURRENCY_MAX, OrderedBy, QueueKind, Routes};
+use crate::messaging::{CONCURRENCY_MAX, DeliveryMode, Group, OrderedBy, QueueKind, Routes};
 use crate::registry::SubscriberDescriptor;
 
 use super::admitted::Admitted;
@@ -102,6 +102,14 @@ pub(super) fn options(
             "leave them out for what the broker's section says",
         );
     }
+    if options.delivery == Some(DeliveryMode::AtMostOnce)
+        && (options.retry.is_some() || options.dead_letter.is_some() || options.ack.is_some())
+    {
+        wrong(
+            "`delivery = at_most_once` beside `retry`, `dead_letter` or `ack`".to_owned(),
+            "remove them: the message is acknowledged as it arrives, never repeated and never kept",
+        );
+    }
     if options.batch.is_some() && !descriptor.batch {
         wrong(
             "has `batch(..)` and takes single messages".to_owned(),
@@ -184,6 +192,13 @@ pub(super) fn against_broker(found: &Use, entry: &Entry, findings: &mut Findings
             "route its topic to a broker that does, or publish the answer as a message",
         );
     }
+    if able.at_most_once_only && found.delivery != DeliveryMode::AtMostOnce {
+        let message = format!("wants every message, and {on} delivers at most once");
+        wrong(
+            message,
+            "use Streams (`kind = \"redis\"`), or write `delivery = at_most_once` if messages may be lost",
+        );
+    }
     if found.rabbitmq.max_priority.is_some()
         && found.rabbitmq.queue_kind.unwrap_or(QueueKind::Quorum) != QueueKind::Classic
     {
@@ -191,6 +206,15 @@ pub(super) fn against_broker(found: &Use, entry: &Entry, findings: &mut Findings
             "`max_priority` on a quorum queue, which has no priorities of its own".to_owned(),
             "write `queue_kind = classic`, or remove `max_priority`",
         );
+    }
+    if able.at_most_once_only && matches!(found.group, Group::Named(_)) {
+        let message = format!(
+            "is in group `{}`, and on {on} every instance gets every message",
+            found.group
+        );
+        let warning = Problem::new(found.place.clone(), &*found.name, message);
+        let help = "write `group = each_instance` to say so, or use a broker that has groups";
+        findings.warnings.push(warning.help(help));
     }
     for contract in &found.contracts {
         unsupported(contract, entry, findings);

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::config::units::HumanDuration;
 use crate::messaging::{
-    Ack, OrderedBy, PlannedHandler, PlannedSubscription, RetryPolicy, Start, TopologyMode,
+    Ack, DeliveryMode, OrderedBy, PlannedHandler, PlannedSubscription, RetryPolicy, Start,
+    TopologyMode,
 };
 
 use super::problem::{Problem, write_problems};
@@ -168,6 +169,9 @@ fn decided(planned: &PlannedSubscription, handler: &PlannedHandler) -> String {
     match planned.ack {
         Ack::After => {}
         Ack::Manual => parts.push("settled by hand".to_owned()),
+        Ack::OnReceive if subscription.delivery == DeliveryMode::AtMostOnce => {
+            parts.push("at most once: a crash or a failed attempt loses messages".to_owned());
+        }
         Ack::OnReceive => parts.push("acknowledged on receipt: a crash loses messages".to_owned()),
     }
     if subscription.start == Start::Earliest {

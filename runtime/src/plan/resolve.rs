@@ -10,8 +10,9 @@ use crate::handling::{Bind, Handler, OnUnknown};
 use crate::message::{CodecRef, Contract, TopicPattern, check_template};
 use crate::messaging::settings::SubscriberSettings;
 use crate::messaging::{
-    Ack, BatchOptions, Group, GroupOption, KafkaRetry, KafkaSubscription, OrderedBy,
-    RabbitMqSubscription, Rate, RetryPolicy, Routes, Start, TIMEOUT_DEFAULT, TopologyMode,
+    Ack, BatchOptions, DeliveryMode, Group, GroupOption, KafkaRetry, KafkaSubscription, OrderedBy,
+    RabbitMqSubscription, Rate, RedisSubscription, RetryPolicy, Routes, Start, TIMEOUT_DEFAULT,
+    TopologyMode,
 };
 use crate::registry::{Source, SubscriberDescriptor};
 
@@ -50,6 +51,8 @@ pub(super) struct Use {
     pub(super) dead_letter: Option<bool>,
     pub(super) kafka: KafkaSubscription,
     pub(super) rabbitmq: RabbitMqSubscription,
+    pub(super) redis: RedisSubscription,
+    pub(super) delivery: DeliveryMode,
 }
 
 /// What the configuration says of subscribers, by name.
@@ -319,6 +322,18 @@ impl<'a> Resolver<'a> {
         }
     }
 
+    fn redis(&self) -> RedisSubscription {
+        let own = self.descriptor.options.redis.unwrap_or_default();
+        let over = &self.settings.redis;
+        let text = |over: &Option<String>, own: Option<&str>| {
+            over.clone().or_else(|| own.map(str::to_owned))
+        };
+        RedisSubscription {
+            stream: text(&over.stream, own.stream),
+            group: text(&over.group, own.group),
+        }
+    }
+
     /// Everything about this subscriber on this topic.
     fn on(
         &self,
@@ -343,6 +358,7 @@ impl<'a> Resolver<'a> {
             .batch
             .then(|| options.batch.unwrap_or(BATCH_DEFAULT));
         let rabbitmq = options.rabbitmq.unwrap_or_default();
+        let at_most_once = options.delivery == Some(DeliveryMode::AtMostOnce);
         let found = Use {
             descriptor: self.descriptor,
             name: self.descriptor.name().into(),
@@ -357,19 +373,33 @@ impl<'a> Resolver<'a> {
                 .timeout
                 .or(options.timeout)
                 .unwrap_or(TIMEOUT_DEFAULT),
-            retry,
+            retry: if at_most_once {
+                RetryPolicy::NONE
+            } else {
+                retry
+            },
             on_unknown,
             ordered_by: options.ordered_by,
-            ack: options.ack.unwrap_or_default(),
+            ack: if at_most_once {
+                Ack::OnReceive
+            } else {
+                options.ack.unwrap_or_default()
+            },
             start: settings.start.or(options.start).unwrap_or_default(),
             batch: settings.batch(own_batch),
             concurrency: settings.concurrency.or(options.concurrency),
             prefetch: settings.prefetch.or(rabbitmq.prefetch),
             rate: settings.rate.or(options.rate),
             topology: settings.topology.or(options.topology),
-            dead_letter: settings.dead_letter.or(options.dead_letter),
+            dead_letter: if at_most_once {
+                Some(false)
+            } else {
+                settings.dead_letter.or(options.dead_letter)
+            },
             kafka: self.kafka(),
             rabbitmq: self.rabbitmq(),
+            redis: self.redis(),
+            delivery: options.delivery.unwrap_or_default(),
         };
         checks::against_broker(&found, entry, findings);
         checks::against_contracts(&found, findings);

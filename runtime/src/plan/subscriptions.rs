@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::handling::OnUnknown;
 use crate::messaging::{
     Ack, CONCURRENCY_DEFAULT, Group, KafkaSubscription, PlannedHandler, PlannedSubscription,
-    RabbitMqSubscription, Start, Subscription, TopologyMode,
+    RabbitMqSubscription, RedisSubscription, Start, Subscription, TopologyMode,
 };
 
 use super::Findings;
@@ -32,6 +32,7 @@ pub(super) fn join(
     }
     let groups: Vec<Vec<Use>> = groups.into_values().collect();
     shared_queues(&groups, findings);
+    shared_groups(&groups, findings);
     groups
         .into_iter()
         .filter_map(|members| {
@@ -88,6 +89,36 @@ fn shared_queues(groups: &[Vec<Use>], findings: &mut Findings) {
             }
             None => {
                 queues.insert((&*found.broker, queue), found);
+            }
+        }
+    }
+}
+
+/// Two subscriptions of one consumer group on one stream: each would take the other's messages.
+fn shared_groups(groups: &[Vec<Use>], findings: &mut Findings) {
+    let mut known: BTreeMap<(&str, String, String), &Use> = BTreeMap::new();
+    for found in groups.iter().flat_map(|members| members.first()) {
+        let own = &found.redis;
+        let stream = match &own.stream {
+            Some(stream) => stream.clone(),
+            None => found.topic.to_string(),
+        };
+        let group = match &own.group {
+            Some(group) => group.clone(),
+            None => found.group.to_string(),
+        };
+        match known.get(&(&*found.broker, stream.clone(), group.clone())) {
+            Some(first) => {
+                let message = format!(
+                    "reads the stream `{stream}` as consumer group `{group}`, and so does `{}` ({})",
+                    first.name, first.place
+                );
+                let help =
+                    "name another `redis(group = ..)`, or give both the same topic and group";
+                findings.problems.push(problem(found, message, help));
+            }
+            None => {
+                known.insert((&*found.broker, stream, group), found);
             }
         }
     }
@@ -157,6 +188,10 @@ fn joined(
     let kafka = agreed(&members, "kafka", findings, |found| {
         (found.kafka != KafkaSubscription::default()).then(|| found.kafka.clone())
     });
+    let delivery = agreed(&members, "delivery", findings, |found| Some(found.delivery));
+    let redis = agreed(&members, "redis", findings, |found| {
+        (found.redis != RedisSubscription::default()).then(|| found.redis.clone())
+    });
     let rabbitmq = agreed(&members, "rabbitmq", findings, |found| {
         (found.rabbitmq != RabbitMqSubscription::default()).then(|| found.rabbitmq.clone())
     });
@@ -177,6 +212,8 @@ fn joined(
         .unwrap_or(TopologyMode::Apply);
     subscription.kafka = kafka.unwrap_or_default();
     subscription.rabbitmq = rabbitmq.unwrap_or_default();
+    subscription.redis = redis.unwrap_or_default();
+    subscription.delivery = delivery.unwrap_or_default();
     if subscription.start == Start::Earliest && entry.kind() == "rabbitmq" {
         let message =
             "has `start = earliest`, which is the same as `new` on RabbitMQ: a queue holds \

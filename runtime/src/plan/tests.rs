@@ -3,8 +3,8 @@ use crate::config::Config;
 use crate::handling::{Bind, Handler, OnUnknown, Outcome};
 use crate::message::{Contract, Location};
 use crate::messaging::{
-    BatchOptions, Capabilities, ConnectionState, Group, GroupOption, OrderedBy, RabbitMqOptions,
-    RetryOptions, Start, SubscriberOptions,
+    BatchOptions, Capabilities, ConnectionState, DeliveryMode, Group, GroupOption, OrderedBy,
+    RabbitMqOptions, RedisOptions, RetryOptions, Start, SubscriberOptions,
 };
 use crate::registry::{Registry, Service, ServiceIdentity, Source, SubscriberDescriptor};
 
@@ -12,6 +12,7 @@ mod admission;
 mod broker;
 mod brokers;
 mod options;
+mod redis;
 mod subscriptions;
 
 use broker::FakeBroker;

@@ -231,6 +231,7 @@ impl MessageBroker for MemoryBroker {
             reports_unroutable: true,
             replies: true,
             scheduling: Some(Scheduling::new(SCHEDULE_GRANULARITY, SCHEDULED_MAX).cancel()),
+            at_most_once_only: false,
         }
     }
 

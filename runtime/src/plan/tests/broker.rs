@@ -27,6 +27,7 @@ impl Capabilities {
         reports_unroutable: true,
         replies: true,
         scheduling: None,
+        at_most_once_only: false,
     };
 }
 

@@ -1,0 +1,47 @@
+//! Consumer groups, and brokers that deliver at most once.
+
+use super::*;
+
+#[test]
+fn one_consumer_group_is_not_read_by_two_subscriptions() {
+    let own = RedisOptions::UNSET.stream("legacy");
+    let subscribers = vec![
+        leak(subscriber("charge", 10, &ON_PLACED, UNSET.redis(own))),
+        leak(subscriber("receipt", 20, &ON_CHARGED, UNSET.redis(own))),
+    ];
+    assert_eq!(
+        report("", subscribers),
+        "  billing/src/handlers.rs:10  charge  reads the stream `legacy` as consumer group `billing`, and so does `receipt` (billing/src/handlers.rs:20)
+  help: name another `redis(group = ..)`, or give both the same topic and group"
+    );
+}
+
+#[test]
+fn at_most_once_is_said_where_a_broker_has_nothing_else() {
+    let able = Capabilities {
+        at_most_once_only: true,
+        ..Capabilities::NONE
+    };
+    let on = |options| {
+        let mut wiring = wiring("", one(&ON_PLACED, options));
+        wiring.brokers = vec![("main".into(), FakeBroker::able("main", able))];
+        wiring
+    };
+    assert_eq!(
+        problems(&on(UNSET)),
+        "  billing/src/handlers.rs:10  charge  wants every message, and broker `main` (fake) delivers at most once
+  help: use Streams (`kind = \"redis\"`), or write `delivery = at_most_once` if messages may be lost"
+    );
+    let at_most_once = UNSET.delivery(DeliveryMode::AtMostOnce);
+    let plan = Plan::build(&on(at_most_once)).unwrap();
+    let planned = &plan.subscriptions[0];
+    assert_eq!(planned.ack, crate::messaging::Ack::OnReceive);
+    assert_eq!(planned.handlers[0].retry.attempts, 1);
+    assert!(!planned.subscription.dead_letter);
+    let both = at_most_once.retry(RetryOptions::UNSET.attempts(3));
+    assert_eq!(
+        problems(&on(both)),
+        "  billing/src/handlers.rs:10  charge  `delivery = at_most_once` beside `retry`, `dead_letter` or `ack`
+  help: remove them: the message is acknowledged as it arrives, never repeated and never kept"
+    );
+}
