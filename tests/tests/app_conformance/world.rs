@@ -61,6 +61,11 @@ impl World {
         Self::open(self.place).await
     }
 
+    /// Whether a subscriber can listen to a template.
+    pub(crate) fn has_templates(&self) -> bool {
+        self.place.kind != "redis"
+    }
+
     /// Whether time is virtual, so that waiting costs nothing.
     pub(crate) fn is_virtual(&self) -> bool {
         self.place.server.is_none()

@@ -1,7 +1,8 @@
 //! The contract of a broker, as one list of cases that every adapter passes.
 //!
 //! The embedded broker runs them in virtual time, RabbitMQ on a real server in a virtual host of
-//! its own for each, Kafka on a real server under a prefix of its own. A new case is a function from a [`World`] and a line in the `CASES` of its file;
+//! its own for each, Kafka on a real server under a prefix of its own, Redis in a database of its own. A
+//! new case is a function from a [`World`] and a line in the `CASES` of its file;
 //! a new adapter is a [`Bench`](world::Bench).
 
 use std::process::ExitCode;
@@ -51,6 +52,10 @@ fn main() -> ExitCode {
             run(World::new(Bench::kafka(cut).await?), body).await
         });
         cases.push(on_server.needs(Server::Kafka));
+        let on_server = Case::new(format!("redis::{name}"), move || async move {
+            run(World::new(Bench::redis().await?), body).await
+        });
+        cases.push(on_server.needs(Server::Redis));
     }
     cases.extend(trace::cases());
     harness::run(cases)

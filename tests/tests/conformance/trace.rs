@@ -19,6 +19,10 @@ use tokio::time::{sleep, timeout};
 
 use crate::world::{Bench, LIMIT, Outcome, Process, Reader, World, message, subscription, text};
 
+/// The groups with their topics.
+const PATTERNED: &[(&str, &str)] = &[("all", "t.{x}"), ("some", "t.a")];
+/// The groups where a subscription has one topic.
+const PLAIN: &[(&str, &str)] = &[("one", "t.a"), ("other", "t.b"), ("some", "t.a")];
 /// Messages of one run.
 const MESSAGES: usize = 60;
 /// Deliveries of one message after which it is always done.
@@ -27,40 +31,56 @@ const DELIVERIES_MAX: usize = 5;
 /// One comparison for each broker that is not the model.
 pub(crate) fn cases() -> Vec<Case> {
     let rabbitmq = Case::new("trace::the_model_and_rabbitmq_tell_the_same", || async {
-        let seeds = seeds(if soak() { 40 } else { 3 });
-        // They wait more than they work.
-        for some in seeds.chunks(4) {
-            let compared = some.iter().map(|seed| async {
-                let server = World::new(Bench::rabbitmq().await?);
-                compare(*seed, server).await
-            });
-            try_join_all(compared).await?;
-        }
-        Outcome::Ok(())
+        compare_all(async || Bench::rabbitmq().await).await
     });
     let kafka = Case::new("trace::the_model_and_kafka_tell_the_same", || async {
         // Each takes one of the server's doors, of which there are few.
         let seeds = seeds(if soak() { 8 } else { 2 });
         for some in seeds.chunks(2) {
-            let compared = some.iter().map(|seed| async {
-                let server = World::new(Bench::kafka(true).await?);
-                compare(*seed, server).await
-            });
+            let compared = some
+                .iter()
+                .map(async |seed| compare(*seed, Bench::kafka(true).await?).await);
             try_join_all(compared).await?;
         }
         Outcome::Ok(())
+    });
+    let redis = Case::new("trace::the_model_and_redis_tell_the_same", || async {
+        compare_all(async || Bench::redis().await).await
     });
     let limit = Duration::from_secs(if soak() { 1_800 } else { 240 });
     vec![
         rabbitmq.needs(Server::RabbitMq).limit(limit),
         kafka.needs(Server::Kafka).limit(limit),
+        redis.needs(Server::Redis).limit(limit),
     ]
 }
 
-async fn compare(seed: u64, server: World) -> Outcome {
+async fn compare_all(
+    bench: impl AsyncFn() -> Result<Bench, Box<dyn std::error::Error + Send + Sync>>,
+) -> Outcome {
+    let seeds = seeds(if soak() { 40 } else { 3 });
+    // They wait more than they work.
+    for some in seeds.chunks(4) {
+        try_join_all(
+            some.iter()
+                .map(async |seed| compare(*seed, bench().await?).await),
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+async fn compare(seed: u64, bench: Bench) -> Outcome {
     println!("INTERLINE_TEST_SEED={seed}");
     let model = World::new(Bench::memory());
-    let (expected, found) = try_join(story(&model, seed), story(&server, seed)).await?;
+    let server = World::new(bench);
+    let groups = if server.has_patterns() {
+        PATTERNED
+    } else {
+        PLAIN
+    };
+    let told = try_join(story(&model, groups, seed), story(&server, groups, seed));
+    let (expected, found) = told.await?;
     for (place, expected) in &expected.histories {
         let found = found.histories.get(place);
         assert_eq!(found, Some(expected), "{place:?}, seed {seed}");
@@ -116,11 +136,12 @@ struct Watched {
 
 async fn story(
     world: &World,
+    topics: &[(&'static str, &str)],
     seed: u64,
 ) -> Result<Story, Box<dyn std::error::Error + Send + Sync>> {
     let (one, two) = (world.process("1").await, world.process("2").await);
     let mut groups = Vec::new();
-    for (group, topic) in [("all", "t.{x}"), ("some", "t.a")] {
+    for &(group, topic) in topics {
         let mut wanted = subscription(topic, group);
         wanted.prefetch = 4;
         let readers = vec![one.read(&wanted).await, two.read(&wanted).await];

@@ -12,12 +12,14 @@ use interline::message::{Incoming, Outgoing, TopicPattern};
 use interline::messaging::kafka::Kafka;
 use interline::messaging::memory::{MemoryBroker, MemoryOptions, MemoryStore};
 use interline::messaging::rabbitmq::RabbitMq;
+use interline::messaging::redis::RedisStreams;
 use interline::messaging::{
     BrokerContext, ConnectionState, Consumer, ConsumerState, DeadLetterStore, Delivery, Group,
     MessageBroker, Settled, Settlement, Subscription,
 };
 use interline::testing::FaultProxy;
 use interline_tests::management::Queue;
+use interline_tests::redis::Database;
 use interline_tests::servers::{self, Vhost};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
@@ -47,6 +49,7 @@ pub(crate) enum Bench {
     Kafka(KafkaBench),
     Memory(MemoryStore),
     RabbitMq(Vhost),
+    Redis(Database),
 }
 
 /// A part of the shared Kafka server, told apart by its prefix.
@@ -87,6 +90,11 @@ impl Bench {
         let server = servers::rabbitmq().await?;
         Ok(Self::RabbitMq(Vhost::create_on(server).await?))
     }
+
+    pub(crate) async fn redis() -> Result<Self, Box<dyn Error + Send + Sync>> {
+        let server = servers::redis().await?;
+        Ok(Self::Redis(Database::create_on(server).await?))
+    }
 }
 
 /// One broker with everything that a case does to it.
@@ -107,6 +115,21 @@ impl World {
     /// Whether partitions share what one group reads, so that a group's order is that of a partition.
     pub(crate) fn is_kafka(&self) -> bool {
         matches!(self.bench, Bench::Kafka(_))
+    }
+
+    /// Whether a subscription can name a template.
+    pub(crate) fn has_patterns(&self) -> bool {
+        !matches!(self.bench, Bench::Redis(_))
+    }
+
+    /// Whether a topic keeps what was published before anybody subscribed.
+    pub(crate) fn keeps_history(&self) -> bool {
+        !matches!(self.bench, Bench::RabbitMq(_))
+    }
+
+    /// Whether a message outlives its time only when it is read.
+    pub(crate) fn expires_when_read(&self) -> bool {
+        matches!(self.bench, Bench::Redis(_))
     }
 
     /// A process that has connected.
@@ -134,6 +157,14 @@ impl World {
                 let mut faults = Faults::new();
                 let section = config.section("brokers.main");
                 let broker = RabbitMq::read(&context, &section, &mut faults);
+                faults.into_result().expect("the url is a good one");
+                Arc::new(broker.expect("there is no mistake"))
+            }
+            Bench::Redis(database) => {
+                let config = Config::new().with("brokers.main.url", database.url.as_str());
+                let mut faults = Faults::new();
+                let section = config.section("brokers.main");
+                let broker = RedisStreams::read(&context, &section, &mut faults);
                 faults.into_result().expect("the url is a good one");
                 Arc::new(broker.expect("there is no mistake"))
             }
@@ -177,6 +208,10 @@ impl World {
                     sleep(Duration::from_millis(50)).await;
                 }
             }
+            Bench::Redis(database) => {
+                let closed = database.close_connections("").await.expect("closed");
+                assert!(closed >= 2, "two connections are shared");
+            }
         }
         until("the loss of the connection is noticed", || {
             process.broker.health_check().state != ConnectionState::Ready
@@ -198,6 +233,9 @@ impl World {
     pub(crate) async fn close(&self) -> Outcome {
         if let Bench::RabbitMq(vhost) = &self.bench {
             vhost.management.delete_vhost(&vhost.name).await?;
+        }
+        if let Bench::Redis(database) = &self.bench {
+            database.delete().await?;
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ pub(crate) const FLOORS: &[&[&str]] = &[
     &["messaging", "http", "grpc", "events"],
     &["handling"],
     &["resilience", "discovery", "security"],
+    &["redis"],
     &["observability"],
     &["message"],
     &["config"],

@@ -64,6 +64,7 @@ impl std::error::Error for Impossible {}
     ack = after, on_unknown = skip, start = earliest, rate = "100/s", topology = verify, codec = msgpack,
     rabbitmq(queue = "q", queue_kind = quorum, exchange = "e", exchange_kind = headers, binding = "#",
              prefetch = 10, binding_arguments("x-match" = "all", "n" = -1)),
+    redis(stream = "s", group = "g"), delivery = at_least_once,
 )]
 async fn one(placed: Placed) -> Result<Placed, Busy> {
     Ok(placed)

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 mod kafka;
 mod memory;
 mod rabbitmq;
+mod redis;
 
 pub(crate) use rabbitmq::RabbitMqBench;
 
@@ -48,6 +49,11 @@ pub(crate) const PLACES: &[Place] = &[
         kind: "rabbitmq",
         server: Some(Server::RabbitMq),
         open: || Box::pin(async { Ok(Arc::new(RabbitMqBench::open().await?) as _) }),
+    },
+    Place {
+        kind: "redis",
+        server: Some(Server::Redis),
+        open: || Box::pin(async { Ok(Arc::new(redis::RedisBench::open().await?) as _) }),
     },
 ];
 
