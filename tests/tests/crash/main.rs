@@ -1,10 +1,12 @@
 //! Crashes, seen from outside: a service of its own process, a real broker, and a third party that
 //! keeps the account. `INTERLINE_TEST_SOAK=1` makes the counts large.
 
+mod ground;
 mod kafka;
 mod load;
 mod of_broker;
 mod of_network;
+mod of_redis;
 mod of_service;
 mod outside;
 mod scene;
@@ -14,40 +16,99 @@ mod trouble;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use futures_util::future::LocalBoxFuture;
 use interline_tests::harness::{self, Case, soak};
 use interline_tests::servers::Server;
 
+use crate::ground::Kind;
+use crate::trouble::Outcome;
+
+type Of = fn(Kind) -> LocalBoxFuture<'static, Outcome>;
+type Own = fn() -> LocalBoxFuture<'static, Outcome>;
+
+/// What every kind of broker has to bear.
+const OF_ALL: &[(&str, Of)] = &[
+    ("a_killed_service_loses_nothing", |kind| {
+        Box::pin(of_service::killed(kind))
+    }),
+    ("a_killed_service_keeps_order", |kind| {
+        Box::pin(of_service::killed_in_order(kind))
+    }),
+    (
+        "a_service_killed_at_each_point_repeats_no_more_than_it_did",
+        |kind| Box::pin(of_service::killed_at_each_point(kind)),
+    ),
+    ("a_terminated_service_does_nothing_twice", |kind| {
+        Box::pin(of_service::terminated(kind))
+    }),
+    ("a_second_signal_ends_at_once", |kind| {
+        Box::pin(of_service::terminated_twice(kind))
+    }),
+    ("a_killed_broker_loses_nothing", |kind| {
+        Box::pin(of_broker::killed(kind))
+    }),
+    ("a_restarted_broker_loses_nothing", |kind| {
+        Box::pin(of_broker::restarted(kind))
+    }),
+    ("a_cut_connection_loses_nothing", |kind| {
+        Box::pin(of_network::cut(kind))
+    }),
+    ("a_stalled_connection_loses_nothing", |kind| {
+        Box::pin(of_network::stalled(kind))
+    }),
+    ("a_black_holed_connection_loses_nothing", |kind| {
+        Box::pin(of_network::black_holed(kind))
+    }),
+];
+
+/// What only one kind can do.
+const OF_ONE: &[(Kind, &str, Own)] = &[
+    (Kind::RabbitMq, "a_deleted_queue_is_made_again", || {
+        Box::pin(of_broker::queue_deleted())
+    }),
+    (
+        Kind::RabbitMq,
+        "a_consumer_that_timed_out_comes_back",
+        || Box::pin(of_broker::consumer_timed_out()),
+    ),
+    (
+        Kind::RabbitMq,
+        "closed_connections_do_not_raise_the_prefetch",
+        || Box::pin(of_broker::connections_closed()),
+    ),
+    (Kind::Redis, "a_frozen_server_loses_nothing", || {
+        Box::pin(of_redis::frozen())
+    }),
+    (Kind::Redis, "killed_clients_lose_nothing", || {
+        Box::pin(of_redis::connections_closed())
+    }),
+    (Kind::Redis, "a_destroyed_group_loses_nothing", || {
+        Box::pin(of_redis::group_destroyed())
+    }),
+    (Kind::Redis, "members_that_come_and_go_lose_nothing", || {
+        Box::pin(of_redis::members_change())
+    }),
+    (
+        Kind::Redis,
+        "an_idle_minute_passes_without_an_error",
+        || Box::pin(of_redis::idle()),
+    ),
+];
+
 fn main() -> ExitCode {
-    let cases = [
-        Case::new("a_killed_service_loses_nothing", of_service::killed),
-        Case::new("a_killed_service_keeps_order", of_service::killed_in_order),
-        Case::new(
-            "a_service_killed_at_each_point_repeats_no_more_than_it_did",
-            of_service::killed_at_each_point,
-        ),
-        Case::new(
-            "a_terminated_service_does_nothing_twice",
-            of_service::terminated,
-        ),
-        Case::new("a_killed_broker_loses_nothing", of_broker::killed),
-        Case::new("a_restarted_broker_loses_nothing", of_broker::restarted),
-        Case::new("a_deleted_queue_is_made_again", of_broker::queue_deleted),
-        Case::new(
-            "a_consumer_that_timed_out_comes_back",
-            of_broker::consumer_timed_out,
-        ),
-        Case::new(
-            "closed_connections_do_not_raise_the_prefetch",
-            of_broker::connections_closed,
-        ),
-        Case::new("a_cut_connection_loses_nothing", of_network::cut),
-        Case::new("a_stalled_connection_loses_nothing", of_network::stalled),
-        Case::new(
-            "a_black_holed_connection_loses_nothing",
-            of_network::black_holed,
-        ),
-        Case::new("a_second_signal_ends_at_once", of_service::terminated_twice),
-    ];
+    let limit = Duration::from_secs(if soak() { 3_600 } else { 240 });
+    let mut cases = Vec::new();
+    for kind in Kind::ALL {
+        for &(name, case) in OF_ALL {
+            let name = format!("{}::{name}", kind.name());
+            let case = Case::new(name, move || case(kind));
+            cases.push(case.needs(kind.server()).limit(limit));
+        }
+    }
+    for &(kind, name, case) in OF_ONE {
+        let case = Case::new(format!("{}::{name}", kind.name()), case);
+        cases.push(case.needs(kind.server()).limit(limit));
+    }
     let on_kafka = [
         Case::new(
             "kafka::a_killed_service_loses_nothing",
@@ -64,8 +125,7 @@ fn main() -> ExitCode {
             kafka::network_fails,
         ),
     ];
-    let limit = Duration::from_secs(if soak() { 3_600 } else { 240 });
-    let cases = cases.into_iter().map(|case| case.needs(Server::RabbitMq));
-    let on_kafka = on_kafka.into_iter().map(|case| case.needs(Server::Kafka));
-    harness::run(cases.chain(on_kafka).map(|case| case.limit(limit)))
+    let on_kafka = on_kafka.into_iter();
+    cases.extend(on_kafka.map(|case| case.needs(Server::Kafka).limit(limit)));
+    harness::run(cases)
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::ground::Kind;
 use crate::load::Sender;
 use crate::outside::Outside;
 use crate::scene::{CONNECTED, INPUT, PREFETCH, Scene};
@@ -25,28 +26,28 @@ enum Exit {
 }
 
 /// kill -9 of the broker under load, with messages in a delay queue.
-pub(crate) async fn killed() -> Outcome {
-    comes_back(Exit::Killed, if soak() { 20 } else { 3 }).await
+pub(crate) async fn killed(kind: Kind) -> Outcome {
+    comes_back(kind, Exit::Killed, if soak() { 20 } else { 3 }).await
 }
 
 /// The broker is stopped and started under load, with messages in a delay queue.
-pub(crate) async fn restarted() -> Outcome {
-    comes_back(Exit::Stopped, if soak() { 20 } else { 1 }).await
+pub(crate) async fn restarted(kind: Kind) -> Outcome {
+    comes_back(kind, Exit::Stopped, if soak() { 20 } else { 1 }).await
 }
 
-async fn comes_back(exit: Exit, times: usize) -> Outcome {
-    let server = ServerFixture::rabbitmq().start().await?;
-    let mut scene = Scene::on(&server).await?;
+async fn comes_back(kind: Kind, exit: Exit, times: usize) -> Outcome {
+    let server = kind.own().await?;
+    let mut scene = Scene::on(kind, &server).await?;
     scene.with_failures("4s");
     scene.set("LEDGER_DELAY_MS", 5);
     let outcome = async {
         let service = scene.start().await?;
-        let sender = Sender::connect(&scene.vhost.url).await?;
+        let sender = Sender::connect(scene.ground.url()).await?;
         let load = sender.start();
         let mut back = Vec::new();
         for _ in 0..times {
-            wait_for_delayed(&scene).await?;
-            scene.all_counted().await?;
+            scene.delayed().await?;
+            scene.all_safe().await?;
             scene.moment(500).await;
             match exit {
                 Exit::Killed => server.kill().await?,
@@ -80,51 +81,29 @@ async fn comes_back(exit: Exit, times: usize) -> Outcome {
         .await
 }
 
-/// Waits until retries wait on the broker.
-async fn wait_for_delayed(scene: &Scene) -> Outcome {
-    until("a message waits in a delay queue", LIMIT, async || {
-        // A broker that is still starting answers with errors.
-        let Ok(queues) = scene.delay_queues().await else {
-            return Ok(false);
-        };
-        let Ok(outside) = Outside::connect(&scene.vhost.url).await else {
-            return Ok(false);
-        };
-        for queue in queues {
-            let counts = outside.counts(&queue).await.unwrap_or_default();
-            if counts.is_some_and(|counts| counts.ready > 0) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    })
-    .await
-    .map(drop)
-}
-
 /// `host:port` of an address.
 pub(crate) fn place(url: &str) -> Outcome<&str> {
-    url.split('@')
-        .nth(1)
-        .and_then(|rest| rest.split('/').next())
+    url.split_once("://")
+        .and_then(|(_, rest)| rest.split('/').next())
+        .and_then(|authority| authority.rsplit('@').next())
         .ok_or_else(|| Trouble::new("the broker's address has no place"))
 }
 
 /// Somebody deletes the queue of a live consumer: it is made again, and what comes then is handled.
 pub(crate) async fn queue_deleted() -> Outcome {
     let server = servers::rabbitmq().await?;
-    let scene = Scene::on(server).await?;
+    let scene = Scene::on(Kind::RabbitMq, server).await?;
     let outcome = async {
         let service = scene.start().await?;
-        let sender = Sender::connect(&scene.vhost.url).await?;
+        let sender = Sender::connect(scene.ground.url()).await?;
         let mut published = sender.send(100).await?;
-        let outside = Outside::connect(&scene.vhost.url).await?;
+        let outside = Outside::connect(scene.ground.url()).await?;
         // What is in the queue would be gone with it, by the doing of whoever deletes it.
         until("the first messages are handled", LIMIT, async || {
             Ok(scene.ledger.entries()?.len() >= 100)
         })
         .await?;
-        scene.vhost.management.delete_queue(INPUT).await?;
+        scene.ground.vhost()?.management.delete_queue(INPUT).await?;
         let took = until("the queue has its consumer again", BACK, async || {
             let counts = outside.counts(INPUT).await?;
             Ok(counts.is_some_and(|counts| counts.consumers > 0))
@@ -151,12 +130,12 @@ pub(crate) async fn consumer_timed_out() -> Outcome {
         .consumer_timeout(limit)
         .start()
         .await?;
-    let mut scene = Scene::on(&server).await?;
+    let mut scene = Scene::on(Kind::RabbitMq, &server).await?;
     // Longer than it takes to come back, so that somebody else handles the message first.
     scene.set("LEDGER_SLOW_ONCE_MS", 15_000);
     let outcome = async {
         let service = scene.start().await?;
-        let sender = Sender::connect(&scene.vhost.url).await?;
+        let sender = Sender::connect(scene.ground.url()).await?;
         let mut published = sender.send(20).await?;
         until("the server ends the consumer", LIMIT, async || {
             Ok(server
@@ -197,12 +176,13 @@ pub(crate) async fn consumer_timed_out() -> Outcome {
 /// holds no more than its prefetch.
 pub(crate) async fn connections_closed() -> Outcome {
     let server = servers::rabbitmq().await?;
-    let mut scene = Scene::on(server).await?;
+    let mut scene = Scene::on(Kind::RabbitMq, server).await?;
     scene.set("LEDGER_DELAY_MS", 100);
     let outcome = async {
-        let management = &scene.vhost.management;
+        let vhost = scene.ground.vhost()?;
+        let management = &vhost.management;
         let service = scene.start().await?;
-        let sender = Sender::connect(&scene.vhost.url).await?;
+        let sender = Sender::connect(scene.ground.url()).await?;
         let published = sender.send(10_000).await?;
         sender.close().await;
         let mut most = 0;
@@ -223,13 +203,13 @@ pub(crate) async fn connections_closed() -> Outcome {
             })
             .await?;
             eprintln!("connections closed: connected again after {took:.1?}");
-            let outside = Outside::connect(&scene.vhost.url).await?;
+            let outside = Outside::connect(scene.ground.url()).await?;
             scene.progress().await?;
             let before = scene.ledger.length();
             // The statistics of channels are a second old, those of the queue five.
             let end = Instant::now() + Duration::from_secs(6);
             until("the service handles messages", LIMIT, async || {
-                most = most.max(held(&scene.vhost).await?);
+                most = most.max(held(vhost).await?);
                 Ok(scene.ledger.length() > before && Instant::now() > end)
             })
             .await?;

@@ -2,8 +2,8 @@
 
 use interline::testing::{Direction, FaultProxy};
 use interline_tests::harness::soak;
-use interline_tests::servers;
 
+use crate::ground::Kind;
 use crate::load::Sender;
 use crate::of_broker::place;
 use crate::scene::{CONNECTED, PREFETCH, Scene};
@@ -25,37 +25,40 @@ enum Fault {
 }
 
 /// Connections are reset at random moments and in the middle of a frame.
-pub(crate) async fn cut() -> Outcome {
+pub(crate) async fn cut(kind: Kind) -> Outcome {
     let rounds = if soak() { 20 } else { 3 };
-    survives(&[Fault::Reset, Fault::Cut], rounds).await
+    survives(kind, &[Fault::Reset, Fault::Cut], rounds).await
 }
 
 /// One direction stalls, then the other.
-pub(crate) async fn stalled() -> Outcome {
+pub(crate) async fn stalled(kind: Kind) -> Outcome {
     let rounds = if soak() { 5 } else { 1 };
     let ways = [Direction::ToServer, Direction::ToClient];
-    survives(&ways.map(Fault::Stall), rounds).await
+    survives(kind, &ways.map(Fault::Stall), rounds).await
 }
 
 /// Everything is swallowed.
-pub(crate) async fn black_holed() -> Outcome {
-    survives(&[Fault::BlackHole], if soak() { 10 } else { 1 }).await
+pub(crate) async fn black_holed(kind: Kind) -> Outcome {
+    survives(kind, &[Fault::BlackHole], if soak() { 10 } else { 1 }).await
 }
 
-async fn survives(faults: &[Fault], rounds: usize) -> Outcome {
-    let server = servers::rabbitmq().await?;
-    let mut scene = Scene::on(server).await?;
+async fn survives(kind: Kind, faults: &[Fault], rounds: usize) -> Outcome {
+    let server = kind.shared().await?;
+    let mut scene = Scene::on(kind, server).await?;
     let place = place(server.url())?;
     let proxy = FaultProxy::start(place).await?;
-    let url = scene.vhost.url.replace(place, &proxy.address().to_string());
+    let url = scene
+        .ground
+        .url()
+        .replace(place, &proxy.address().to_string());
     scene.at(&url);
-    scene.set("INTERLINE__BROKERS__MAIN__HEARTBEAT", "2s");
+    scene.set_broker(kind);
     scene.with_failures("4s");
     scene.set("LEDGER_DELAY_MS", 5);
     let outcome = async {
         let service = scene.start().await?;
         // The load has a way of its own.
-        let sender = Sender::connect(&scene.vhost.url).await?;
+        let sender = Sender::connect(scene.ground.url()).await?;
         let load = sender.start();
         for _ in 0..rounds {
             for fault in faults {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use interline_tests::harness::soak;
 use interline_tests::ledger::Decision;
-use interline_tests::servers;
 
+use crate::ground::Kind;
 use crate::load::Sender;
 use crate::outside::Outside;
 use crate::scene::{DRAIN, INPUT, PREFETCH, Scene, Sums};
@@ -14,9 +14,9 @@ use crate::trouble::{LIMIT, Outcome, ensure, until};
 
 /// SIGKILL at random moments under load: what was confirmed is handled or a dead letter, and what is
 /// done twice is at most what was in flight.
-pub(crate) async fn killed() -> Outcome {
-    let server = servers::rabbitmq().await?;
-    let mut scene = Scene::on(server).await?;
+pub(crate) async fn killed(kind: Kind) -> Outcome {
+    let server = kind.shared().await?;
+    let mut scene = Scene::on(kind, server).await?;
     scene.with_failures("4s");
     scene.set("LEDGER_DELAY_MS", 5);
     let kills = if soak() { 100 } else { 8 };
@@ -37,9 +37,9 @@ pub(crate) async fn killed() -> Outcome {
 }
 
 /// The same with order by key: seen for the first time, the messages of a lane are in their order.
-pub(crate) async fn killed_in_order() -> Outcome {
-    let server = servers::rabbitmq().await?;
-    let mut scene = Scene::on(server).await?;
+pub(crate) async fn killed_in_order(kind: Kind) -> Outcome {
+    let server = kind.shared().await?;
+    let mut scene = Scene::on(kind, server).await?;
     scene.in_order();
     scene.with_failures("50ms");
     let kills = if soak() { 100 } else { 4 };
@@ -65,7 +65,7 @@ pub(crate) async fn killed_in_order() -> Outcome {
 
 async fn kill_under_load(scene: &mut Scene, kills: usize) -> Outcome<Sums> {
     let mut service = scene.start().await?;
-    let sender = Sender::connect(&scene.vhost.url).await?;
+    let sender = Sender::connect(scene.ground.url()).await?;
     let load = sender.start();
     for _ in 0..kills {
         scene.progress().await?;
@@ -80,15 +80,15 @@ async fn kill_under_load(scene: &mut Scene, kills: usize) -> Outcome<Sums> {
 
 /// SIGKILL inside the handler, between its effect and the confirm of its output, and between that
 /// confirm and the acknowledgement: exactly as much is done twice as was done.
-pub(crate) async fn killed_at_each_point() -> Outcome {
-    let server = servers::rabbitmq().await?;
+pub(crate) async fn killed_at_each_point(kind: Kind) -> Outcome {
+    let server = kind.shared().await?;
     // Where it hangs; how often the message is noted in the end, and its output published.
     for (place, attempts, outputs) in [("handler", 1, 1), ("effect", 2, 1), ("confirm", 2, 2)] {
-        let mut scene = Scene::on(server).await?;
+        let mut scene = Scene::on(kind, server).await?;
         scene.set("LEDGER_HANG", place);
         let outcome = async {
             let service = scene.start().await?;
-            let sender = Sender::connect(&scene.vhost.url).await?;
+            let sender = Sender::connect(scene.ground.url()).await?;
             let published = sender.send(1).await?;
             sender.close().await;
             until("the service hangs", LIMIT, async || {
@@ -111,14 +111,14 @@ pub(crate) async fn killed_at_each_point() -> Outcome {
 }
 
 /// SIGTERM under load: it ends with success in time, and nothing is done twice or comes back.
-pub(crate) async fn terminated() -> Outcome {
-    let server = servers::rabbitmq().await?;
-    let mut scene = Scene::on(server).await?;
+pub(crate) async fn terminated(kind: Kind) -> Outcome {
+    let server = kind.shared().await?;
+    let mut scene = Scene::on(kind, server).await?;
     scene.set("LEDGER_DELAY_MS", 20);
     let rounds = if soak() { 20 } else { 5 };
     let outcome = async {
         let mut service = scene.start().await?;
-        let sender = Sender::connect(&scene.vhost.url).await?;
+        let sender = Sender::connect(scene.ground.url()).await?;
         // Never without work, so that much is settled at the moment of the signal.
         let mut published = sender.send(rounds * 200).await?;
         let load = sender.start();
@@ -136,7 +136,7 @@ pub(crate) async fn terminated() -> Outcome {
         let handled = sums.entries.len();
         // Something that came back would be handled again.
         let again = scene.start().await?;
-        let outside = Outside::connect(&scene.vhost.url).await?;
+        let outside = Outside::connect(scene.ground.url()).await?;
         until("the queue is empty", LIMIT, async || {
             let counts = outside.counts(INPUT).await?;
             Ok(counts.is_some_and(|counts| counts.ready == 0))
@@ -168,16 +168,16 @@ pub(crate) async fn terminated() -> Outcome {
 }
 
 /// A second SIGTERM does not wait for anything.
-pub(crate) async fn terminated_twice() -> Outcome {
-    let server = servers::rabbitmq().await?;
-    let mut scene = Scene::on(server).await?;
+pub(crate) async fn terminated_twice(kind: Kind) -> Outcome {
+    let server = kind.shared().await?;
+    let mut scene = Scene::on(kind, server).await?;
     scene.set("LEDGER_SLOW_ONCE_MS", 20_000);
     let outcome = async {
         let service = scene.start().await?;
-        let sender = Sender::connect(&scene.vhost.url).await?;
+        let sender = Sender::connect(scene.ground.url()).await?;
         let mut published = sender.send(1).await?;
         sender.close().await;
-        let outside = Outside::connect(&scene.vhost.url).await?;
+        let outside = Outside::connect(scene.ground.url()).await?;
         until("the message is with the handler", LIMIT, async || {
             let counts = outside.counts(INPUT).await?;
             Ok(counts.is_some_and(|counts| counts.ready == 0))

@@ -1,4 +1,4 @@
-//! One service on one virtual host, what is known about it from outside, and the final account.
+//! One service on its part of a broker, what is known about it from outside, and the final account.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -7,11 +7,10 @@ use std::time::Duration;
 use interline::MessageId;
 use interline::testing::ServerFixture;
 use interline_tests::ledger::{Decision, Entry, Input, LedgerReader};
-use interline_tests::servers::Vhost;
-use serde_json::json;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
+use crate::ground::{Ground, Kind};
 use crate::load::Published;
 use crate::outside::Outside;
 use crate::service::{self, Service};
@@ -23,14 +22,13 @@ pub(crate) const INPUT: &str = "ledger.ledger.input";
 pub(crate) const INPUT_ORDERED: &str = "ordered.ledger.input";
 /// What the service logs each time it has connected.
 pub(crate) const CONNECTED: &str = "supervisor: connected";
-const SINK: &str = "ledger-outputs";
 /// How long a service may take to go down; its own limit and something for the machine.
 pub(crate) const DRAIN: Duration = Duration::from_secs(30);
 const LOG_LINES: usize = 80;
 
 /// Where a case plays.
 pub(crate) struct Scene {
-    pub(crate) vhost: Vhost,
+    pub(crate) ground: Ground,
     pub(crate) ledger: LedgerReader,
     pub(crate) rng: fastrand::Rng,
     seed: u64,
@@ -55,21 +53,15 @@ pub(crate) struct Sums {
 }
 
 impl Scene {
-    /// A new virtual host with a queue for the outputs, and nothing running.
-    pub(crate) async fn on(server: &ServerFixture) -> Outcome<Self> {
+    /// A new part of the server with a place for the outputs, and nothing running.
+    pub(crate) async fn on(kind: Kind, server: &ServerFixture) -> Outcome<Self> {
         let seed = match std::env::var("INTERLINE_TEST_SEED") {
             Ok(text) => text
                 .parse()
                 .map_err(|_| Trouble::new("INTERLINE_TEST_SEED is not a number"))?,
             Err(_) => fastrand::u64(..),
         };
-        let vhost = Vhost::create_on(server).await?;
-        let management = &vhost.management;
-        management.declare_exchange("interline", "topic").await?;
-        management.declare_queue(SINK, json!({})).await?;
-        management
-            .bind_queue("interline", SINK, "ledger.output")
-            .await?;
+        let ground = Ground::on(kind, server).await?;
         let directory = tempfile::tempdir()?;
         let ledger = directory.path().join("ledger");
         let mut scene = Self {
@@ -80,12 +72,15 @@ impl Scene {
             queue: INPUT,
             environment: Vec::new(),
             log: directory.path().join("log"),
-            vhost,
+            ground,
             _directory: directory,
         };
         scene.set("LEDGER_FILE", ledger.display());
         scene.set("INTERLINE__RUN__ONLY", "record");
-        scene.at(&scene.vhost.url.clone());
+        scene.at(&scene.ground.url().to_owned());
+        if kind != Kind::RabbitMq {
+            scene.set_broker(kind);
+        }
         Ok(scene)
     }
 
@@ -97,6 +92,13 @@ impl Scene {
     pub(crate) fn set(&mut self, name: &str, value: impl ToString) {
         self.environment.retain(|(known, _)| known != name);
         self.environment.push((name.to_owned(), value.to_string()));
+    }
+
+    /// Has the service notice soon what is lost.
+    pub(crate) fn set_broker(&mut self, kind: Kind) {
+        for (key, value) in kind.settings() {
+            self.set(&format!("INTERLINE__BROKERS__MAIN__{key}"), value);
+        }
     }
 
     /// Has the service connect there.
@@ -148,34 +150,29 @@ impl Scene {
         .await
     }
 
-    /// Waits until the broker has counted the messages of every queue: only then does a quorum queue
-    /// of RabbitMQ 3.10 survive a kill.
-    pub(crate) async fn all_counted(&self) -> Outcome {
-        until("the broker counts its queues", LIMIT, async || {
-            // A broker that is still starting answers with errors.
-            let Ok(queues) = self.vhost.management.queues().await else {
-                return Ok(false);
-            };
-            Ok(!queues.is_empty() && queues.iter().all(|queue| queue.messages_ready.is_some()))
-        })
-        .await
-        .map(drop)
+    /// Waits until the broker would bring everything back after a kill.
+    pub(crate) async fn all_safe(&self) -> Outcome {
+        let safe = async || self.ground.is_safe().await;
+        until("the broker counts its queues", LIMIT, safe)
+            .await
+            .map(drop)
     }
 
-    /// The queues in which retries wait.
-    pub(crate) async fn delay_queues(&self) -> Outcome<Vec<String>> {
-        let queues = self.vhost.management.queues().await?;
-        let names = queues.into_iter().map(|queue| queue.name);
-        Ok(names.filter(|name| name.contains(".retry.")).collect())
+    /// Waits until retries wait on the broker.
+    pub(crate) async fn delayed(&self) -> Outcome {
+        let waiting = async || Ok(self.ground.has_delayed(self.queue).await);
+        until("a retry waits on the broker", LIMIT, waiting)
+            .await
+            .map(drop)
     }
 
     /// Waits until everything is handled, takes the service down, and checks that every confirmed
     /// message was handled or is a dead letter, and every handled one has its output.
     pub(crate) async fn finish(&self, service: Service, published: &Published) -> Outcome<Sums> {
         let begun = Instant::now();
-        let outside = Outside::connect(&self.vhost.url).await?;
+        let outside = Outside::connect(self.ground.url()).await?;
         let mut waiting = vec![self.queue.to_owned()];
-        waiting.extend(self.delay_queues().await?);
+        waiting.extend(self.ground.delay_queues().await?);
         let mut rested = false;
         // As long as it gets on it may take its time: a load that a fault held up is a long queue.
         while !rested {
@@ -228,7 +225,8 @@ impl Scene {
             return Ok(false);
         }
         for queue in queues {
-            if outside.counts(queue).await?.is_none_or(|now| now.ready > 0) {
+            let counts = outside.counts(queue).await?;
+            if counts.is_none_or(|now| now.ready + now.pending > 0) {
                 return Ok(false);
             }
         }
@@ -241,12 +239,8 @@ impl Scene {
         for (_, body) in outside.drain(&format!("{}.dlq", self.queue)).await? {
             dead.insert(serde_json::from_slice::<Input>(&body)?.n);
         }
-        let outputs: Vec<String> = outside
-            .drain(SINK)
-            .await?
-            .into_iter()
-            .map(|(id, _)| id)
-            .collect();
+        let outputs = self.ground.outputs(outside).await?;
+        let outputs: Vec<String> = outputs.into_iter().map(|(id, _)| id).collect();
         account(self.subscriber, entries, dead, &outputs, published)
     }
 
@@ -259,7 +253,7 @@ impl Scene {
     pub(crate) async fn told(self, outcome: Outcome) -> Outcome {
         match outcome {
             Ok(()) => {
-                self.vhost.delete().await?;
+                self.ground.delete().await?;
                 Ok(())
             }
             Err(trouble) => {
