@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use interline_tests::harness::{self, Case};
+use interline_tests::redis::Database;
 use interline_tests::servers::{self, Server, Vhost};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Connection, ConnectionProperties};
@@ -31,6 +32,9 @@ fn main() -> ExitCode {
             .limit(LIMIT),
         Case::new("the_shop_adds_up_on_kafka", shop_kafka)
             .needs(Server::Kafka)
+            .limit(LIMIT),
+        Case::new("the_shop_adds_up_on_redis", shop_redis)
+            .needs(Server::Redis)
             .limit(LIMIT),
         Case::new("the_shop_adds_up_in_three_processes", shop_in_three)
             .needs(Server::RabbitMq)
@@ -95,6 +99,28 @@ fn shop_embedded() -> Outcome {
         text.ends_with("4 shipped + 2 given up = 6 of 6 orders: adds up\n"),
         "{text}"
     );
+    Ok(())
+}
+
+async fn shop_redis() -> Outcome {
+    let database = Database::create_on(servers::redis().await?).await?;
+    let output = program("shop")?.env(BROKER_URL, &database.url).output()?;
+    assert_success(&output);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        text.ends_with("32 shipped + 8 given up = 40 of 40 orders: adds up\n"),
+        "{text}"
+    );
+    let dead = ["XLEN", "{orders.placed}:payments:dlq"];
+    assert_eq!(database.number(&dead).await?, 8);
+    let mut tool = program("dead-letters")?;
+    tool.args(["redrive", "payments", "orders.placed", "--limit", "3"]);
+    let output = tool.env(BROKER_URL, &database.url).output()?;
+    assert_success(&output);
+    let moved = String::from_utf8(output.stdout)?;
+    assert_eq!(moved, "3 dead letters were sent back\n");
+    assert_eq!(database.number(&dead).await?, 5);
+    database.delete().await?;
     Ok(())
 }
 
