@@ -1,5 +1,6 @@
 //! Connections: idle, blocked, refused, without permission, lost.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use interline::messaging::{
@@ -28,7 +29,7 @@ async fn an_idle_reader_meets_no_error() -> Outcome {
     let mut inbox = Inbox::open(&stage.broker, subscription("t")).await?;
     let before = stage.database.clients().await?.len();
     assert_eq!(before, 3, "publish, settle and one reader");
-    let ids = |clients: &[String]| -> Vec<String> {
+    let ids = |clients: &[String]| -> BTreeSet<String> {
         let id = |line: &String| line.split(' ').next().unwrap_or_default().to_owned();
         clients.iter().map(id).collect()
     };
