@@ -209,6 +209,7 @@ impl MessageBroker for RabbitMq {
             reports_unroutable: true,
             replies: true,
             scheduling: Some(schedule::SCHEDULING),
+            at_most_once_only: false,
         }
     }
 
