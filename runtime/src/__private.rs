@@ -24,8 +24,9 @@ pub use crate::message::{
     Request, TopicError,
 };
 pub use crate::messaging::{
-    Ack, Argument, BatchOptions, ExchangeKind, GroupOption, KafkaOptions, KafkaRetry, OrderedBy,
-    QueueKind, RabbitMqOptions, Rate, RetryOptions, Start, SubscriberOptions, TopologyMode,
+    Ack, Argument, BatchOptions, BreakerOptions, ExchangeKind, GroupOption, KafkaOptions,
+    KafkaRetry, OrderedBy, QueueKind, RabbitMqOptions, Rate, RetryOptions, Start,
+    SubscriberOptions, TopologyMode,
 };
 pub use crate::registry::{
     Registration, Service, ServiceIdentity, Source, Subscriber, SubscriberDescriptor,

@@ -10,7 +10,7 @@ use crate::handling::{Bind, Handler, OnUnknown};
 use crate::message::{CodecRef, Contract, TopicPattern, check_template};
 use crate::messaging::settings::SubscriberSettings;
 use crate::messaging::{
-    Ack, BatchOptions, Group, GroupOption, KafkaRetry, KafkaSubscription, OrderedBy,
+    Ack, BatchOptions, BreakerPolicy, Group, GroupOption, KafkaRetry, KafkaSubscription, OrderedBy,
     RabbitMqSubscription, Rate, RetryPolicy, Routes, Start, TIMEOUT_DEFAULT, TopologyMode,
 };
 use crate::registry::{Source, SubscriberDescriptor};
@@ -46,6 +46,7 @@ pub(super) struct Use {
     pub(super) concurrency: Option<u32>,
     pub(super) prefetch: Option<u16>,
     pub(super) rate: Option<Rate>,
+    pub(super) breaker: Option<BreakerPolicy>,
     pub(super) topology: Option<TopologyMode>,
     pub(super) dead_letter: Option<bool>,
     pub(super) kafka: KafkaSubscription,
@@ -366,6 +367,7 @@ impl<'a> Resolver<'a> {
             concurrency: settings.concurrency.or(options.concurrency),
             prefetch: settings.prefetch.or(rabbitmq.prefetch),
             rate: settings.rate.or(options.rate),
+            breaker: settings.breaker.over(options.breaker),
             topology: settings.topology.or(options.topology),
             dead_letter: settings.dead_letter.or(options.dead_letter),
             kafka: self.kafka(),

@@ -31,6 +31,10 @@ fn main() -> ExitCode {
         ),
         Case::new("a_killed_broker_loses_nothing", of_broker::killed),
         Case::new("a_restarted_broker_loses_nothing", of_broker::restarted),
+        Case::new(
+            "a_killed_broker_keeps_messages_for_later",
+            of_broker::killed_with_scheduled,
+        ),
         Case::new("a_deleted_queue_is_made_again", of_broker::queue_deleted),
         Case::new(
             "a_consumer_that_timed_out_comes_back",
