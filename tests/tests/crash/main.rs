@@ -63,6 +63,11 @@ const OF_ALL: &[(&str, Of)] = &[
 
 /// What only one kind can do.
 const OF_ONE: &[(Kind, &str, Own)] = &[
+    (
+        Kind::RabbitMq,
+        "a_killed_broker_keeps_messages_for_later",
+        || Box::pin(of_broker::killed_with_scheduled()),
+    ),
     (Kind::RabbitMq, "a_deleted_queue_is_made_again", || {
         Box::pin(of_broker::queue_deleted())
     }),

@@ -1,13 +1,22 @@
 //! The broker goes away under load, or takes something away.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
+use interline::MessageId;
+use interline::config::{Config, Faults};
+use interline::message::{Outgoing, TopicPattern};
+use interline::messaging::rabbitmq::RabbitMq;
+use interline::messaging::{BrokerContext, ConsumerState, Group, MessageBroker, Subscription};
 use interline::testing::ServerFixture;
 use interline_tests::harness::soak;
 use interline_tests::servers::{self, Vhost};
 use serde_json::Value;
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
 
 use crate::ground::Kind;
 use crate::load::Sender;
@@ -78,6 +87,54 @@ async fn comes_back(kind: Kind, exit: Exit, times: usize) -> Outcome {
     let outcome = outcome.await;
     scene
         .told(outcome.map_err(|trouble| trouble.with(&server.logs())))
+        .await
+}
+
+/// kill -9 of the broker while it holds messages for later: all come, none before its time.
+pub(crate) async fn killed_with_scheduled() -> Outcome {
+    const COUNT: u32 = 20;
+    let server = ServerFixture::rabbitmq().start().await?;
+    let scene = Scene::on(Kind::RabbitMq, &server).await?;
+    let outcome = async {
+        let config = Config::new().with("brokers.main.url", scene.ground.url());
+        let mut faults = Faults::new();
+        let context = BrokerContext::new("main", "later", "later-1");
+        let broker = RabbitMq::read(&context, &config.section("brokers.main"), &mut faults)
+            .ok_or_else(|| Trouble::new("the url is no good"))?;
+        broker.connect().await?;
+        let topic = TopicPattern::parse("later")?;
+        let subscription = Arc::new(Subscription::new(topic, Group::Named("later".into())));
+        let (sender, mut deliveries) = mpsc::channel(64);
+        let consumer = broker.subscribe(subscription, sender).await?;
+        let running = || async { Ok(consumer.state() == ConsumerState::Running) };
+        until("the consumer runs", LIMIT, running).await?;
+        let due = SystemTime::now() + Duration::from_secs(30);
+        for number in 0..COUNT {
+            let id = MessageId::parse(&format!("later-{number}"))
+                .ok_or_else(|| Trouble::new("a bad id"))?;
+            let message = Outgoing::new("later", id, Bytes::from(number.to_string()));
+            broker.schedule(message, due).await?;
+        }
+        scene.all_safe().await?;
+        server.kill().await?;
+        server.restart_without_waiting().await?;
+        let mut seen = BTreeSet::new();
+        while seen.len() < COUNT as usize {
+            let delivery = timeout(2 * LIMIT, deliveries.recv()).await?;
+            let delivery = delivery.ok_or_else(|| Trouble::new("the consumer ended"))?;
+            let now = SystemTime::now();
+            ensure(now >= due, || {
+                format!("one came {:?} early", due.duration_since(now))
+            })?;
+            seen.insert(delivery.incoming.id.to_string());
+            delivery.settlement.done().await?;
+        }
+        broker.disconnect(Instant::now() + LIMIT).await;
+        Ok(())
+    };
+    let outcome = outcome.await;
+    scene
+        .told(outcome.map_err(|trouble: Trouble| trouble.with(&server.logs())))
         .await
 }
 

@@ -136,6 +136,7 @@ impl RedisNode {
             kind: KIND,
             url: format!("redis://127.0.0.1:{port}"),
             management_url: None,
+            password_url: None,
             doors: Vec::new(),
             tls_url: self
                 .tls
@@ -208,6 +209,7 @@ fn external(url: String) -> Result<ServerFixture, ServerError> {
     Ok(ServerFixture {
         kind: KIND,
         management_url: None,
+        password_url: None,
         doors: Vec::new(),
         tls_url: (address.scheme == "rediss").then(|| url.clone()),
         url,
