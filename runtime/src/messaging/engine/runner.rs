@@ -133,17 +133,18 @@ impl Runner {
     /// Stops for good: fetches nothing more, finishes what runs, and gives back what was not started
     /// or does not end by `deadline`. Further calls do nothing.
     pub async fn stop(&self, deadline: Instant) -> Drained {
-        self.subscribed
-            .phase
-            .send_replace(Phase::Draining(deadline));
         self.running.record(0.0);
         self.breaker.abort();
+        // First, or what is given back would be handed out here again, behind what comes after it.
         if timeout_at(deadline, self.consumer.stop()).await.is_err() {
             tracing::warn!(
                 subscription = &**self.subscribed.label(),
                 "the consumer did not stop in time"
             );
         }
+        self.subscribed
+            .phase
+            .send_replace(Phase::Draining(deadline));
         if let Some(dispatcher) = self.dispatcher.lock().await.take() {
             // It ends by itself at the deadline; a panic in it has given everything back.
             let _ = dispatcher.await;
