@@ -24,9 +24,9 @@ pub use crate::message::{
     Request, TopicError,
 };
 pub use crate::messaging::{
-    Ack, Argument, BatchOptions, DeliveryMode, ExchangeKind, GroupOption, KafkaOptions, KafkaRetry,
-    OrderedBy, QueueKind, RabbitMqOptions, Rate, RedisOptions, RetryOptions, Start,
-    SubscriberOptions, TopologyMode,
+    Ack, Argument, BatchOptions, BreakerOptions, DeliveryMode, ExchangeKind, GroupOption,
+    KafkaOptions, KafkaRetry, OrderedBy, QueueKind, RabbitMqOptions, Rate, RedisOptions,
+    RetryOptions, Start, SubscriberOptions, TopologyMode,
 };
 pub use crate::registry::{
     Registration, Service, ServiceIdentity, Source, Subscriber, SubscriberDescriptor,

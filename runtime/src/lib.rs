@@ -68,8 +68,8 @@ pub mod prelude;
 
 /// Running an app: `runtime::start(app)`.
 pub mod runtime {
-    pub use crate::launch::Running;
-    pub use crate::start::{check, launch, start};
+    pub use crate::launch::{AppTopology, BrokerTopology, Running};
+    pub use crate::start::{check, launch, start, topology};
 }
 
 pub use config::{CommunicationConfig, Config};

@@ -1,7 +1,7 @@
 //! `start`: an app from its banner to its end, signals included.
 
 use crate::error::{CommunicationError, CommunicationErrorKind, Report, Result};
-use crate::launch::{App, Running};
+use crate::launch::{App, AppTopology, Running};
 use crate::plan::PlanReport;
 
 /// Makes the plan of an app and stops: for a unit test of the wiring, and for `--check` in a
@@ -11,6 +11,36 @@ use crate::plan::PlanReport;
 /// A report of every mistake.
 pub fn check(app: &App) -> Result<PlanReport, Report> {
     app.check()
+}
+
+/// What an app needs on its brokers, as data: print it (plan), compare it with what is there (diff), make
+/// what is missing (apply), or write it for the broker's own tools (export). The service is not
+/// started, and nothing is connected to before `diff` or `apply`.
+///
+/// ```
+/// # #[cfg(all(feature = "memory", feature = "json"))]
+/// # fn main() -> interline::Result<()> {
+/// use interline::prelude::*;
+/// # let config = Config::new().with("service.name", "billing");
+///
+/// let app = App::new(config).publish_only();
+/// let topology = runtime::topology(&app)?;
+/// print!("{topology}");
+/// for broker in topology.brokers() {
+///     if let Some(export) = broker.export() {
+///         std::fs::write(format!("{}.{}", broker.broker, export.extension), export.text)?;
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// # #[cfg(not(all(feature = "memory", feature = "json")))]
+/// # fn main() {}
+/// ```
+///
+/// # Errors
+/// A report of every mistake.
+pub fn topology(app: &App) -> Result<AppTopology, Report> {
+    app.topology()
 }
 
 /// Starts an app and returns while it runs, for programs with their own signals; see

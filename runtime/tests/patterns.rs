@@ -11,8 +11,10 @@ use std::time::Duration;
 
 use interline::config::Config;
 use interline::handling::{PublishErrorKind, Reply, RequestErrorKind};
+use interline::messaging::ConsumerState;
 use interline::observability::metrics;
 use interline::prelude::*;
+use interline::resilience::CircuitState;
 use interline::testing::TestApp;
 use tokio::time::{Instant, sleep};
 
@@ -360,4 +362,94 @@ async fn a_message_for_later_outlives_the_service_and_can_be_taken_back() {
     app.advance(Duration::from_secs(3_700)).await;
     assert_eq!(world.reminders(), [(1, 3_600)]);
     assert!(!publisher.cancel(&kept).await.unwrap());
+}
+
+#[derive(Debug, Message, Serialize, Deserialize)]
+#[message(topic = "parcels.sent")]
+struct Parcel {
+    number: u32,
+}
+
+/// A post office that can be closed.
+#[derive(Clone, Default)]
+struct Post {
+    closed: Arc<AtomicU32>,
+    attempts: Arc<Mutex<Vec<(u32, u32)>>>,
+}
+
+impl Post {
+    fn attempts(&self) -> usize {
+        self.attempts.lock().unwrap().len()
+    }
+}
+
+#[subscriber(
+    concurrency = 1,
+    retry(attempts = 20, first = "1ms", max = "1ms"),
+    breaker(ratio = 0.5, minimum = 4, window = "30s", wait = "10s", max = "1m")
+)]
+async fn send(parcel: Parcel, post: State<Post>, meta: Meta) -> Result<(), QuoteError> {
+    let attempt = (parcel.number, meta.attempt());
+    post.attempts.lock().unwrap().push(attempt);
+    match post.closed.load(Ordering::SeqCst) {
+        0 => Ok(()),
+        _ => Err(QuoteError::Down),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_breaker_stops_fetching_probes_and_goes_on() {
+    let post = Post::default();
+    let app = TestApp::new()
+        .register::<send>()
+        .state(post.clone())
+        .start()
+        .await;
+    let health = || {
+        let health = app.manager().health();
+        let subscription = &health.subscriptions[0];
+        (subscription.state.clone(), subscription.breaker)
+    };
+    post.closed.store(1, Ordering::SeqCst);
+    for number in 0..10 {
+        app.publish(&Parcel { number }).await;
+    }
+    app.advance(Duration::from_secs(5)).await;
+    // Four attempts failed; from then on nothing is started, and nothing more of it counts.
+    assert_eq!(post.attempts(), 4, "{}", app.timeline());
+    assert_eq!(health(), (ConsumerState::Paused, CircuitState::Open));
+    let open = |app: &TestApp| app.metrics().sum(metrics::BREAKER_OPEN, &[]);
+    assert_eq!(open(&app), 1.0);
+    // A probe that fails closes nothing.
+    app.advance(Duration::from_secs(8)).await;
+    assert_eq!(post.attempts(), 5, "{}", app.timeline());
+    assert_eq!(health().1, CircuitState::Open);
+    post.closed.store(0, Ordering::SeqCst);
+    app.advance(Duration::from_secs(60)).await;
+    assert_eq!(health(), (ConsumerState::Running, CircuitState::Closed));
+    assert_eq!(open(&app), 0.0);
+    app.settle().await;
+    let attempts = post.attempts.lock().unwrap().clone();
+    assert_eq!(attempts.len(), 15, "{}", app.timeline());
+    // What was given back untouched comes as it was: every parcel but the probed ones first succeeds at
+    // its first attempt.
+    let untouched = attempts.iter().filter(|(_, attempt)| *attempt == 1);
+    assert_eq!(untouched.count(), 10);
+    assert!(app.dead_letters("send").await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topology_is_printed_and_compared_without_starting_the_service() {
+    let app = App::new(Config::new())
+        .named_only()
+        .register::<send>()
+        .state(Post::default());
+    let topology = runtime::topology(&app).unwrap();
+    let text = topology.to_string();
+    assert!(text.contains("broker `main` (memory)"), "{text}");
+    assert!(text.contains("queue quotes.parcels.sent"), "{text}");
+    let broker = topology.brokers().next().unwrap();
+    let diff = broker.diff(Duration::from_secs(5)).await.unwrap();
+    assert_eq!(diff.missing.len(), 1);
+    assert!(broker.export().is_none());
 }

@@ -281,6 +281,16 @@ impl Management {
         self.delete(&["policies", &self.vhost, name]).await
     }
 
+    /// Imports definitions (exchanges, queues, bindings) into the virtual host.
+    ///
+    /// # Errors
+    ///
+    /// As [`create_vhost`](Self::create_vhost); refused when something exists and differs.
+    pub async fn import_definitions(&self, definitions: Value) -> Result<()> {
+        let path = ["definitions", &self.vhost];
+        self.call("POST", &path, Some(definitions)).await.map(drop)
+    }
+
     /// Declares a durable queue; `arguments` is an object, `{"x-queue-type": "quorum"}` say.
     ///
     /// # Errors

@@ -61,6 +61,14 @@ const KAFKA: &[Key] = &[
     Key::new("retry", Kind::Word(&["in_lane", "topics"])),
 ];
 
+const BREAKER: &[Key] = &[
+    Key::new("ratio", Kind::Decimal(0.001)),
+    Key::new("minimum", Kind::Number(1, u32::MAX as u64)),
+    Key::new("window", Kind::Duration),
+    Key::new("wait", Kind::Duration),
+    Key::new("max", Kind::Duration),
+];
+
 const RABBITMQ: &[Key] = &[
     Key::new("queue", Kind::Text),
     Key::new("queue_kind", Kind::Word(&["classic", "quorum"])),
@@ -96,6 +104,7 @@ pub(super) const KEYS: &[Key] = &[
     Key::new("on_unknown", Kind::Word(&["skip", "dead_letter"])),
     Key::new("start", Kind::Word(&["new", "earliest"])),
     Key::new("rate", Kind::Rate),
+    Key::new("breaker", Kind::FlagOrGroup(BREAKER)),
     Key::new("topology", Kind::Word(&["apply", "verify", "off"])),
     Key::new("topic", Kind::Topic),
     Key::new("codec", Kind::NameOrWord(emit::CODECS)),
@@ -131,6 +140,9 @@ pub(super) fn check(args: &Args, errors: &mut Errors) {
             "`first` is at most `max`",
         );
     }
+    if let Some(breaker) = args.group("breaker") {
+        check_breaker(breaker, errors);
+    }
     if args.has("topic") && !args.has("on_unknown") {
         errors.at_span(
             args.span("topic"),
@@ -162,6 +174,25 @@ pub(super) fn check(args: &Args, errors: &mut Errors) {
                 );
             }
         }
+    }
+}
+
+fn check_breaker(breaker: &Args, errors: &mut Errors) {
+    if breaker.decimal("ratio").is_some_and(|ratio| ratio > 1.0) {
+        errors.at_span(
+            breaker.span("ratio"),
+            "a share is at most 1",
+            "write for example `ratio = 0.5` for half of the attempts",
+        );
+    }
+    if let (Some(wait), Some(max)) = (breaker.duration("wait"), breaker.duration("max"))
+        && wait > max
+    {
+        errors.at_span(
+            breaker.span("wait"),
+            "the first wait is longer than the longest one",
+            "`wait` is at most `max`",
+        );
     }
 }
 
@@ -221,6 +252,8 @@ pub(super) fn emit(args: &Args) -> TokenStream {
             ("codec", Value::Word(word)) => word.to_token_stream(),
             ("retry", Value::Word(_)) => quote!(__private::RetryOptions::NONE),
             ("retry", Value::Group(retry)) => emit_retry(retry),
+            ("breaker", Value::Flag) => quote!(__private::BreakerOptions::UNSET),
+            ("breaker", Value::Group(breaker)) => emit_breaker(breaker),
             ("batch", Value::Group(batch)) => {
                 let max = batch.number("max").unwrap_or(1) as u32;
                 let wait = emit::duration(batch.duration("wait").unwrap_or_default());
@@ -308,6 +341,24 @@ fn emit_kafka(kafka: &Args) -> TokenStream {
         };
         let setter = plain(&name);
         options.extend(quote!(.#setter(#value)));
+    }
+    options
+}
+
+fn emit_breaker(breaker: &Args) -> TokenStream {
+    let mut options = quote!(__private::BreakerOptions::UNSET);
+    if let Some(ratio) = breaker.decimal("ratio") {
+        options.extend(quote!(.ratio(#ratio)));
+    }
+    if let Some(minimum) = breaker.number("minimum") {
+        let minimum = minimum as u32;
+        options.extend(quote!(.minimum(#minimum)));
+    }
+    for key in ["window", "wait", "max"] {
+        if let Some(duration) = breaker.duration(key) {
+            let (setter, duration) = (plain(key), emit::duration(duration));
+            options.extend(quote!(.#setter(#duration)));
+        }
     }
     options
 }

@@ -1,6 +1,7 @@
 //! `App`: what a program puts together, and `launch`, which runs it beside the program's own parts.
 
 mod running;
+mod topology;
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use crate::plan::{Assigned, Plan, PlanReport, Wiring};
 use crate::registry::{Registry, Service, Subscriber};
 
 pub use running::Running;
+pub use topology::{AppTopology, BrokerTopology};
 
 /// Code of the user at a turn of the app's life.
 pub(crate) type Hook = Box<dyn FnOnce(Running) -> BoxFuture<'static, ()> + Send>;
@@ -242,6 +244,16 @@ impl App {
     pub fn check(&self) -> Result<PlanReport, Report> {
         let plan = Plan::build(&self.wiring)?;
         Ok(PlanReport::new(&plan))
+    }
+
+    /// What the app needs on its brokers; see [`runtime::topology`](crate::runtime::topology).
+    ///
+    /// # Errors
+    /// A report of every mistake.
+    pub fn topology(&self) -> Result<AppTopology, Report> {
+        let mut wiring = self.wiring.clone();
+        wiring.read_only = true;
+        Ok(AppTopology::of(&Plan::build(&wiring)?))
     }
 
     /// Starts everything and returns while it runs. A broker that cannot be reached is tried again

@@ -84,6 +84,58 @@ const REDIS_PUBSUB: Option<Connect> = None;
 mod tests {
     use super::*;
 
+    /// The row of a kind in `docs/guarantees.md`.
+    fn row(kind: &str, able: crate::messaging::Capabilities) -> String {
+        let yes = |able: bool| if able { "yes" } else { "no" };
+        let later = able.scheduling.map_or("no".to_owned(), |scheduling| {
+            format!(
+                "to {}, up to {} days, {}, {}",
+                humantime::format_duration(scheduling.granularity),
+                scheduling.longest.as_secs() / 86_400,
+                if scheduling.durable {
+                    "durable"
+                } else {
+                    "lost with the process"
+                },
+                if scheduling.cancel {
+                    "can be taken back"
+                } else {
+                    "cannot be taken back"
+                },
+            )
+        });
+        format!(
+            "| {kind} | {} | {} | {} | {} | {} | {} | {} | {later} |",
+            yes(able.patterns),
+            yes(able.ordered_across_instances),
+            yes(able.priorities),
+            yes(able.message_ttl),
+            yes(able.durable),
+            yes(able.reports_unroutable),
+            yes(able.replies),
+        )
+    }
+
+    #[test]
+    fn the_table_of_guarantees_says_what_the_adapters_say() {
+        let table = include_str!("../../../docs/guarantees.md");
+        for adapter in ADAPTERS {
+            let Some(connect) = adapter.connect else {
+                continue;
+            };
+            // A kind without schemes of its own is named by `kind` beside another's URL.
+            let scheme = adapter.schemes.first().copied().unwrap_or("redis");
+            let config = crate::config::Config::new()
+                .with("brokers.main.url", format!("{scheme}://localhost"));
+            let context = BrokerContext::new("main", "billing", "billing-1");
+            let mut faults = Faults::new();
+            let broker = connect(&context, &config.section("brokers.main"), &mut faults);
+            let broker = broker.expect("a url is enough");
+            let row = row(adapter.kind, broker.capabilities());
+            assert!(table.contains(&row), "docs/guarantees.md lacks\n{row}");
+        }
+    }
+
     #[test]
     fn kinds_are_sorted_and_no_scheme_occurs_twice() {
         assert!(ADAPTERS.is_sorted_by_key(|adapter| adapter.kind));

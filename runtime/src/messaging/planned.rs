@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::handling::{Handler, OnUnknown};
 use crate::message::{CodecRef, Contract, Location};
 
-use super::options::{Ack, BatchOptions, OrderedBy, Rate, RetryPolicy};
+use super::options::{Ack, BatchOptions, BreakerPolicy, OrderedBy, Rate, RetryPolicy};
 use super::port::Subscription;
 
 /// One subscription, its settings, and the handlers that share it by message type.
@@ -25,6 +25,8 @@ pub struct PlannedSubscription {
     pub batch: Option<BatchOptions>,
     /// How many messages may be started in a span of time.
     pub rate: Option<Rate>,
+    /// When too many failures stop the fetching.
+    pub breaker: Option<BreakerPolicy>,
     /// When messages are acknowledged.
     pub ack: Ack,
     /// What is done with a message that no handler takes.
@@ -44,6 +46,7 @@ impl PlannedSubscription {
             ordered_by: None,
             batch: None,
             rate: None,
+            breaker: None,
             ack: Ack::After,
             on_unknown: OnUnknown::DeadLetter,
             handlers: Vec::new(),

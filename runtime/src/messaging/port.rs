@@ -230,6 +230,9 @@ pub struct BrokerContext {
     pub instance: Arc<str>,
     /// What the names of everything on the broker begin with.
     pub prefix: Option<Arc<str>>,
+    /// Whether it is only for a look: then nothing is made on the broker but what
+    /// [`apply`](MessageBroker::apply) is asked for.
+    pub read_only: bool,
     /// The source of chance.
     pub rng: Rng,
     /// Wall time.
@@ -252,6 +255,7 @@ impl BrokerContext {
             service: service.into(),
             instance: instance.into(),
             prefix: None,
+            read_only: false,
             rng: Rng::new(),
             clock: Arc::new(SystemClock),
             metrics: None,

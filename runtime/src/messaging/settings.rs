@@ -8,8 +8,8 @@ use crate::config::{Faults, Section, units::parse_duration};
 
 use super::engine::BrokerLimits;
 use super::options::{
-    BatchOptions, CONCURRENCY_MAX, ExchangeKind, KafkaRetry, QueueKind, Rate, RetryOptions, Start,
-    TopologyMode,
+    BatchOptions, BreakerOptions, BreakerPolicy, CONCURRENCY_MAX, ExchangeKind, KafkaRetry,
+    QueueKind, Rate, RetryOptions, Start, TopologyMode,
 };
 use super::port::default_ladder;
 
@@ -76,6 +76,7 @@ pub(crate) struct SubscriberSettings {
     pub(crate) retry: RetryOptions,
     pub(crate) dead_letter: Option<bool>,
     pub(crate) rate: Option<Rate>,
+    pub(crate) breaker: BreakerSettings,
     pub(crate) start: Option<Start>,
     pub(crate) topology: Option<TopologyMode>,
     pub(crate) codec: Option<String>,
@@ -92,6 +93,37 @@ pub(crate) struct KafkaSettings {
     pub(crate) partitions: Option<u16>,
     pub(crate) replication: Option<u16>,
     pub(crate) retry: Option<KafkaRetry>,
+}
+
+/// `[subscribers.NAME.breaker]`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct BreakerSettings {
+    enabled: Option<bool>,
+    options: BreakerOptions,
+}
+
+impl BreakerSettings {
+    fn read(section: &Section<'_>, faults: &mut Faults) -> Self {
+        let breaker = section.section("breaker", faults);
+        Self {
+            enabled: breaker.bool("enabled", faults),
+            options: BreakerOptions {
+                ratio: breaker.float("ratio", 0.001..=1.0, faults),
+                minimum: breaker.integer("minimum", 1.., faults),
+                window: breaker.nonzero_duration("window", faults),
+                wait: breaker.nonzero_duration("wait", faults),
+                max: breaker.nonzero_duration("max", faults),
+            },
+        }
+    }
+
+    /// The breaker of a subscriber that says `own`.
+    pub(crate) fn over(&self, own: Option<BreakerOptions>) -> Option<BreakerPolicy> {
+        let said = own.is_some() || self.options != BreakerOptions::UNSET;
+        let enabled = self.enabled.unwrap_or(said);
+        let own = own.unwrap_or_default().over(BreakerPolicy::DEFAULT);
+        enabled.then(|| self.options.over(own))
+    }
 }
 
 /// What only RabbitMQ understands of it: `[subscribers.NAME.rabbitmq]`.
@@ -130,6 +162,7 @@ impl SubscriberSettings {
             retry: read_retry(section, faults),
             dead_letter: section.bool("dead_letter", faults),
             rate: read_rate(section, faults),
+            breaker: BreakerSettings::read(section, faults),
             start: section
                 .choice("start", &["new", "earliest"], faults)
                 .map(|start| match start {

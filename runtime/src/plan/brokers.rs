@@ -51,6 +51,7 @@ impl Brokers {
         context.rng = wiring.rng.clone();
         context.clock = Arc::clone(&wiring.clock);
         context.metrics.clone_from(&wiring.metrics);
+        context.read_only = wiring.read_only;
 
         let all = wiring.config.section("brokers");
         let mut sections = all.entries(&mut findings.faults);

@@ -10,9 +10,9 @@ use crate::handling::{Bind, Handler, OnUnknown};
 use crate::message::{CodecRef, Contract, TopicPattern, check_template};
 use crate::messaging::settings::SubscriberSettings;
 use crate::messaging::{
-    Ack, BatchOptions, DeliveryMode, Group, GroupOption, KafkaRetry, KafkaSubscription, OrderedBy,
-    RabbitMqSubscription, Rate, RedisSubscription, RetryPolicy, Routes, Start, TIMEOUT_DEFAULT,
-    TopologyMode,
+    Ack, BatchOptions, BreakerPolicy, DeliveryMode, Group, GroupOption, KafkaRetry,
+    KafkaSubscription, OrderedBy, RabbitMqSubscription, Rate, RedisSubscription, RetryPolicy,
+    Routes, Start, TIMEOUT_DEFAULT, TopologyMode,
 };
 use crate::registry::{Source, SubscriberDescriptor};
 
@@ -47,6 +47,7 @@ pub(super) struct Use {
     pub(super) concurrency: Option<u32>,
     pub(super) prefetch: Option<u16>,
     pub(super) rate: Option<Rate>,
+    pub(super) breaker: Option<BreakerPolicy>,
     pub(super) topology: Option<TopologyMode>,
     pub(super) dead_letter: Option<bool>,
     pub(super) kafka: KafkaSubscription,
@@ -390,6 +391,7 @@ impl<'a> Resolver<'a> {
             concurrency: settings.concurrency.or(options.concurrency),
             prefetch: settings.prefetch.or(rabbitmq.prefetch),
             rate: settings.rate.or(options.rate),
+            breaker: settings.breaker.over(options.breaker),
             topology: settings.topology.or(options.topology),
             dead_letter: if at_most_once {
                 Some(false)

@@ -179,6 +179,7 @@ fn joined(
     let concurrency = agreed(&members, "concurrency", findings, |found| found.concurrency)
         .unwrap_or(CONCURRENCY_DEFAULT);
     let prefetch = agreed(&members, "prefetch", findings, |found| found.prefetch);
+    let breaker = agreed(&members, "breaker", findings, |found| found.breaker);
     let rate = agreed(&members, "rate", findings, |found| found.rate);
     let topology = agreed(&members, "topology", findings, |found| found.topology);
     let dead_letter = agreed(&members, "dead_letter", findings, |found| found.dead_letter);
@@ -230,6 +231,7 @@ fn joined(
     planned.ordered_by = planned.subscription.ordered_by;
     planned.batch = first.batch;
     planned.rate = rate;
+    planned.breaker = breaker;
     planned.ack = ack.unwrap_or(Ack::After);
     planned.on_unknown = on_unknown.unwrap_or(OnUnknown::DeadLetter);
     planned.handlers = members.into_iter().map(handler).collect();

@@ -44,6 +44,8 @@ pub struct Wiring {
     /// `None` reads what is linked.
     pub(crate) registry: Option<Registry>,
     pub(crate) publish_only: bool,
+    /// Whether brokers are only looked at.
+    pub(crate) read_only: bool,
     pub(crate) middleware: Vec<Arc<dyn Middleware>>,
     pub(crate) publish_middleware: Vec<Arc<dyn PublishMiddleware>>,
     pub(crate) metrics: Option<Arc<dyn MetricsSink>>,
@@ -69,6 +71,7 @@ impl Wiring {
             assigned: Vec::new(),
             registry: None,
             publish_only: false,
+            read_only: false,
             middleware: Vec::new(),
             publish_middleware: Vec::new(),
             metrics: None,

@@ -21,10 +21,66 @@ pub fn cases() -> Vec<Case> {
         Case::new("verify_needs_no_permission_to_configure", verify),
         Case::new("what_verify_does_not_find_it_names", verify_missing),
         Case::new("a_printed_topology_can_be_applied", applied),
+        Case::new("an_exported_topology_is_imported_and_is_the_same", exported),
+        Case::new(
+            "an_inspection_tells_what_is_missing_and_what_differs",
+            inspected,
+        ),
         Case::new("order_by_key_has_one_consumer_at_a_time", single_active),
         Case::new("exchanges_and_queues_are_declared_by_hand", by_hand),
         Case::new("an_existing_estate_is_used_as_it_is", estate),
     ]
+}
+
+async fn exported() -> Outcome {
+    let stage = Stage::new().await?;
+    let ordered = {
+        let mut ordered = subscription("a.{b}");
+        ordered.ordered_by = Some(OrderedBy::Key);
+        Arc::new(ordered)
+    };
+    let topology = stage
+        .broker
+        .topology(&[ordered, Arc::new(subscription("c.d"))]);
+    let export = stage.broker.export(&topology).expect("it has a form");
+    assert_eq!(export.extension, "json");
+    let definitions = serde_json::from_str(&export.text)?;
+    stage.management().import_definitions(definitions).await?;
+    let inspection = stage.broker.inspect(&topology).await?;
+    assert!(inspection.is_clean(), "{inspection:?}");
+    let bindings = stage.management().bindings("billing.a.{b}").await?;
+    let keys: Vec<_> = bindings.iter().map(|one| &*one.routing_key).collect();
+    assert!(keys.contains(&"a.*"), "{keys:?}");
+    stage.end().await
+}
+
+async fn inspected() -> Outcome {
+    let stage = Stage::new().await?;
+    let differs = json!({"x-queue-type": "quorum", "x-delivery-limit": 5});
+    stage
+        .management()
+        .declare_queue("billing.a.b", differs)
+        .await?;
+    let topology = stage
+        .broker
+        .topology(&[Arc::new(subscription("a.b")), Arc::new(subscription("c.d"))]);
+    let inspection = stage.broker.inspect(&topology).await?;
+    let missing: Vec<_> = inspection.missing.iter().map(|part| &*part.name).collect();
+    assert_eq!(
+        missing,
+        ["billing.a.b.dlq", "billing.c.d.dlq", "billing.c.d"]
+    );
+    let different: Vec<_> = inspection
+        .different
+        .iter()
+        .map(|difference| &*difference.part.name)
+        .collect();
+    assert_eq!(different, ["billing.a.b"]);
+    assert!(inspection.different[0].what.contains("x-delivery-limit"));
+    assert!(!inspection.unseen.is_empty());
+    // A look makes nothing.
+    assert!(stage.management().queue("billing.c.d").await?.is_none());
+    stage.end().await
 }
 
 async fn conflict() -> Outcome {

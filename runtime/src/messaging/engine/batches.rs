@@ -47,16 +47,29 @@ pub(super) async fn process_batch(
         if batch.is_empty() {
             return;
         }
+        let leave = tokio::select! {
+            biased;
+            leave = subscribed.breaker.enter() => leave,
+            () = subscribed.draining() => None,
+        };
+        let Some(leave) = leave else {
+            // Dropping them gives them back.
+            return;
+        };
         let outcomes = attempt_once(&subscribed, handler, run, &batch).await;
+        let decided: Vec<_> = batch
+            .into_iter()
+            .zip(outcomes)
+            .map(|(held, outcome)| {
+                let environment = &subscribed.environment;
+                let verdict = verdict::decide(outcome, &held.incoming, handler.retry, environment);
+                (held, verdict)
+            })
+            .collect();
+        leave.end(decided.iter().map(|(_, verdict)| verdict));
         let mut again = Vec::new();
         let mut wait = Duration::ZERO;
-        for (mut held, outcome) in batch.into_iter().zip(outcomes) {
-            let verdict = verdict::decide(
-                outcome,
-                &held.incoming,
-                handler.retry,
-                &subscribed.environment,
-            );
+        for (mut held, verdict) in decided {
             match verdict {
                 Verdict::Retry { wait: own, failed } if own < HELD_WAIT_MAX || turn.is_lane() => {
                     handler.measured.retried(failed.reason.as_str());

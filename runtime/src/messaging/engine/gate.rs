@@ -1,34 +1,46 @@
-//! The gate of a subscription: open, or closed by hand or for a while.
+//! The gate of a subscription: what the consumer may fetch, as a hand and the breaker allow it.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use crate::messaging::Consumer;
 
-/// Decides whether a subscription fetches and starts messages.
+/// How much a consumer fetches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fetch {
+    All,
+    /// One message at a time, to see whether handling works again.
+    One,
+    Nothing,
+}
+
+/// Decides what a subscription fetches, and whether it starts what it holds.
 ///
-/// Somebody may pause it by hand, and a handler may pause it for a while; it is open when neither
-/// does.
+/// Somebody may pause it by hand: then nothing is fetched and nothing started. The breaker only
+/// stops fetching; what it does with what is held is its own affair.
 pub(super) struct Gate {
     state: Mutex<State>,
+    /// What the consumer was told last; held while it is told.
+    told: tokio::sync::Mutex<Fetch>,
     closed: watch::Sender<bool>,
 }
 
-#[derive(Default)]
 struct State {
     by_hand: bool,
-    until: Option<Instant>,
-    timer_runs: bool,
+    breaker: Fetch,
     consumer: Option<Arc<dyn Consumer>>,
 }
 
 impl Gate {
     pub(super) fn new() -> Self {
         Self {
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                by_hand: false,
+                breaker: Fetch::All,
+                consumer: None,
+            }),
+            told: tokio::sync::Mutex::new(Fetch::All),
             closed: watch::Sender::new(false),
         }
     }
@@ -50,75 +62,44 @@ impl Gate {
 
     pub(super) async fn pause(&self) {
         self.lock().by_hand = true;
-        self.update().await;
+        self.closed.send_replace(true);
+        self.tell().await;
     }
 
     pub(super) async fn resume(&self) {
-        {
-            let mut state = self.lock();
-            state.by_hand = false;
-            state.until = None;
-        }
-        self.update().await;
+        self.lock().by_hand = false;
+        self.closed.send_replace(false);
+        self.tell().await;
     }
 
-    /// Closes the gate for `lasting`; a longer pause that runs already goes on.
-    pub(super) fn pause_for(self: &Arc<Self>, lasting: Duration) {
-        let until = Instant::now() + lasting;
-        {
-            let mut state = self.lock();
-            state.until = Some(state.until.map_or(until, |running| running.max(until)));
-            if state.timer_runs {
-                return;
-            }
-            state.timer_runs = true;
-        }
-        let gate = Arc::downgrade(self);
-        tokio::spawn(async move {
-            while let Some(until) = {
-                let Some(gate) = gate.upgrade() else { return };
-                gate.update().await;
-                gate.running_until()
-            } {
-                tokio::time::sleep_until(until).await;
-            }
-        });
+    /// What the breaker allows. Returns when the consumer was told.
+    pub(super) async fn allow(&self, fetch: Fetch) {
+        self.lock().breaker = fetch;
+        self.tell().await;
     }
 
-    /// Until when the pause lasts; ends the timer where there is none any more.
-    fn running_until(&self) -> Option<Instant> {
-        let mut state = self.lock();
-        let until = state.until.filter(|until| *until > Instant::now());
-        state.timer_runs = until.is_some();
-        until
-    }
-
-    /// Tells the consumer, if the state of the gate has changed.
-    async fn update(&self) {
-        let (closed, consumer) = {
-            let mut state = self.lock();
-            if state.until.is_some_and(|until| until <= Instant::now()) {
-                state.until = None;
-            }
-            (
-                state.by_hand || state.until.is_some(),
-                state.consumer.clone(),
-            )
+    async fn tell(&self) {
+        let mut told = self.told.lock().await;
+        let (wanted, consumer) = {
+            let state = self.lock();
+            let wanted = match state.by_hand {
+                true => Fetch::Nothing,
+                false => state.breaker,
+            };
+            (wanted, state.consumer.clone())
         };
-        let changed = self
-            .closed
-            .send_if_modified(|was| std::mem::replace(was, closed) != closed);
-        let Some(consumer) = consumer.filter(|_| changed) else {
+        let Some(consumer) = consumer.filter(|_| *told != wanted) else {
             return;
         };
-        if closed {
-            consumer.pause().await;
-        } else {
-            consumer.resume().await;
+        match wanted {
+            Fetch::All => consumer.resume().await,
+            Fetch::One => consumer.trickle(1).await,
+            Fetch::Nothing => consumer.pause().await,
         }
+        *told = wanted;
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -6,6 +6,7 @@
 
 mod attempt;
 mod batches;
+mod breaker;
 mod calls;
 mod dispatcher;
 mod faults;

@@ -12,6 +12,7 @@ use crate::message::Incoming;
 use crate::messaging::{BrokerError, CrashPoint, RetryPolicy, Settled};
 
 use super::attempt;
+use super::breaker::Leave;
 use super::faults;
 use super::held::Held;
 use super::subscription::{HandlerRuntime, Subscribed};
@@ -77,6 +78,7 @@ pub(super) async fn process(subscribed: Arc<Subscribed>, mut held: Held, mut tur
     if early_ack && let Some(settlement) = held.take() {
         report(&subscribed, "acknowledging", settlement.done().await);
     }
+    let mut tried = false;
     loop {
         // Of a connection that is gone nothing is started: the broker hands it out again.
         if !early_ack && !held.is_current() {
@@ -94,7 +96,16 @@ pub(super) async fn process(subscribed: Arc<Subscribed>, mut held: Held, mut tur
         if faults::has_expired(handler, &held.incoming, subscribed.environment.clock.now()) {
             return drop_expired(&subscribed, handler, &mut held).await;
         }
+        // What is acknowledged already cannot go back.
+        let leave = match enter(&subscribed, &held, early_ack).await {
+            Some(leave) => leave,
+            None if tried => return give_back(&subscribed, &mut held, &turn).await,
+            // Dropping it gives it back untouched.
+            None => return,
+        };
         let verdict = attempt_once(&subscribed, handler, &held).await;
+        leave.into_iter().for_each(|leave| leave.end([&verdict]));
+        tried = true;
         match verdict {
             Verdict::Retry { wait, failed } if wait < HELD_WAIT_MAX || turn.is_lane() => {
                 log_retry(&subscribed, handler, &held.incoming, wait, &failed);
@@ -106,7 +117,7 @@ pub(super) async fn process(subscribed: Arc<Subscribed>, mut held: Held, mut tur
             }
             Verdict::Pause { lasting, failed } if lasting <= HELD_PAUSE_MAX || turn.is_lane() => {
                 log_pause(&subscribed, handler, lasting, &failed);
-                subscribed.gate.pause_for(lasting);
+                subscribed.breaker.pause_for(lasting);
                 if !turn.wait(&subscribed, lasting).await {
                     return give_back(&subscribed, &mut held, &turn).await;
                 }
@@ -117,6 +128,24 @@ pub(super) async fn process(subscribed: Arc<Subscribed>, mut held: Held, mut tur
             }
         }
     }
+}
+
+/// Leave for an attempt; `None` if the message has to go back: the breaker is open, the subscription
+/// drains, or the connection is gone.
+async fn enter(subscribed: &Subscribed, held: &Held, acknowledged: bool) -> Option<Option<Leave>> {
+    if acknowledged {
+        return Some(None);
+    }
+    if let Some(leave) = subscribed.breaker.at_once() {
+        return Some(Some(leave));
+    }
+    let leave = tokio::select! {
+        biased;
+        leave = subscribed.breaker.enter() => leave?,
+        () = subscribed.draining() => return None,
+    };
+    // Meanwhile much can have happened.
+    held.is_current().then_some(Some(leave))
 }
 
 /// One attempt, with what it sent confirmed: an output that fails is a failed attempt.
@@ -222,7 +251,7 @@ pub(super) async fn settle(
             if let Some(handler) = handler {
                 log_pause(subscribed, handler, lasting, &failed);
             }
-            subscribed.gate.pause_for(lasting);
+            subscribed.breaker.pause_for(lasting);
             let attempt = held.incoming.attempt;
             wait_on_broker(subscribed, held, attempt, lasting).await;
         }

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, timeout_at};
 
 use crate::messaging::{
     BrokerError, Consumer, ConsumerState, MessageBroker, PlannedSubscription, Settlement,
 };
 use crate::observability::metrics::{self, Series};
+use crate::resilience::CircuitState;
 
 use super::Environment;
 use super::dispatcher::Dispatcher;
@@ -25,6 +26,7 @@ pub struct Runner {
     dispatcher: Mutex<Option<JoinHandle<()>>>,
     returned: Mutex<Option<(oneshot::Sender<()>, JoinHandle<usize>)>>,
     running: Series,
+    breaker: AbortHandle,
 }
 
 /// How a subscription is.
@@ -37,6 +39,8 @@ pub struct SubscriptionHealth {
     pub broker: Arc<str>,
     /// Whether it consumes.
     pub state: ConsumerState,
+    /// Whether its breaker lets messages through.
+    pub breaker: CircuitState,
     /// Messages in the engine's hands.
     pub in_flight: usize,
     /// The names of its handlers.
@@ -82,12 +86,16 @@ impl Runner {
         let (end, done) = oneshot::channel();
         let returned = tokio::spawn(give_all_back(Arc::clone(&subscribed), returns, done));
         running.record(1.0);
+        let breaker = Arc::clone(&subscribed.breaker)
+            .drive(Arc::clone(&subscribed.gate), Arc::clone(subscribed.label()));
+        let breaker = tokio::spawn(breaker).abort_handle();
         Ok(Self {
             subscribed,
             consumer,
             dispatcher: Mutex::new(Some(tokio::spawn(dispatcher))),
             returned: Mutex::new(Some((end, returned))),
             running,
+            breaker,
         })
     }
 
@@ -97,8 +105,9 @@ impl Runner {
         self.running.record(0.0);
     }
 
-    /// Fetches again.
+    /// Fetches again; what the breaker knows is forgotten.
     pub async fn resume(&self) {
+        self.subscribed.breaker.reset();
         self.subscribed.gate.resume().await;
         self.running.record(1.0);
     }
@@ -110,6 +119,7 @@ impl Runner {
             label: Arc::clone(self.subscribed.label()),
             broker: Arc::clone(&self.subscribed.planned.broker),
             state: self.consumer.state(),
+            breaker: self.subscribed.breaker.state(),
             in_flight: self.subscribed.in_flight.get(),
             handlers: self
                 .subscribed
@@ -124,6 +134,7 @@ impl Runner {
     /// or does not end by `deadline`. Further calls do nothing.
     pub async fn stop(&self, deadline: Instant) -> Drained {
         self.running.record(0.0);
+        self.breaker.abort();
         // First, or what is given back would be handed out here again, behind what comes after it.
         if timeout_at(deadline, self.consumer.stop()).await.is_err() {
             tracing::warn!(
@@ -189,6 +200,7 @@ impl Runner {
 
 impl Drop for Runner {
     fn drop(&mut self) {
+        self.breaker.abort();
         let at_once = Phase::Draining(Instant::now());
         self.subscribed.phase.send_if_modified(|phase| {
             let running = *phase == Phase::Running;

@@ -14,6 +14,7 @@ use crate::observability::metrics::{self, Series};
 use crate::observability::{Correlation, TraceContext};
 
 use super::Environment;
+use super::breaker::Breaker;
 use super::gate::Gate;
 
 /// What all tasks of one subscription share.
@@ -22,6 +23,7 @@ pub(super) struct Subscribed {
     pub(super) handlers: Vec<HandlerRuntime>,
     pub(super) environment: Arc<Environment>,
     pub(super) gate: Arc<Gate>,
+    pub(super) breaker: Arc<Breaker>,
     /// Where settlements go whose task ended without using them.
     pub(super) returns: mpsc::Sender<Settlement>,
     pub(super) in_flight: InFlight,
@@ -158,6 +160,8 @@ impl Subscribed {
             .iter()
             .map(|handler| HandlerRuntime::new(handler, &planned, &environment))
             .collect();
+        let timeouts = planned.handlers.iter().map(|handler| handler.timeout);
+        let slowest = timeouts.max().unwrap_or_default();
         let series = |instrument| {
             Series::of(
                 environment.metrics.as_deref(),
@@ -173,6 +177,12 @@ impl Subscribed {
             redelivered: series(metrics::REDELIVERED),
             phase: watch::Sender::new(Phase::Running),
             gate: Arc::new(Gate::new()),
+            breaker: Arc::new(Breaker::new(
+                planned.breaker,
+                slowest,
+                environment.rng.clone(),
+                series(metrics::BREAKER_OPEN),
+            )),
             handlers,
             planned,
             environment,

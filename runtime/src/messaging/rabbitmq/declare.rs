@@ -22,7 +22,7 @@ const REPLY_SUCCESS: u16 = 200;
 /// each publish, so this is no reason not to connect.
 pub(super) async fn shared(core: &Core, live: &Live) {
     let exchange = &core.settings.exchange;
-    if exchange.is_empty() || exchange.starts_with("amq.") {
+    if exchange.is_empty() || exchange.starts_with("amq.") || core.context.read_only {
         return;
     }
     let part = Part::Exchange {

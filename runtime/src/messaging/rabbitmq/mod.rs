@@ -11,6 +11,7 @@ mod errors;
 mod handshake;
 mod headers;
 mod hello;
+mod inspect;
 mod lane;
 mod publish;
 mod replies;
@@ -33,8 +34,8 @@ use crate::handling::{BoxFuture, PublishError};
 use crate::message::{Outgoing, ReplyAddress};
 use crate::messaging::{
     Argument, BrokerContext, BrokerError, BrokerErrorKind, BrokerHealth, Capabilities, Connected,
-    Consumer, DeadLetterStore, Delivery, DurabilityConcern, ExchangeKind, MessageBroker, QueueKind,
-    ReplyEvents, Requests, Subscription, Topology, TopologyMode,
+    Consumer, DeadLetterStore, Delivery, DurabilityConcern, ExchangeKind, Export, Inspection,
+    MessageBroker, QueueKind, ReplyEvents, Requests, Subscription, Topology, TopologyMode,
 };
 
 use self::consumer::QueueConsumer;
@@ -286,6 +287,17 @@ impl MessageBroker for RabbitMq {
 
     fn publish(&self, outgoing: Outgoing) -> BoxFuture<'_, Result<(), PublishError>> {
         Box::pin(self.core.publish(outgoing))
+    }
+
+    fn inspect<'a>(
+        &'a self,
+        topology: &'a Topology,
+    ) -> BoxFuture<'a, Result<Inspection, BrokerError>> {
+        Box::pin(inspect::inspect(&self.core, topology))
+    }
+
+    fn export(&self, topology: &Topology) -> Option<Export> {
+        Some(inspect::export(&self.core, topology))
     }
 
     fn schedule(

@@ -114,6 +114,12 @@ impl Settings {
     }
 
     /// What the next attempt to connect uses.
+    /// The virtual host, as far as it can be told.
+    pub(super) fn vhost(&self) -> String {
+        let target = self.target();
+        target.map_or_else(|_| "/".to_owned(), |target| target.place.vhost)
+    }
+
     pub(super) fn target(&self) -> Result<Target, (BrokerErrorKind, String)> {
         let unreadable =
             |error: &dyn std::fmt::Display| (BrokerErrorKind::Configuration, error.to_string());

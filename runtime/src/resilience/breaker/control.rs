@@ -140,6 +140,27 @@ impl Control {
         change.filter(|change| change.from != change.to)
     }
 
+    /// Opens until then, for a reason of somebody else's.
+    pub(super) fn open_until(&mut self, until: Instant) -> Option<Transition> {
+        match self.state {
+            CircuitState::ForcedClosed | CircuitState::ForcedOpen => None,
+            CircuitState::Open => {
+                self.until = self.until.max(until);
+                None
+            }
+            CircuitState::Closed | CircuitState::HalfOpen => {
+                self.until = until;
+                self.enter(CircuitState::Open)
+            }
+        }
+    }
+
+    /// The rest of the time that it is open.
+    pub(super) fn left(&self, now: Instant) -> Option<Duration> {
+        let open = self.state == CircuitState::Open && self.until > now;
+        open.then(|| self.until - now)
+    }
+
     fn open(
         &mut self,
         options: &CircuitBreakerOptions,

@@ -252,6 +252,24 @@ impl CircuitBreaker {
         self.control().state
     }
 
+    /// Opens it for `lasting` from `now`, whatever was counted; then probes find out. A longer time that
+    /// runs already goes on; what was forced stays so.
+    pub fn open_for(&self, lasting: Duration, now: Instant) {
+        let change = {
+            let mut control = self.control();
+            let change = control.open_until(now + lasting);
+            self.publish(&control);
+            change
+        };
+        self.tell(change);
+    }
+
+    /// How long nothing goes through yet; `None` if something may, or if nobody can say.
+    #[must_use]
+    pub fn retry_after(&self, now: Instant) -> Option<Duration> {
+        self.control().left(now)
+    }
+
     /// Lets no call through until [`reset`](Self::reset).
     pub fn force_open(&self) {
         self.force(CircuitState::ForcedOpen);
