@@ -37,6 +37,7 @@ use super::scope::Scope;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reply<R>(pub R);
 
+#[diagnostic::do_not_recommend]
 impl<R: Message> IntoOutcome for Reply<R> {
     fn into_outcome(self, scope: &Scope) -> Outcome {
         match scope.prepare_reply(&self.0) {

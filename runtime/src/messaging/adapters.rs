@@ -123,7 +123,8 @@ mod tests {
             let Some(connect) = adapter.connect else {
                 continue;
             };
-            let scheme = adapter.schemes.first().copied().unwrap_or(adapter.kind);
+            // A kind without schemes of its own is named by `kind` beside another's URL.
+            let scheme = adapter.schemes.first().copied().unwrap_or("redis");
             let config = crate::config::Config::new()
                 .with("brokers.main.url", format!("{scheme}://localhost"));
             let context = BrokerContext::new("main", "billing", "billing-1");

@@ -1,0 +1,26 @@
+// A request is answered once.
+//~ 1 error
+#![allow(dead_code, unused_variables)]
+
+use interline::prelude::*;
+
+interline::service!("quotes");
+
+#[derive(Message, Serialize, Deserialize)]
+#[message(topic = "quotes.asked", reply = Quote)]
+struct Ask {
+    sku: String,
+}
+
+#[derive(Message, Serialize, Deserialize)]
+#[message(topic = "quotes.given")]
+struct Quote {
+    cents: u64,
+}
+
+#[subscriber]
+async fn quote(ask: Ask) -> (Reply<Quote>, Reply<Quote>) {
+    todo!()
+}
+
+fn main() {}
