@@ -7,6 +7,7 @@
 mod attempt;
 mod batches;
 mod calls;
+mod crew;
 mod dispatcher;
 mod faults;
 mod gate;
