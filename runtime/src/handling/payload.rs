@@ -179,6 +179,9 @@ pub(super) fn choose_codec<'a>(
     let Some(content_type) = incoming.headers.text(name::CONTENT_TYPE) else {
         return Ok(own);
     };
+    if own.writes(&content_type) {
+        return Ok(own);
+    }
     // What a client writes that does not know or care says nothing about the body.
     let media = content_type.split(';').next().unwrap_or_default().trim();
     if media.is_empty() || media.eq_ignore_ascii_case("application/octet-stream") {

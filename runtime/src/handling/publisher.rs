@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
@@ -48,6 +48,22 @@ struct Shared {
     service: Arc<str>,
     clock: Arc<dyn Clock>,
     rng: Rng,
+    /// The last millisecond that was written, and how.
+    written: Mutex<(u64, Arc<str>)>,
+}
+
+impl Shared {
+    /// The time as it stands in a header. What is published within one millisecond shares it.
+    fn now(&self) -> Arc<str> {
+        let now = self.clock.now();
+        let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let millis = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        if written.0 != millis {
+            *written = (millis, format_time(now).into());
+        }
+        Arc::clone(&written.1)
+    }
 }
 
 struct Cause {
@@ -68,6 +84,7 @@ impl Publisher {
             shared: Arc::new(Shared {
                 port,
                 service,
+                written: Mutex::new((0, format_time(UNIX_EPOCH).into())),
                 clock,
                 rng,
             }),
@@ -222,24 +239,24 @@ impl Publisher {
 
     /// Adds the headers that every message carries, each unless it is there.
     fn stamp(&self, outgoing: &mut Outgoing) {
-        let id = outgoing.id.to_string();
+        let id = outgoing.id.shared();
         let headers = &mut outgoing.headers;
-        headers.set(name::MESSAGE_ID, id);
-        let mut fill = |name: &'static str, value: &dyn Fn() -> String| {
+        headers.set(name::MESSAGE_ID, Arc::clone(&id));
+        let mut fill = |name: &'static str, value: &dyn Fn() -> HeaderValue| {
             if !headers.contains(name) {
                 headers.push(name, value());
             }
         };
-        fill(name::PUBLISHED_AT, &|| format_time(self.shared.clock.now()));
-        fill(name::SENDER, &|| self.shared.service.to_string());
+        fill(name::PUBLISHED_AT, &|| self.shared.now().into());
+        fill(name::SENDER, &|| Arc::clone(&self.shared.service).into());
         let cause = self.cause.as_deref();
         fill(name::CORRELATION_ID, &|| match cause {
-            Some(cause) => cause.correlation.correlation_id.clone(),
-            None => outgoing.id.to_string(),
+            Some(cause) => cause.correlation.correlation_id.clone().into(),
+            None => Arc::clone(&id).into(),
         });
         if let Some(cause) = cause {
             fill(name::CAUSATION_ID, &|| {
-                cause.correlation.causation_id.to_string()
+                cause.correlation.causation_id.shared().into()
             });
         }
         match cause {

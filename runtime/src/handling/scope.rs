@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
@@ -86,9 +86,10 @@ pub struct Scope(Arc<Inner>);
 struct Inner {
     context: Arc<SubscriberContext>,
     input: Arc<Incoming>,
-    trace: TraceContext,
+    /// Made when somebody asks: most attempts need neither.
+    trace: OnceLock<TraceContext>,
+    cancel: OnceLock<Cancel>,
     deadline: Instant,
-    cancel: Cancel,
     outputs: Mutex<Outputs>,
     verdict: Mutex<Option<oneshot::Sender<Outcome>>>,
 }
@@ -108,13 +109,28 @@ impl Scope {
         deadline: Instant,
         cancel: Cancel,
     ) -> Self {
-        let rng = context.publisher.rng();
-        let trace = TraceContext::read(&input.headers)
-            .map_or_else(|| TraceContext::root(rng), |parent| parent.child(rng));
+        Self::with(context, input, deadline, OnceLock::from(cancel))
+    }
+
+    /// The scope of an attempt that nobody can cancel before it has begun.
+    pub(crate) fn of_attempt(
+        context: Arc<SubscriberContext>,
+        input: Arc<Incoming>,
+        deadline: Instant,
+    ) -> Self {
+        Self::with(context, input, deadline, OnceLock::new())
+    }
+
+    fn with(
+        context: Arc<SubscriberContext>,
+        input: Arc<Incoming>,
+        deadline: Instant,
+        cancel: OnceLock<Cancel>,
+    ) -> Self {
         Self(Arc::new(Inner {
             context,
             input,
-            trace,
+            trace: OnceLock::new(),
             deadline,
             cancel,
             outputs: Mutex::default(),
@@ -155,13 +171,17 @@ impl Scope {
     /// Fires when the attempt should stop.
     #[must_use]
     pub fn cancel(&self) -> &Cancel {
-        &self.0.cancel
+        self.0.cancel.get_or_init(Cancel::new)
     }
 
     /// Where the attempt stands in its trace.
     #[must_use]
     pub fn trace(&self) -> &TraceContext {
-        &self.0.trace
+        self.0.trace.get_or_init(|| {
+            let rng = self.0.context.publisher.rng();
+            TraceContext::read(&self.0.input.headers)
+                .map_or_else(|| TraceContext::root(rng), |parent| parent.child(rng))
+        })
     }
 
     /// A publisher that passes on correlation and trace of the message being handled.
@@ -171,7 +191,7 @@ impl Scope {
         self.0
             .context
             .publisher
-            .caused_by(correlation, self.0.trace.clone())
+            .caused_by(correlation, self.trace().clone())
     }
 
     /// Prepares a message that is published when the attempt has succeeded. Its identity is derived

@@ -307,7 +307,56 @@ pub struct RedisPublish {
 
 /// A time as it stands in a header: RFC 3339 in UTC with milliseconds.
 pub(crate) fn format_time(time: SystemTime) -> String {
-    humantime::format_rfc3339_millis(time).to_string()
+    plain_time(time).unwrap_or_else(|| humantime::format_rfc3339_millis(time).to_string())
+}
+
+/// The same for the years that services live in, in a tenth of the time: every publish writes one.
+fn plain_time(time: SystemTime) -> Option<String> {
+    const DAYS_1970_TO_2000: u32 = 10_957;
+    const DAYS_OF_FOUR_YEARS: u32 = 1_461;
+    const MONTHS: [u32; 12] = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+    let seconds = u32::try_from(seconds).ok()?;
+    let days = u32::try_from(days).ok()?.checked_sub(DAYS_1970_TO_2000)?;
+    // Every fourth year from 2000 on is a leap year, until 2100.
+    let (fours, mut day) = (days / DAYS_OF_FOUR_YEARS, days % DAYS_OF_FOUR_YEARS);
+    if fours >= 25 {
+        return None;
+    }
+    let mut year = 2_000 + fours * 4;
+    let leap = day < 366;
+    if !leap {
+        day -= 366;
+        year += 1 + day / 365;
+        day %= 365;
+    }
+    let mut month = 0;
+    loop {
+        let length = MONTHS[month] + u32::from(leap && month == 1);
+        if day < length {
+            break;
+        }
+        day -= length;
+        month += 1;
+    }
+    let mut text = *b"....-..-..T..:..:...000Z";
+    let two = |text: &mut [u8], value: u32| {
+        // Two digits each: nothing is cut off.
+        text[0] = b'0' + (value / 10 % 10) as u8;
+        text[1] = b'0' + (value % 10) as u8;
+    };
+    let millis = since.subsec_millis();
+    two(&mut text[0..2], year / 100);
+    two(&mut text[2..4], year % 100);
+    two(&mut text[5..7], u32::try_from(month).ok()? + 1);
+    two(&mut text[8..10], day + 1);
+    two(&mut text[11..13], seconds / 3_600);
+    two(&mut text[14..16], seconds / 60 % 60);
+    two(&mut text[17..19], seconds % 60);
+    two(&mut text[20..22], millis / 10);
+    text[22] = b'0' + (millis % 10) as u8;
+    String::from_utf8(text.to_vec()).ok()
 }
 
 /// Reads a time from a header; `None` for anything else.
@@ -362,5 +411,19 @@ mod tests {
         assert_eq!(format_time(time), "2023-11-14T22:13:20.123Z");
         assert_eq!(parse_time(&format_time(time)), Some(time));
         assert_eq!(parse_time("yesterday"), None);
+    }
+
+    #[test]
+    fn times_are_written_as_rfc_3339_writes_them() {
+        let seed = fastrand::u64(..);
+        let mut random = fastrand::Rng::with_seed(seed);
+        // From 1970 to 2200, and every day around the ends of years and of February.
+        let days = (0..84_000).map(|day| day * 86_400_000);
+        let some = (0..20_000).map(|_| random.u64(..7_257_600_000_000));
+        for millis in days.chain(some) {
+            let time = SystemTime::UNIX_EPOCH + Duration::from_millis(millis);
+            let expected = humantime::format_rfc3339_millis(time).to_string();
+            assert_eq!(format_time(time), expected, "{millis} ms, seed {seed}");
+        }
     }
 }

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::text::Text;
+
 /// The names of the headers that Interline reads and writes, the same on every broker.
 pub mod name {
     /// The trace context's baggage (W3C).
@@ -111,7 +113,7 @@ pub enum HeaderValue {
     /// Named values, as AMQP's field table.
     Table(Vec<(String, HeaderValue)>),
     /// Text.
-    Text(Cow<'static, str>),
+    Text(Text),
     /// Seconds since the Unix epoch.
     Timestamp(u64),
     /// An unsigned number beyond the signed range.
@@ -148,18 +150,30 @@ impl HeaderValue {
 
 impl From<&'static str> for HeaderValue {
     fn from(text: &'static str) -> Self {
-        Self::Text(Cow::Borrowed(text))
+        Self::Text(text.into())
     }
 }
 
 impl From<String> for HeaderValue {
     fn from(text: String) -> Self {
-        Self::Text(Cow::Owned(text))
+        Self::Text(text.into())
     }
 }
 
 impl From<Cow<'static, str>> for HeaderValue {
     fn from(text: Cow<'static, str>) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+impl From<Arc<str>> for HeaderValue {
+    fn from(text: Arc<str>) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+impl From<Text> for HeaderValue {
+    fn from(text: Text) -> Self {
         Self::Text(text)
     }
 }
@@ -240,7 +254,7 @@ impl Headers {
     pub fn get(&self, name: &str) -> Option<&HeaderValue> {
         self.all()
             .iter()
-            .find(|(known, _)| known.eq_ignore_ascii_case(name))
+            .find(|(known, _)| is(known, name))
             .map(|(_, value)| value)
     }
 
@@ -260,13 +274,15 @@ impl Headers {
     pub fn set(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<HeaderValue>) {
         let (name, value) = (name.into(), value.into());
         let headers = self.all_mut();
-        match headers
-            .iter_mut()
-            .find(|(known, _)| known.eq_ignore_ascii_case(&name))
-        {
+        match headers.iter_mut().find(|(known, _)| is(known, &name)) {
             Some((_, slot)) => *slot = value,
             None => headers.push((name, value)),
         }
+    }
+
+    /// These headers, whose names are known to differ.
+    pub(crate) fn of_distinct(headers: Vec<(Cow<'static, str>, HeaderValue)>) -> Self {
+        Self(Some(Arc::new(headers)))
     }
 
     /// Adds `name` without looking whether it is present. For names that are known to be new.
@@ -301,6 +317,13 @@ impl Headers {
     fn all_mut(&mut self) -> &mut Vec<Header> {
         Arc::make_mut(self.0.get_or_insert_default())
     }
+}
+
+/// Whether two names are the same header. Most are not even of one length, and ours are usually the
+/// same constant.
+fn is(known: &str, name: &str) -> bool {
+    known.len() == name.len()
+        && (std::ptr::eq(known.as_ptr(), name.as_ptr()) || known.eq_ignore_ascii_case(name))
 }
 
 impl PartialEq for Headers {

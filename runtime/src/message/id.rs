@@ -68,6 +68,11 @@ impl MessageId {
         &self.0
     }
 
+    /// The text, shared.
+    pub(crate) fn shared(&self) -> Arc<str> {
+        Arc::clone(&self.0)
+    }
+
     fn from_uuid(uuid: Uuid) -> Self {
         let mut buffer = Uuid::encode_buffer();
         Self(Arc::from(&*uuid.hyphenated().encode_lower(&mut buffer)))

@@ -5,6 +5,7 @@ mod contract;
 mod envelope;
 pub mod headers;
 mod id;
+mod text;
 mod topic;
 
 pub use codec::{Codec, CodecError, CodecRef, Codecs, Encoded, Encoder, Slot, Value};
@@ -15,6 +16,7 @@ pub use envelope::{
 pub(crate) use envelope::{format_time, parse_time};
 pub use headers::{HeaderValue, Headers};
 pub use id::{MESSAGE_ID_BYTES_MAX, MessageId};
+pub use text::Text;
 pub(crate) use topic::render as render_topic;
 pub use topic::{TOPIC_BYTES_MAX, TopicError, TopicPattern, check as check_topic, check_template};
 #[doc(hidden)]

@@ -523,7 +523,10 @@ impl Settlement {
     /// # Errors
     /// [`BrokerError`] if the broker could not be told; it will hand the message out again.
     pub async fn done(self) -> Result<Settled, BrokerError> {
-        self.settler.done(self.ticket).await
+        match self.settler.done_at_once(self.ticket) {
+            Some(settled) => Ok(settled),
+            None => self.settler.done(self.ticket).await,
+        }
     }
 
     /// Hand it to this subscription again after `after`, which is one of the subscription's ladder,
@@ -587,6 +590,13 @@ pub enum Settled {
 pub trait Settler: Send + Sync {
     /// See [`Settlement::done`].
     fn done(&self, ticket: Ticket) -> BoxFuture<'_, Result<Settled, BrokerError>>;
+
+    /// The same where the broker can be told without waiting; `None` leaves it to
+    /// [`done`](Settler::done).
+    fn done_at_once(&self, ticket: Ticket) -> Option<Settled> {
+        let _ = ticket;
+        None
+    }
 
     /// See [`Settlement::retry`].
     fn retry(

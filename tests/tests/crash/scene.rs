@@ -77,7 +77,8 @@ impl Scene {
         };
         scene.set("LEDGER_FILE", ledger.display());
         scene.set("INTERLINE__RUN__ONLY", "record");
-        scene.at(&scene.ground.url().to_owned());
+        let url = scene.ground.url().to_owned();
+        scene.at(&url);
         if kind != Kind::RabbitMq {
             scene.set_broker(kind);
         }

@@ -119,6 +119,16 @@ impl CodecRef {
         }
     }
 
+    /// Whether this is, to the letter, the media type that it writes: the common case, without the
+    /// search.
+    pub(crate) fn writes(&self, content_type: &str) -> bool {
+        match &self.0 {
+            Kind::Custom(codec) => codec.content_type() == content_type,
+            #[cfg(any(feature = "json", feature = "msgpack", feature = "protobuf"))]
+            _ => self.content_type() == content_type,
+        }
+    }
+
     /// Whether it reads bodies of this media type. Parameters (`; charset=utf-8`) do not count.
     #[must_use]
     pub fn reads(&self, content_type: &str) -> bool {

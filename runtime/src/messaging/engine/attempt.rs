@@ -3,14 +3,16 @@
 use std::any::Any;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
+use tokio::task::unconstrained;
+use tokio::time::{Instant, sleep_until};
 use tracing::{Instrument, Span};
 
-use crate::handling::{BatchFn, Cancel, Failed, Fate, Next, OneFn, Outcome, Reason, Scope};
+use crate::handling::{BatchFn, Failed, Fate, Next, OneFn, Outcome, Reason, Scope};
 use crate::message::{Incoming, headers::name};
 use crate::messaging::Ack;
 use crate::observability::TraceContext;
@@ -24,15 +26,10 @@ pub(super) async fn run_one(
     runtime: &HandlerRuntime,
     handler: &OneFn,
     incoming: &Arc<Incoming>,
+    started: Instant,
 ) -> (Outcome, Span) {
-    let cancel = Cancel::new();
-    let deadline = Instant::now() + runtime.timeout;
-    let scope = Scope::new(
-        Arc::clone(&runtime.context),
-        Arc::clone(incoming),
-        deadline,
-        cancel.clone(),
-    );
+    let deadline = started + runtime.timeout;
+    let scope = Scope::of_attempt(Arc::clone(&runtime.context), Arc::clone(incoming), deadline);
     let manual = (subscribed.planned.ack == Ack::Manual).then(|| scope.expect_verdict());
     let middleware = &subscribed.environment.middleware;
     let attempt = async {
@@ -45,15 +42,19 @@ pub(super) async fn run_one(
                 .await
         };
         match manual {
-            Some(verdict) if outcome.fate == Fate::Done => settled_by_hand(verdict, outcome).await,
+            Some(verdict) if outcome.fate == Fate::Done => {
+                Box::pin(settled_by_hand(verdict, outcome)).await
+            }
             _ => outcome,
         }
     };
     let span = span(runtime, incoming, &scope, 1);
-    let attempt = scope.clone().enter(attempt);
-    let outcome = guarded(attempt, deadline, &cancel, runtime)
-        .instrument(span.clone())
-        .await;
+    let attempt = guarded(scope.clone().enter(attempt), &scope, runtime);
+    let outcome = if span.is_disabled() {
+        attempt.await
+    } else {
+        Box::pin(attempt.instrument(span.clone())).await
+    };
     (outcome, span)
 }
 
@@ -66,14 +67,8 @@ pub(super) async fn run_batch(
     let Some(first) = messages.first() else {
         return (Vec::new(), Span::none());
     };
-    let cancel = Cancel::new();
     let deadline = Instant::now() + runtime.timeout;
-    let scope = Scope::new(
-        Arc::clone(&runtime.context),
-        Arc::clone(first),
-        deadline,
-        cancel.clone(),
-    );
+    let scope = Scope::of_attempt(Arc::clone(&runtime.context), Arc::clone(first), deadline);
     let span = span(runtime, first, &scope, messages.len());
     let mut outcomes = Vec::new();
     let attempt = async {
@@ -81,7 +76,7 @@ pub(super) async fn run_batch(
         Outcome::done()
     };
     let attempt = scope.clone().enter(attempt);
-    let whole = guarded(attempt, deadline, &cancel, runtime)
+    let whole = guarded(attempt, &scope, runtime)
         .instrument(span.clone())
         .await;
     if whole.fate != Fate::Done {
@@ -114,20 +109,31 @@ async fn settled_by_hand(verdict: oneshot::Receiver<Outcome>, mut returned: Outc
 /// An attempt that ends at its deadline, and whose panic is a failure like any other.
 async fn guarded(
     attempt: impl Future<Output = Outcome>,
-    deadline: Instant,
-    cancel: &Cancel,
+    scope: &Scope,
     runtime: &HandlerRuntime,
 ) -> Outcome {
-    let failed = match timeout_at(deadline, catch_panic(attempt)).await {
-        Ok(Ok(outcome)) => return outcome,
-        Ok(Err(panic)) => Failed::new(Reason::Panic, "panic", panic_text(&*panic)),
-        Err(_) => {
+    let mut attempt = pin!(catch_panic(attempt));
+    // A handler that is done at once needs no timer. One that never leaves the scheduler its turn
+    // is ended all the same, hence the second wrapping.
+    let mut timer = None;
+    let ended = poll_fn(|context| {
+        if let Poll::Ready(ended) = attempt.as_mut().poll(context) {
+            return Poll::Ready(Some(ended));
+        }
+        let timer =
+            timer.get_or_insert_with(|| Box::pin(unconstrained(sleep_until(scope.deadline()))));
+        timer.as_mut().poll(context).map(|()| None)
+    });
+    let failed = match ended.await {
+        Some(Ok(outcome)) => return outcome,
+        Some(Err(panic)) => Failed::new(Reason::Panic, "panic", panic_text(&*panic)),
+        None => {
             let text = format!("`{}` took longer than {:?}", runtime.name, runtime.timeout);
             Failed::new(Reason::Timeout, "timeout", text)
         }
     };
     // What the handler spawned may still run, and listens to this.
-    cancel.cancel();
+    scope.cancel().cancel();
     Outcome::failed(Fate::Retry { after: None }, failed)
 }
 

@@ -4,7 +4,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
@@ -12,6 +12,7 @@ use crate::messaging::{BatchOptions, Delivery};
 use crate::resilience::RateLimiter;
 
 use super::batches::process_batch;
+use super::crew::CrewGuard;
 use super::held::Held;
 use super::process::{Turn, process};
 use super::subscription::{Phase, Subscribed};
@@ -25,6 +26,8 @@ pub(super) struct Dispatcher {
     deliveries: mpsc::Receiver<Delivery>,
     limiter: Option<RateLimiter>,
     tasks: JoinSet<()>,
+    crew: Option<CrewGuard>,
+    phase: watch::Receiver<Phase>,
 }
 
 impl Dispatcher {
@@ -34,10 +37,12 @@ impl Dispatcher {
             .rate
             .map(|rate| RateLimiter::new(rate.count, rate.per));
         Self {
+            phase: subscribed.phase.subscribe(),
             subscribed,
             deliveries,
             limiter,
             tasks: JoinSet::new(),
+            crew: None,
         }
     }
 
@@ -52,12 +57,34 @@ impl Dispatcher {
                 self.run_batches(batch, places, ordered).await;
             }
             (None, true) => self.run_lanes(concurrency).await,
-            (None, false) => self.run_places(concurrency).await,
+            (None, false) if self.limiter.is_some() => self.run_places(concurrency).await,
+            (None, false) => self.run_crew(concurrency).await,
         }
         self.drain().await;
     }
 
     /// Messages in any order, so many at once.
+    async fn run_crew(&mut self, concurrency: usize) {
+        let crew = self
+            .crew
+            .insert(CrewGuard::new(&self.subscribed, concurrency));
+        let crew = Arc::clone(crew);
+        let mut taken = Vec::with_capacity(TAKEN_AT_ONCE);
+        loop {
+            let room = tokio::select! {
+                biased;
+                room = crew.room() => room,
+                () = draining(&mut self.phase) => return,
+            };
+            if !self.take(&mut taken, room.min(TAKEN_AT_ONCE)).await {
+                return;
+            }
+            let held = taken.drain(..);
+            crew.add(held.map(|delivery| hold(&self.subscribed, delivery)));
+        }
+    }
+
+    /// Messages in any order, so many at once and not more often than the rate allows.
     async fn run_places(&mut self, concurrency: usize) {
         let places = Arc::new(Semaphore::new(concurrency));
         let mut taken = Vec::with_capacity(TAKEN_AT_ONCE);
@@ -66,8 +93,9 @@ impl Dispatcher {
                 let Some(permit) = self.place(&places).await else {
                     return;
                 };
-                let turn = Turn::place(permit, Arc::clone(&places));
-                self.spawn(process(Arc::clone(&self.subscribed), held, turn));
+                let mut turn = Turn::place(permit, Arc::clone(&places));
+                let subscribed = Arc::clone(&self.subscribed);
+                self.spawn(async move { process(&subscribed, held, &mut turn).await });
             }
         }
     }
@@ -83,7 +111,7 @@ impl Dispatcher {
                 while let Some(held) = lane.recv().await {
                     // What waits in the lane when the drain begins goes back; dropping it does that.
                     if subscribed.is_running() {
-                        process(Arc::clone(&subscribed), held, Turn::Lane).await;
+                        process(&subscribed, held, &mut Turn::Lane).await;
                     } else {
                         drop(held);
                     }
@@ -151,7 +179,7 @@ impl Dispatcher {
             }
             tokio::select! {
                 biased;
-                () = self.subscribed.draining() => return false,
+                () = draining(&mut self.phase) => return false,
                 Some(_) = self.tasks.join_next(), if !self.tasks.is_empty() => {
                     // Finished tasks leave the set; their results are in what they settled.
                     while self.tasks.try_join_next().is_some() {}
@@ -204,7 +232,7 @@ impl Dispatcher {
     }
 
     fn hold(&self, delivery: Delivery) -> Held {
-        Held::new(delivery, self.subscribed.returns.clone())
+        hold(&self.subscribed, delivery)
     }
 
     fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
@@ -219,6 +247,9 @@ impl Dispatcher {
     /// Gives back what was not started, then waits for what runs; at the deadline that is given
     /// back too.
     async fn drain(mut self) {
+        if let Some(crew) = self.crew.take() {
+            self.tasks = crew.close();
+        }
         self.deliveries.close();
         while let Ok(delivery) = self.deliveries.try_recv() {
             drop(self.hold(delivery));
@@ -249,6 +280,16 @@ impl Dispatcher {
     async fn tasks_end(&mut self) {
         while self.tasks.join_next().await.is_some() {}
     }
+}
+
+/// Waits until the subscription is to drain.
+async fn draining(phase: &mut watch::Receiver<Phase>) {
+    // The sender lives as long as the subscription, so the wait cannot fail.
+    let _ = phase.wait_for(|phase| *phase != Phase::Running).await;
+}
+
+fn hold(subscribed: &Subscribed, delivery: Delivery) -> Held {
+    Held::new(delivery, subscribed.returns.clone())
 }
 
 pub(super) fn lane_of(key: Option<&str>, lanes: usize) -> usize {

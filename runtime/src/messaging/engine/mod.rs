@@ -8,6 +8,7 @@ mod attempt;
 mod batches;
 mod breaker;
 mod calls;
+mod crew;
 mod dispatcher;
 mod faults;
 mod gate;

@@ -13,6 +13,7 @@ use crate::messaging::{BrokerError, CrashPoint, RetryPolicy, Settled};
 
 use super::attempt;
 use super::breaker::Leave;
+use super::crew::Crew;
 use super::faults;
 use super::held::Held;
 use super::subscription::{HandlerRuntime, Subscribed};
@@ -27,6 +28,8 @@ pub(super) enum Turn {
     Place {
         permit: Option<OwnedSemaphorePermit>,
         places: Arc<Semaphore>,
+        /// Who takes over the place meanwhile.
+        crew: Option<Arc<Crew>>,
     },
     /// In a lane: what comes after it waits with it.
     Lane,
@@ -37,6 +40,28 @@ impl Turn {
         Self::Place {
             permit: Some(permit),
             places,
+            crew: None,
+        }
+    }
+
+    /// The place of one of a crew.
+    pub(super) fn of_crew(
+        permit: OwnedSemaphorePermit,
+        places: &Arc<Semaphore>,
+        crew: &Arc<Crew>,
+    ) -> Self {
+        Self::Place {
+            permit: Some(permit),
+            places: Arc::clone(places),
+            crew: Some(Arc::clone(crew)),
+        }
+    }
+
+    /// The place, where it was not lost on the way.
+    pub(super) fn into_permit(self) -> Option<OwnedSemaphorePermit> {
+        match self {
+            Self::Place { permit, .. } => permit,
+            Self::Lane => None,
         }
     }
 
@@ -46,12 +71,15 @@ impl Turn {
 
     /// Waits; `false` if the subscription is to drain meanwhile.
     pub(super) async fn wait(&mut self, subscribed: &Subscribed, wait: Duration) -> bool {
-        if let Self::Place { permit, .. } = self {
+        let mut absence = None;
+        if let Self::Place { permit, crew, .. } = self {
             drop(permit.take());
+            absence = crew.as_ref().map(Crew::leave_for_a_while);
         }
         let waited = async {
             sleep(wait).await;
-            if let Self::Place { permit, places } = self {
+            drop(absence);
+            if let Self::Place { permit, places, .. } = self {
                 // The semaphore is never closed; without a place the message would run beside the
                 // limit.
                 *permit = Arc::clone(places).acquire_owned().await.ok();
@@ -66,23 +94,23 @@ impl Turn {
 }
 
 /// Takes a message to its end: handled, dead-lettered, dropped, or back with the broker.
-pub(super) async fn process(subscribed: Arc<Subscribed>, mut held: Held, mut turn: Turn) {
+pub(super) async fn process(subscribed: &Subscribed, mut held: Held, turn: &mut Turn) {
     if held.incoming.redelivered {
         subscribed.redelivered.record(1.0);
     }
     if let Some(left) = verdict::early(&held.incoming, &subscribed.environment) {
         let attempt = held.incoming.attempt;
-        return wait_on_broker(&subscribed, &mut held, attempt, left).await;
+        return Box::pin(wait_on_broker(subscribed, &mut held, attempt, left)).await;
     }
     let early_ack = subscribed.planned.ack == crate::messaging::Ack::OnReceive;
     if early_ack && let Some(settlement) = held.take() {
-        report(&subscribed, "acknowledging", settlement.done().await);
+        report(subscribed, "acknowledging", settlement.done().await);
     }
     let mut tried = false;
     loop {
         // Of a connection that is gone nothing is started: the broker hands it out again.
         if !early_ack && !held.is_current() {
-            return forget_stale(&subscribed, &mut held);
+            return forget_stale(subscribed, &mut held);
         }
         let Some(handler) = subscribed.handler_of(&held.incoming) else {
             let verdict = verdict::decide(
@@ -91,61 +119,74 @@ pub(super) async fn process(subscribed: Arc<Subscribed>, mut held: Held, mut tur
                 RetryPolicy::NONE,
                 &subscribed.environment,
             );
-            return settle(&subscribed, subscribed.first_handler(), &mut held, verdict).await;
+            let first = subscribed.first_handler();
+            return Box::pin(settle(subscribed, first, &mut held, verdict)).await;
         };
-        if faults::has_expired(handler, &held.incoming, subscribed.environment.clock.now()) {
-            return drop_expired(&subscribed, handler, &mut held).await;
+        if handler.replies {
+            let now = subscribed.environment.clock.now();
+            if faults::has_expired(handler, &held.incoming, now) {
+                return Box::pin(drop_expired(subscribed, handler, &mut held)).await;
+            }
         }
         // What is acknowledged already cannot go back.
-        let leave = match enter(&subscribed, &held, early_ack).await {
-            Some(leave) => leave,
-            None if tried => return give_back(&subscribed, &mut held, &turn).await,
-            // Dropping it gives it back untouched.
-            None => return,
+        let leave = if early_ack {
+            None
+        } else if let Some(leave) = subscribed.breaker.at_once() {
+            Some(leave)
+        } else {
+            match Box::pin(enter(subscribed, &held)).await {
+                Some(leave) => Some(leave),
+                None if tried => return Box::pin(give_back(subscribed, &mut held, turn)).await,
+                // Dropping it gives it back untouched.
+                None => return,
+            }
         };
-        let verdict = attempt_once(&subscribed, handler, &held).await;
-        leave.into_iter().for_each(|leave| leave.end([&verdict]));
+        let verdict = attempt_once(subscribed, handler, &held).await;
+        if let Some(leave) = leave {
+            leave.end([&verdict]);
+        }
         tried = true;
+        // The common way is short; the others are boxed, so that it stays so.
         match verdict {
+            Verdict::Done => {
+                if let Some(settlement) = held.take() {
+                    report(subscribed, "acknowledging", settlement.done().await);
+                }
+                return subscribed.passes(CrashPoint::AfterSettlement).await;
+            }
             Verdict::Retry { wait, failed } if wait < HELD_WAIT_MAX || turn.is_lane() => {
-                log_retry(&subscribed, handler, &held.incoming, wait, &failed);
+                log_retry(subscribed, handler, &held.incoming, wait, &failed);
                 let now = subscribed.environment.clock.now();
                 verdict::count_attempt(Arc::make_mut(&mut held.incoming), now);
-                if !turn.wait(&subscribed, wait).await {
-                    return give_back(&subscribed, &mut held, &turn).await;
+                if !Box::pin(turn.wait(subscribed, wait)).await {
+                    return Box::pin(give_back(subscribed, &mut held, turn)).await;
                 }
             }
             Verdict::Pause { lasting, failed } if lasting <= HELD_PAUSE_MAX || turn.is_lane() => {
-                log_pause(&subscribed, handler, lasting, &failed);
+                log_pause(subscribed, handler, lasting, &failed);
                 subscribed.breaker.pause_for(lasting);
-                if !turn.wait(&subscribed, lasting).await {
-                    return give_back(&subscribed, &mut held, &turn).await;
+                if !Box::pin(turn.wait(subscribed, lasting)).await {
+                    return Box::pin(give_back(subscribed, &mut held, turn)).await;
                 }
             }
             verdict => {
-                settle(&subscribed, Some(handler), &mut held, verdict).await;
+                Box::pin(settle(subscribed, Some(handler), &mut held, verdict)).await;
                 return subscribed.passes(CrashPoint::AfterSettlement).await;
             }
         }
     }
 }
 
-/// Leave for an attempt; `None` if the message has to go back: the breaker is open, the subscription
-/// drains, or the connection is gone.
-async fn enter(subscribed: &Subscribed, held: &Held, acknowledged: bool) -> Option<Option<Leave>> {
-    if acknowledged {
-        return Some(None);
-    }
-    if let Some(leave) = subscribed.breaker.at_once() {
-        return Some(Some(leave));
-    }
+/// Waits for leave to make an attempt; `None` if the message has to go back: the breaker is open, the
+/// subscription drains, or the connection is gone.
+async fn enter(subscribed: &Subscribed, held: &Held) -> Option<Leave> {
     let leave = tokio::select! {
         biased;
         leave = subscribed.breaker.enter() => leave?,
         () = subscribed.draining() => return None,
     };
     // Meanwhile much can have happened.
-    held.is_current().then_some(Some(leave))
+    held.is_current().then_some(leave)
 }
 
 /// One attempt, with what it sent confirmed: an output that fails is a failed attempt.
@@ -154,10 +195,13 @@ async fn attempt_once(subscribed: &Subscribed, handler: &HandlerRuntime, held: &
     handler.measured.consumed.record(1.0);
     let started = Instant::now();
     let (mut outcome, span) = match &handler.handler {
-        Handler::One(run) => attempt::run_one(subscribed, handler, &**run, &held.incoming).await,
+        Handler::One(run) => {
+            attempt::run_one(subscribed, handler, &**run, &held.incoming, started).await
+        }
         Handler::Batch(run) => {
             let message = std::slice::from_ref(&held.incoming);
-            let (mut outcomes, span) = attempt::run_batch(handler, &**run, message).await;
+            let running = Box::pin(attempt::run_batch(handler, &**run, message));
+            let (mut outcomes, span) = running.await;
             let outcome = outcomes.pop();
             (
                 outcome.unwrap_or_else(|| Outcome::retry("the batch handler gave no outcome")),
@@ -166,9 +210,10 @@ async fn attempt_once(subscribed: &Subscribed, handler: &HandlerRuntime, held: &
         }
     };
     subscribed.passes(CrashPoint::BeforeOutputs).await;
-    publish_outputs(subscribed, &mut outcome)
-        .instrument(span.clone())
-        .await;
+    if !outcome.outgoing.is_empty() {
+        let publishing = publish_outputs(subscribed, &mut outcome).instrument(span.clone());
+        Box::pin(publishing).await;
+    }
     attempt::ended(&span, &outcome);
     drop(span);
     subscribed.passes(CrashPoint::BeforeSettlement).await;

@@ -86,21 +86,22 @@ impl fmt::Debug for PublishTarget {
 
 /// Publishes for a whole app.
 pub struct Publishing {
-    targets: HashMap<Arc<str>, Target>,
+    /// Few: they are found by looking at each.
+    targets: Vec<Target>,
     routes: Routes,
     codecs: Arc<Codecs>,
     middleware: Arc<[Arc<dyn PublishMiddleware>]>,
     metrics: Option<Arc<dyn MetricsSink>>,
-    series: Mutex<HashMap<SeriesKey, (Series, Series)>>,
     closed: AtomicBool,
 }
-
-type SeriesKey = (Arc<str>, Arc<str>, &'static str);
 
 struct Target {
     target: PublishTarget,
     places: Semaphore,
     calls: Calls,
+    /// The series by destination and outcome, which are texts of the program: so there is an end to
+    /// them, and their addresses tell them apart.
+    series: Mutex<HashMap<(usize, usize), Measured>>,
 }
 
 /// How a message is handed to a broker.
@@ -108,8 +109,31 @@ type HandOver<'a> = &'a (
         dyn Fn(&Arc<dyn MessageBroker>, Outgoing) -> BoxFuture<'a, Result<(), PublishError>> + Sync
     );
 
-/// Most combinations of broker, destination and outcome whose series are kept at hand.
-const SERIES_KEPT_MAX: usize = 4_096;
+/// The series of one broker, destination and outcome.
+struct Measured {
+    sent: Series,
+    duration: Series,
+}
+
+impl Measured {
+    fn of(
+        sink: &dyn MetricsSink,
+        broker: &Arc<str>,
+        destination: &'static str,
+        outcome: &'static str,
+    ) -> Self {
+        let labels = vec![Arc::clone(broker), destination.into(), outcome.into()];
+        Self {
+            sent: Series::of(Some(sink), metrics::SENT, labels.clone()),
+            duration: Series::of(Some(sink), metrics::PUBLISH_DURATION, labels),
+        }
+    }
+
+    fn record(&self, took: Duration) {
+        self.sent.record(1.0);
+        self.duration.record(took.as_secs_f64());
+    }
+}
 
 /// The label of destinations that are known only at run time.
 const DYNAMIC_DESTINATION: &str = "_dynamic";
@@ -128,18 +152,17 @@ impl Publishing {
             .into_iter()
             .map(|target| {
                 let (broker, limits) = (Arc::clone(&target.broker), target.limits);
-                let name = Arc::clone(broker.name());
                 let late = Series::of(
                     metrics.as_deref(),
                     metrics::LATE_REPLIES,
-                    vec![Arc::clone(&name)],
+                    vec![Arc::clone(broker.name())],
                 );
-                let target = Target {
+                Target {
                     target,
                     places: Semaphore::new(limits.publish_in_flight.max(1) as usize),
                     calls: Calls::new(broker, limits.requests_in_flight, late),
-                };
-                (name, target)
+                    series: Mutex::default(),
+                }
             })
             .collect();
         Arc::new(Self {
@@ -148,7 +171,6 @@ impl Publishing {
             codecs,
             middleware,
             metrics,
-            series: Mutex::default(),
             closed: AtomicBool::new(false),
         })
     }
@@ -157,10 +179,10 @@ impl Publishing {
     /// whether all of them ended.
     pub async fn close(&self, deadline: Instant) -> bool {
         self.closed.store(true, Ordering::Release);
-        for target in self.targets.values() {
+        for target in &self.targets {
             target.calls.close(deadline).await;
         }
-        for target in self.targets.values() {
+        for target in &self.targets {
             let all = target.target.limits.publish_in_flight.max(1);
             let ended = timeout_at(deadline, target.places.acquire_many(all)).await;
             if !matches!(ended, Ok(Ok(_))) {
@@ -178,8 +200,11 @@ impl Publishing {
 
     fn target(&self, topic: &str, broker: Option<&str>) -> Result<&Target, PublishError> {
         let name = broker.unwrap_or_else(|| self.routes.broker(topic));
-        self.targets.get(name).ok_or_else(|| {
-            let mut known: Vec<_> = self.targets.keys().map(|name| &**name).collect();
+        self.target_called(name).ok_or_else(|| {
+            let targets = self.targets.iter();
+            let mut known: Vec<_> = targets
+                .map(|target| &**target.target.broker.name())
+                .collect();
             known.sort_unstable();
             let text = format!(
                 "broker `{name}` is not configured (configured: {})",
@@ -187,6 +212,12 @@ impl Publishing {
             );
             PublishError::new(PublishErrorKind::UnknownBroker, topic, text)
         })
+    }
+
+    fn target_called(&self, name: &str) -> Option<&Target> {
+        self.targets
+            .iter()
+            .find(|target| **target.target.broker.name() == *name)
     }
 
     /// The last step: within the limits, to the broker.
@@ -211,7 +242,14 @@ impl Publishing {
             return Err(PublishError::new(PublishErrorKind::TooLarge, topic, text));
         }
         let deadline = Instant::now() + target.limits.publish_timeout;
-        let Ok(Ok(_place)) = timeout_at(deadline, places.acquire()).await else {
+        let place = match places.try_acquire() {
+            Ok(place) => Some(place),
+            Err(_) => match timeout_at(deadline, places.acquire()).await {
+                Ok(place) => place.ok(),
+                Err(_) => None,
+            },
+        };
+        let Some(_place) = place else {
             let text = format!(
                 "{} publishes to broker `{}` are under way, and none ended within {:?}",
                 target.limits.publish_in_flight,
@@ -270,10 +308,7 @@ impl Publishing {
         }
         let traced = async move {
             let started = Instant::now();
-            let broker = outgoing.broker.as_deref().map_or_else(
-                || self.routes.broker(&outgoing.topic).to_owned(),
-                str::to_owned,
-            );
+            let (broker, topic) = (outgoing.broker.clone(), outgoing.topic.clone());
             let published = if self.middleware.is_empty() {
                 self.send(outgoing, hand_over).await
             } else {
@@ -290,9 +325,8 @@ impl Publishing {
                 span.record("error.type", error.kind().as_str());
                 span.record("otel.status_code", "ERROR");
             }
-            if self.metrics.is_some() {
-                self.measure(&broker.into(), destination, started.elapsed(), outcome);
-            }
+            let took = started.elapsed();
+            self.measure(broker.as_deref(), &topic, destination, took, outcome);
             published
         };
         tracing::Instrument::instrument(traced, span).await
@@ -300,7 +334,8 @@ impl Publishing {
 
     fn measure(
         &self,
-        broker: &Arc<str>,
+        broker: Option<&str>,
+        topic: &str,
         destination: &'static str,
         took: Duration,
         outcome: &'static str,
@@ -308,21 +343,16 @@ impl Publishing {
         let Some(sink) = self.metrics.as_deref() else {
             return;
         };
-        let key = (Arc::clone(broker), Arc::from(destination), outcome);
-        let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
-        if series.len() >= SERIES_KEPT_MAX {
-            series.clear();
-        }
-        let (sent, duration) = series.entry(key).or_insert_with(|| {
-            let labels = vec![Arc::clone(broker), destination.into(), outcome.into()];
-            let sent = Series::of(Some(sink), metrics::SENT, labels.clone());
-            (
-                sent,
-                Series::of(Some(sink), metrics::PUBLISH_DURATION, labels),
-            )
-        });
-        sent.record(1.0);
-        duration.record(took.as_secs_f64());
+        let name = broker.unwrap_or_else(|| self.routes.broker(topic));
+        let Some(target) = self.target_called(name) else {
+            return Measured::of(sink, &name.into(), destination, outcome).record(took);
+        };
+        let broker = target.target.broker.name();
+        let mut series = target.series.lock().unwrap_or_else(PoisonError::into_inner);
+        series
+            .entry((destination.as_ptr().addr(), outcome.as_ptr().addr()))
+            .or_insert_with(|| Measured::of(sink, broker, destination, outcome))
+            .record(took);
     }
 }
 

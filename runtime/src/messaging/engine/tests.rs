@@ -22,6 +22,7 @@ use crate::messaging::{
 use crate::observability::metrics::{self, InMemoryMetrics};
 
 mod attempts;
+mod crew;
 mod flow;
 mod losses;
 mod outputs;

@@ -105,7 +105,7 @@ pub(super) fn read(record: Option<&BorrowedHeaders>) -> Headers {
 
 fn plain(value: &[u8]) -> HeaderValue {
     match std::str::from_utf8(value) {
-        Ok(text) => HeaderValue::Text(Cow::Owned(text.to_owned())),
+        Ok(text) => HeaderValue::Text(text.to_owned().into()),
         Err(_) => HeaderValue::Bytes(Bytes::copy_from_slice(value)),
     }
 }

@@ -34,7 +34,7 @@ impl MemorySettler {
         &self,
         ticket: Ticket,
         how: impl FnOnce(&mut State, usize, Entry) -> Ending,
-    ) -> BoxFuture<'static, Result<Settled, BrokerError>> {
+    ) -> Settled {
         let settled = self.link.shared.with(|state| {
             let Some((queue, entry)) = state.take_back(self.at, ticket) else {
                 state.events.record(|| EventKind::Stale {
@@ -57,8 +57,13 @@ impl MemorySettler {
         if settled == Settled::Stale {
             self.stale.record(1.0);
         }
-        Box::pin(ready(Ok(settled)))
+        settled
     }
+}
+
+/// What has happened already, for a port that may have to wait.
+fn at_once(settled: Settled) -> BoxFuture<'static, Result<Settled, BrokerError>> {
+    Box::pin(ready(Ok(settled)))
 }
 
 /// The copy of a message that goes on with other headers. Everything else is what the engine hands
@@ -77,7 +82,11 @@ fn copy(message: &Incoming, entry: &Entry, headers: Headers) -> Arc<Stored> {
 
 impl Settler for MemorySettler {
     fn done(&self, ticket: Ticket) -> BoxFuture<'_, Result<Settled, BrokerError>> {
-        self.settle(ticket, |_, _, _| Ending::Done)
+        at_once(self.settle(ticket, |_, _, _| Ending::Done))
+    }
+
+    fn done_at_once(&self, ticket: Ticket) -> Option<Settled> {
+        Some(self.settle(ticket, |_, _, _| Ending::Done))
     }
 
     fn retry(
@@ -87,10 +96,10 @@ impl Settler for MemorySettler {
         after: Duration,
         headers: Headers,
     ) -> BoxFuture<'_, Result<Settled, BrokerError>> {
-        self.settle(ticket, |state, queue, entry| {
+        at_once(self.settle(ticket, |state, queue, entry| {
             state.wait(queue, copy(&message, &entry, headers), after);
             Ending::Retried(after)
-        })
+        }))
     }
 
     fn dead_letter(
@@ -99,7 +108,7 @@ impl Settler for MemorySettler {
         message: Arc<Incoming>,
         headers: Headers,
     ) -> BoxFuture<'_, Result<Settled, BrokerError>> {
-        self.settle(ticket, |state, at, entry| {
+        at_once(self.settle(ticket, |state, at, entry| {
             let serial = state.serial();
             let queue = state.queues.get_mut(at).expect("it came from the queue");
             if !queue.dead_letter {
@@ -108,14 +117,14 @@ impl Settler for MemorySettler {
             let (grave, dead) = (queue.grave, copy(&message, &entry, headers));
             state.graves[grave].insert(serial, dead);
             Ending::DeadLettered
-        })
+        }))
     }
 
     fn release(&self, ticket: Ticket) -> BoxFuture<'_, Result<Settled, BrokerError>> {
-        self.settle(ticket, |state, queue, entry| {
+        at_once(self.settle(ticket, |state, queue, entry| {
             state.put_back(queue, entry);
             Ending::Released
-        })
+        }))
     }
 
     fn is_current(&self, epoch: u64) -> bool {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{StreamExt, future};
+use futures_util::{FutureExt, StreamExt, future};
 use lapin::message::Delivery as AmqpDelivery;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{FieldTable, ShortString};
@@ -34,6 +34,8 @@ const STEADY: Duration = Duration::from_secs(10);
 const RESUME_WAIT: Duration = Duration::from_secs(30);
 /// How long the server may take for the last settlements of a channel that closes.
 const CLOSE_MAX: Duration = Duration::from_secs(10);
+/// Most deliveries that are handed on between two looks at what is wanted.
+const AT_ONCE: usize = 64;
 /// How often a channel without a consumer is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -75,6 +77,7 @@ impl QueueConsumer {
             settler,
             queue,
             exchange: "".into(),
+            topic: "".into(),
         };
         tokio::spawn(task.run());
         consumer
@@ -133,8 +136,9 @@ struct Task {
     queue: Arc<str>,
     /// Whether readers take turns: what one of them has goes back all at once, in its order.
     in_order: bool,
-    /// The exchange of the last delivery: it seldom changes.
+    /// The exchange and the topic of the last delivery: they seldom change.
     exchange: Arc<str>,
+    topic: Arc<str>,
 }
 
 /// How a channel of the consumer ended.
@@ -330,11 +334,36 @@ impl Task {
                     return Ok(End::Stopped);
                 }
             }
+            // What has arrived already needs no look at everything else in between.
+            let mut arrived = None;
+            if let Some((_, consumer)) = &mut running {
+                for _ in 0..AT_ONCE {
+                    match consumer.next().now_or_never() {
+                        Some(Some(Ok(delivery))) => {
+                            if !self.push(&epoch, delivery).await {
+                                return Ok(End::Stopped);
+                            }
+                        }
+                        ended => {
+                            arrived = ended;
+                            break;
+                        }
+                    }
+                }
+            }
             let idle = running.is_none();
             let next = async {
-                match &mut running {
-                    Some((_, consumer)) => consumer.next().await,
-                    None => future::pending().await,
+                match (arrived, &mut running) {
+                    (Some(arrived), _) => arrived,
+                    (None, Some((_, consumer))) => consumer.next().await,
+                    (None, None) => future::pending().await,
+                }
+            };
+            let look = async {
+                if idle {
+                    sleep(LOOK).await;
+                } else {
+                    future::pending::<()>().await;
                 }
             };
             tokio::select! {
@@ -361,7 +390,7 @@ impl Task {
                 () = settled_by(&epoch, settle_first), if wish == Wish::Run && settle_first.is_some() => {
                     settle_first = None;
                 }
-                () = sleep(LOOK), if idle => {
+                () = look => {
                     if !channel.status().connected() {
                         let text = format!("{what}: the channel is gone");
                         return Err(BrokerError::new(BrokerErrorKind::ConnectionLost, broker, text));
@@ -448,7 +477,11 @@ impl Task {
             exchange,
             delivery.routing_key.as_str(),
             &headers,
+            &self.topic,
         );
+        if !Arc::ptr_eq(&self.topic, &topic) {
+            self.topic = Arc::clone(&topic);
+        }
         let routing_key = if *topic == *delivery.routing_key.as_str() {
             Arc::clone(&topic)
         } else {
@@ -467,23 +500,31 @@ impl Task {
 }
 
 /// The topic of a message. What came straight to the queue (a copy of ours, or a foreign publisher)
-/// has the queue's name for its routing key.
+/// has the queue's name for its routing key. `last` is shared where it is the same.
 pub(super) fn topic(
     subscription: &Subscription,
     exchange: &str,
     routing_key: &str,
     headers: &Headers,
+    last: &Arc<str>,
 ) -> Arc<str> {
+    let shared = |topic: &str| {
+        if **last == *topic {
+            Arc::clone(last)
+        } else {
+            topic.into()
+        }
+    };
     if !exchange.is_empty() && !routing_key.is_empty() {
-        return routing_key.into();
+        return shared(routing_key);
     }
     if let Some(topic) = headers.text(name::TOPIC) {
-        return (*topic).into();
+        return shared(&topic);
     }
     if routing_key.is_empty() || !subscription.topic.is_pattern() {
-        return subscription.topic.as_str().into();
+        return shared(subscription.topic.as_str());
     }
-    routing_key.into()
+    shared(routing_key)
 }
 
 /// Waits until nothing is out any more, at the latest until `deadline`.

@@ -97,7 +97,13 @@ impl<'a> Look<'a> {
         };
         let topic = match headers.text(name::TOPIC) {
             Some(topic) => (*topic).into(),
-            None => topic(self.subscription, exchange, routing_key, &headers),
+            None => topic(
+                self.subscription,
+                exchange,
+                routing_key,
+                &headers,
+                &"".into(),
+            ),
         };
         let place = Place::RabbitMq {
             exchange: delivery.exchange.as_str().into(),

@@ -25,10 +25,16 @@ const YEAR_9999: u64 = 253_402_300_799;
 /// table lacks them.
 pub(super) fn read(properties: &BasicProperties) -> Headers {
     let table = properties.headers().as_ref().map(FieldTable::inner);
-    let mut headers = Headers::with_capacity(table.map_or(0, |table| table.len()) + 4);
+    let mut all = Vec::with_capacity(table.map_or(0, |table| table.len()) + 4);
     for (name, value) in table.into_iter().flatten() {
-        headers.set(interned(name.as_str()), from_amqp(value));
+        all.push((interned(name.as_str()), from_amqp(value)));
     }
+    // The table is in order and its names differ, but perhaps by case only.
+    let mut headers = if all.iter().all(|(name, _)| is_lower(name)) {
+        Headers::of_distinct(all)
+    } else {
+        all.into_iter().collect()
+    };
     let texts = [
         (name::CONTENT_TYPE, properties.content_type()),
         (name::MESSAGE_ID, properties.message_id()),
@@ -221,11 +227,11 @@ pub(super) fn from_amqp(value: &AMQPValue) -> HeaderValue {
         AMQPValue::Float(value) => HeaderValue::Float(f64::from(*value)),
         AMQPValue::Double(value) => HeaderValue::Float(*value),
         AMQPValue::DecimalValue(decimal) => {
-            HeaderValue::Text(Cow::Owned(decimal_text(decimal.scale, decimal.value)))
+            HeaderValue::from(decimal_text(decimal.scale, decimal.value))
         }
-        AMQPValue::ShortString(text) => HeaderValue::Text(Cow::Owned(text.as_str().to_owned())),
+        AMQPValue::ShortString(text) => HeaderValue::from(text.as_str().to_owned()),
         AMQPValue::LongString(text) => match std::str::from_utf8(text.as_bytes()) {
-            Ok(text) => HeaderValue::Text(Cow::Owned(text.to_owned())),
+            Ok(text) => HeaderValue::from(text.to_owned()),
             Err(_) => HeaderValue::Bytes(Bytes::copy_from_slice(text.as_bytes())),
         },
         AMQPValue::FieldArray(values) => {
@@ -254,6 +260,10 @@ fn decimal_text(scale: u8, value: u32) -> String {
     }
 }
 
+fn is_lower(name: &str) -> bool {
+    !name.bytes().any(|byte| byte.is_ascii_uppercase())
+}
+
 /// Our own names come without an allocation.
 fn interned(text: &str) -> Cow<'static, str> {
     const NAMES: &[&str] = &[
@@ -276,7 +286,8 @@ fn interned(text: &str) -> Cow<'static, str> {
         name::TRACEPARENT,
         name::TRACESTATE,
     ];
-    match NAMES.iter().find(|known| **known == text) {
+    let known = |known: &&&str| known.len() == text.len() && **known == text;
+    match NAMES.iter().find(known) {
         Some(known) => Cow::Borrowed(known),
         None => Cow::Owned(text.to_owned()),
     }

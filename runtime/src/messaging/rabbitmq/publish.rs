@@ -29,7 +29,6 @@ impl Core {
     pub(super) async fn publish(&self, outgoing: Outgoing) -> Result<(), PublishError> {
         let (exchange, routing_key) = self.address(&outgoing)?;
         let foreign = exchange.as_str() != self.settings.exchange && !exchange.as_str().is_empty();
-        let properties = properties(&outgoing);
         let turn = match &outgoing.key {
             Some(key) => hash(key),
             None => self.next_turn(),
@@ -44,7 +43,8 @@ impl Core {
                 routing_key: routing_key.clone(),
                 mandatory: !outgoing.subscribers_optional,
                 body: outgoing.body.clone(),
-                properties: properties.clone(),
+                // Made again for a second try, which is rare: a copy of them is not cheaper.
+                properties: properties(&outgoing),
                 answer,
             };
             if live.lane(foreign, turn).send(job).await.is_err() {
@@ -150,6 +150,9 @@ impl Core {
 
     /// The connection as soon as it is up; `None` if it cannot come without somebody's doing.
     pub(super) async fn wait_until_up(&self) -> Option<Arc<Live>> {
+        if let Some(live) = self.live() {
+            return Some(live);
+        }
         let mut link = self.link.subscribe();
         let settled = |link: &Link| matches!(link, Link::Up(_) | Link::Failed(_) | Link::Closed);
         match &*link.wait_for(settled).await.ok()? {

@@ -1,10 +1,12 @@
 //! Carries out settlements on the channel that the delivery came from, and nowhere else.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::{FutureExt, future};
 use lapin::options::{BasicAckOptions, BasicNackOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel};
@@ -44,11 +46,31 @@ pub(super) struct Epoch {
     channel: Channel,
     live: Arc<Live>,
     /// The properties of what is out, for its copies.
-    originals: Mutex<HashMap<u64, BasicProperties>>,
+    originals: Mutex<HashMap<u64, BasicProperties, BuildHasherDefault<TagHasher>>>,
     none_out: Notify,
     settled: AtomicU64,
     /// What is given back goes back with the channel, all of it at once and in its order.
     gives_back_at_the_end: AtomicBool,
+}
+
+/// Spreads the tags of deliveries, which the server counts up: nobody can choose them to collide.
+#[derive(Default)]
+struct TagHasher(u64);
+
+impl Hasher for TagHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, tag: u64) {
+        self.0 = (self.0 ^ tag).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 impl Epoch {
@@ -96,12 +118,16 @@ impl Epoch {
         }
     }
 
-    async fn ack(&self, tag: u64) -> Settled {
+    /// Acknowledges without waiting until it is written: it stands in the channel's queue then, in
+    /// order with everything that comes after it, and the server would not confirm it anyway. The
+    /// prefetch bounds how many stand there.
+    fn ack(&self, tag: u64) -> Settled {
         self.forget(tag);
         let acknowledged = self
             .channel
-            .basic_ack(tag, BasicAckOptions { multiple: false });
-        self.told(&acknowledged.await)
+            .basic_ack(tag, BasicAckOptions { multiple: false })
+            .now_or_never();
+        self.told(acknowledged.as_ref().unwrap_or(&Ok(())))
     }
 
     pub(super) async fn release(&self, tag: u64) -> Settled {
@@ -183,6 +209,14 @@ impl QueueSettler {
         settled
     }
 
+    fn acknowledge(&self, ticket: Ticket) -> Settled {
+        let settled = match self.current(ticket.epoch) {
+            Some(epoch) => epoch.ack(ticket.tag),
+            None => Settled::Stale,
+        };
+        self.counted(settled)
+    }
+
     async fn settle_copy(
         &self,
         ticket: Ticket,
@@ -201,7 +235,7 @@ impl QueueSettler {
         };
         let sent = self.send(&epoch.live, queue, &part, &target, &copy).await;
         let failed = match (sent, &target) {
-            (Ok(()), _) => return Ok(self.counted(epoch.ack(ticket.tag).await)),
+            (Ok(()), _) => return Ok(self.counted(epoch.ack(ticket.tag))),
             (Err(failed), Target::Delay(after)) if failed.is_missing() => {
                 warn!(
                     broker = %self.core.context.name,
@@ -304,7 +338,7 @@ impl QueueSettler {
                 .publish_copy(&epoch.live, queue, copy.body, copy.properties)
                 .await;
             match sent {
-                Ok(()) => me.counted(epoch.ack(tag).await),
+                Ok(()) => me.counted(epoch.ack(tag)),
                 Err(error) => {
                     let error = error.into_broker_error(&me.core.context.name, queue);
                     warn!(subscription = %me.subscription.label, "{error}; the message is given back");
@@ -441,16 +475,11 @@ impl Drop for Busy<'_> {
 
 impl Settler for QueueSettler {
     fn done(&self, ticket: Ticket) -> BoxFuture<'_, Result<Settled, BrokerError>> {
-        Box::pin(async move {
-            let settled = match self.current(ticket.epoch) {
-                Some(epoch) => {
-                    let _busy = Busy::new(self);
-                    epoch.ack(ticket.tag).await
-                }
-                None => Settled::Stale,
-            };
-            Ok(self.counted(settled))
-        })
+        Box::pin(future::ready(Ok(self.acknowledge(ticket))))
+    }
+
+    fn done_at_once(&self, ticket: Ticket) -> Option<Settled> {
+        Some(self.acknowledge(ticket))
     }
 
     fn retry(

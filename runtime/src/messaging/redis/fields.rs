@@ -125,7 +125,7 @@ fn header(field: &str, value: &[u8]) -> Option<(Cow<'static, str>, HeaderValue)>
 
 fn text(value: &[u8]) -> HeaderValue {
     match std::str::from_utf8(value) {
-        Ok(text) => HeaderValue::Text(Cow::Owned(text.to_owned())),
+        Ok(text) => HeaderValue::Text(text.to_owned().into()),
         Err(_) => HeaderValue::Bytes(Bytes::copy_from_slice(value)),
     }
 }
@@ -194,7 +194,7 @@ impl Nested {
             HeaderValue::List(values) => Self::List(values.iter().map(Self::of).collect()),
             HeaderValue::Null => Self::Null,
             HeaderValue::Table(values) => Self::Table(Self::table(values)),
-            HeaderValue::Text(text) => Self::Text(text.clone().into_owned()),
+            HeaderValue::Text(text) => Self::Text(text.as_str().to_owned()),
             HeaderValue::Timestamp(value) => Self::Time(*value),
             HeaderValue::UInt(value) => Self::UInt(*value),
         }
