@@ -137,6 +137,7 @@ impl RedisNode {
             url: format!("redis://127.0.0.1:{port}"),
             management_url: None,
             doors: Vec::new(),
+            password_url: None,
             tls_url: self
                 .tls
                 .as_ref()
@@ -209,6 +210,7 @@ fn external(url: String) -> Result<ServerFixture, ServerError> {
         kind: KIND,
         management_url: None,
         doors: Vec::new(),
+        password_url: None,
         tls_url: (address.scheme == "rediss").then(|| url.clone()),
         url,
         probes: vec![probe],
