@@ -53,8 +53,11 @@ pub(super) fn write(
             HeaderValue::Text(text) => add(text.as_bytes()),
             HeaderValue::Bytes(bytes) => add(bytes),
             HeaderValue::Null => add(b""),
-            HeaderValue::List(values) => add(&json(values.iter().map(Nested::of).collect())),
-            HeaderValue::Table(values) => add(&json(Nested::table(values))),
+            HeaderValue::List(values) => {
+                let values: Vec<_> = values.iter().map(Nested::of).collect();
+                add(&json(&values));
+            }
+            HeaderValue::Table(values) => add(&json(&Nested::table(values))),
             HeaderValue::Bool(_)
             | HeaderValue::Float(_)
             | HeaderValue::Int(_)
@@ -225,10 +228,10 @@ impl From<Nested> for HeaderValue {
     }
 }
 
-fn json<T: Serialize>(values: Vec<T>) -> Vec<u8> {
+fn json<T: Serialize>(values: &[T]) -> Vec<u8> {
     // Numbers, texts and lists of them: only a float that is no number has no JSON form, and that
     // becomes null.
-    serde_json::to_vec(&values).unwrap_or_default()
+    serde_json::to_vec(values).unwrap_or_default()
 }
 
 /// Our own names come without an allocation.

@@ -354,7 +354,7 @@ impl Reading {
         headers.set(name::DLQ_FAILED_AT, failed_at);
         let payload_field = &self.core.settings.payload_field;
         let write = |add: &mut dyn FnMut(&[u8])| {
-            fields::write(payload_field, &incoming.body, &headers, add)
+            fields::write(payload_field, &incoming.body, &headers, add);
         };
         session.bury(entry, write).await.map(drop)
     }
