@@ -216,7 +216,7 @@ impl Failure {
             ),
         ] {
             if detail.contains(code) {
-                return told(kind, detail.clone());
+                return told(kind, detail);
             }
         }
         match error.kind() {
