@@ -107,11 +107,6 @@ impl World {
         Self { bench }
     }
 
-    /// Whether time is virtual, so that waiting costs nothing.
-    pub(crate) fn is_memory(&self) -> bool {
-        matches!(self.bench, Bench::Memory(_))
-    }
-
     /// Whether partitions share what one group reads, so that a group's order is that of a partition.
     pub(crate) fn is_kafka(&self) -> bool {
         matches!(self.bench, Bench::Kafka(_))
