@@ -139,6 +139,7 @@ impl RedisNode {
             management_url: None,
             password_url: None,
             doors: Vec::new(),
+            password_url: None,
             tls_url: self
                 .tls
                 .as_ref()
@@ -213,6 +214,7 @@ fn external(url: String) -> Result<ServerFixture, ServerError> {
         management_url: None,
         password_url: None,
         doors: Vec::new(),
+        password_url: None,
         tls_url: (address.scheme == "rediss").then(|| url.clone()),
         url,
         probes: vec![probe],
