@@ -1,0 +1,20 @@
+// A client has methods and nothing else.
+//~ 1 error
+#![allow(dead_code, unused_variables)]
+
+use interline::prelude::*;
+
+#[derive(Serialize, Deserialize)]
+struct Order {
+    id: u64,
+}
+
+#[service_client(service = "orders")]
+trait Orders {
+    #[get("/orders/{id}")]
+    async fn order(&self, id: u64) -> Result<Order, CallError>;
+
+    const LIMIT: u32;
+}
+
+fn main() {}

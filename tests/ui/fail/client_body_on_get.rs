@@ -1,0 +1,18 @@
+// A GET has no body.
+//~ 1 error
+#![allow(dead_code, unused_variables)]
+
+use interline::prelude::*;
+
+#[derive(Serialize, Deserialize)]
+struct Order {
+    id: u64,
+}
+
+#[service_client(service = "orders")]
+trait Orders {
+    #[get("/orders")]
+    async fn orders(&self, #[body] filter: &Order) -> Result<Order, CallError>;
+}
+
+fn main() {}

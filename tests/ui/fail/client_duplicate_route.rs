@@ -1,0 +1,21 @@
+// Two methods do not make the same request.
+//~ 1 error
+#![allow(dead_code, unused_variables)]
+
+use interline::prelude::*;
+
+#[derive(Serialize, Deserialize)]
+struct Order {
+    id: u64,
+}
+
+#[service_client(service = "orders")]
+trait Orders {
+    #[get("/orders/{id}")]
+    async fn order(&self, id: u64) -> Result<Order, CallError>;
+
+    #[get("/orders/{number}")]
+    async fn by_number(&self, number: u64) -> Result<Order, CallError>;
+}
+
+fn main() {}

@@ -1,0 +1,18 @@
+// A method cannot be generic.
+//~ 1 error
+#![allow(dead_code, unused_variables)]
+
+use interline::prelude::*;
+
+#[derive(Serialize, Deserialize)]
+struct Order {
+    id: u64,
+}
+
+#[service_client(service = "orders")]
+trait Orders {
+    #[get("/orders/{id}")]
+    async fn order<T>(&self, id: u64) -> Result<Order, CallError>;
+}
+
+fn main() {}

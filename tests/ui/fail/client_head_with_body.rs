@@ -1,0 +1,18 @@
+// The answer to a HEAD request has no body.
+//~ 1 error
+#![allow(dead_code, unused_variables)]
+
+use interline::prelude::*;
+
+#[derive(Serialize, Deserialize)]
+struct Order {
+    id: u64,
+}
+
+#[service_client(service = "orders")]
+trait Orders {
+    #[head("/orders/{id}")]
+    async fn order(&self, id: u64) -> Result<Order, CallError>;
+}
+
+fn main() {}

@@ -1,0 +1,17 @@
+// A method says which request it makes.
+//~ 1 error
+#![allow(dead_code, unused_variables)]
+
+use interline::prelude::*;
+
+#[derive(Serialize, Deserialize)]
+struct Order {
+    id: u64,
+}
+
+#[service_client(service = "orders")]
+trait Orders {
+    async fn order(&self, id: u64) -> Result<Order, CallError>;
+}
+
+fn main() {}

@@ -1,0 +1,20 @@
+// A value of the path has a text.
+//~ 1 error
+#![allow(dead_code, unused_variables)]
+
+use interline::prelude::*;
+
+#[derive(Serialize, Deserialize)]
+struct Order {
+    id: u64,
+}
+
+struct OrderId(u64);
+
+#[service_client(service = "orders")]
+trait Orders {
+    #[get("/orders/{id}")]
+    async fn order(&self, id: OrderId) -> Result<Order, CallError>;
+}
+
+fn main() {}

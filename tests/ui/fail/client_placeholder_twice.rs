@@ -1,0 +1,18 @@
+// A value stands once in the path.
+//~ 1 error
+#![allow(dead_code, unused_variables)]
+
+use interline::prelude::*;
+
+#[derive(Serialize, Deserialize)]
+struct Order {
+    id: u64,
+}
+
+#[service_client(service = "orders")]
+trait Orders {
+    #[get("/orders/{id}/lines/{id}")]
+    async fn line(&self, id: u64) -> Result<Order, CallError>;
+}
+
+fn main() {}

@@ -1,0 +1,18 @@
+// A value of the path needs an argument.
+//~ 1 error
+#![allow(dead_code, unused_variables)]
+
+use interline::prelude::*;
+
+#[derive(Serialize, Deserialize)]
+struct Order {
+    id: u64,
+}
+
+#[service_client(service = "orders")]
+trait Orders {
+    #[get("/users/{user_id}/orders")]
+    async fn orders(&self) -> Result<Order, CallError>;
+}
+
+fn main() {}

@@ -1,0 +1,18 @@
+// A query is an argument.
+//~ 1 error
+#![allow(dead_code, unused_variables)]
+
+use interline::prelude::*;
+
+#[derive(Serialize, Deserialize)]
+struct Order {
+    id: u64,
+}
+
+#[service_client(service = "orders")]
+trait Orders {
+    #[get("/orders?page=1")]
+    async fn orders(&self) -> Result<Order, CallError>;
+}
+
+fn main() {}

@@ -1,0 +1,21 @@
+// Two mistakes in one trait are both reported.
+//~ 2 errors
+#![allow(dead_code, unused_variables)]
+
+use interline::prelude::*;
+
+#[derive(Serialize, Deserialize)]
+struct Order {
+    id: u64,
+}
+
+#[service_client(service = "orders")]
+trait Orders {
+    #[get("/orders/{id}")]
+    async fn order(&self) -> Result<Order, CallError>;
+
+    #[get("orders")]
+    async fn orders(&self) -> Result<Order, CallError>;
+}
+
+fn main() {}

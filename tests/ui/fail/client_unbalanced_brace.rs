@@ -1,0 +1,18 @@
+// A brace has its other half.
+//~ 1 error
+#![allow(dead_code, unused_variables)]
+
+use interline::prelude::*;
+
+#[derive(Serialize, Deserialize)]
+struct Order {
+    id: u64,
+}
+
+#[service_client(service = "orders")]
+trait Orders {
+    #[get("/orders/{id")]
+    async fn order(&self) -> Result<Order, CallError>;
+}
+
+fn main() {}
