@@ -133,11 +133,9 @@ impl RedisNode {
         let local = LocalServer::new(KIND, workplace, log_directory, vec![server])?;
         local.launch()?;
         Ok(ServerFixture {
-            password_url: None,
             kind: KIND,
             url: format!("redis://127.0.0.1:{port}"),
             management_url: None,
-            password_url: None,
             doors: Vec::new(),
             password_url: None,
             tls_url: self
@@ -209,10 +207,8 @@ fn external(url: String) -> Result<ServerFixture, ServerError> {
         _ => return Err(wrong()),
     };
     Ok(ServerFixture {
-        password_url: None,
         kind: KIND,
         management_url: None,
-        password_url: None,
         doors: Vec::new(),
         password_url: None,
         tls_url: (address.scheme == "rediss").then(|| url.clone()),
