@@ -1,5 +1,5 @@
 // An error of a method can hold that of the call.
-//~ 1 error
+//~ 2 errors
 #![allow(dead_code, unused_variables)]
 
 use interline::prelude::*;
