@@ -29,7 +29,9 @@ fn date(text: &str) -> Option<SystemTime> {
     let mut parts = text.split_once(", ")?.1.split(' ');
     let day: i64 = parts.next()?.parse().ok()?;
     let month = parts.next().filter(|name| name.len() == 3)?;
-    let month = i64::try_from(MONTHS.find(month)?).ok()? / 3 + 1;
+    // A match that straddles two names is none.
+    let month = MONTHS.find(month).filter(|at| at % 3 == 0)?;
+    let month = i64::try_from(month).ok()? / 3 + 1;
     let year: i64 = parts.next()?.parse().ok()?;
     let mut clock = parts.next()?.split(':').map(str::parse::<i64>);
     let (hour, minute, second) = (

@@ -157,7 +157,7 @@ fn a_topic_known_at_run_time_is_checked_and_subscribed() {
     }
     let report = problems(&wiring);
     assert!(
-        report.contains(&format!("tests.rs:{}", written.line())),
+        report.contains(&format!("subscriptions.rs:{}", written.line())),
         "{report}"
     );
     assert!(
