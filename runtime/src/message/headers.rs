@@ -281,6 +281,7 @@ impl Headers {
     }
 
     /// These headers, whose names are known to differ.
+    #[cfg(feature = "rabbitmq")]
     pub(crate) fn of_distinct(headers: Vec<(Cow<'static, str>, HeaderValue)>) -> Self {
         Self(Some(Arc::new(headers)))
     }

@@ -56,7 +56,15 @@ async fn exported() -> Outcome {
 
 async fn inspected() -> Outcome {
     let stage = Stage::new().await?;
-    let differs = json!({"x-queue-type": "quorum", "x-delivery-limit": 5});
+    // As it is wanted but for one argument: the server names the first that differs.
+    let differs = json!({
+        "x-queue-type": "quorum",
+        "x-delivery-limit": 5,
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": "billing.a.b.dlq",
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    });
     stage
         .management()
         .declare_queue("billing.a.b", differs)
