@@ -35,11 +35,19 @@ pub(crate) struct Settings {
     database: Option<i64>,
     pub(crate) connect_timeout: Duration,
     pub(crate) command_timeout: Duration,
+    #[cfg_attr(
+        not(feature = "tls"),
+        expect(dead_code, reason = "checked in every build, used by one with TLS")
+    )]
     tls: Tls,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Tls {
+    #[cfg_attr(
+        not(feature = "tls"),
+        expect(dead_code, reason = "checked in every build, used by one with TLS")
+    )]
     ca_file: Option<PathBuf>,
     certificate_file: Option<PathBuf>,
     key_file: Option<PathBuf>,

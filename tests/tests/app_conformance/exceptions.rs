@@ -42,6 +42,11 @@ pub(crate) const EXCEPTIONS: &[Exception] = &[
     },
     Exception {
         case: "no_more_are_fetched_than_twice_what_runs",
+        kind: "redis",
+        because: "what a dead process had stays its own until others take it over",
+    },
+    Exception {
+        case: "no_more_are_fetched_than_twice_what_runs",
         kind: "kafka",
         because: "the server counts what is committed, and does not know what was fetched",
     },
