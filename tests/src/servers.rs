@@ -50,7 +50,7 @@ pub async fn rabbitmq() -> Result<&'static ServerFixture, ServerError> {
 }
 
 /// The Redis server of this test program, started by the first case that asks and ended with the
-/// program. Cases keep apart by using a [`Database`] each; one that kills or pauses the server starts
+/// program. Cases keep apart by using a [`Database`](crate::redis::Database) each; one that kills or pauses the server starts
 /// its own instead.
 ///
 /// # Errors
