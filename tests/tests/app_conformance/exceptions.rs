@@ -36,11 +36,6 @@ pub(crate) const EXCEPTIONS: &[Exception] = &[
         because: "a prefix is that of the app, so two brokers of one app are two clusters",
     },
     Exception {
-        case: "two_processes_take_turns_in_the_order_of_each_key",
-        kind: "kafka",
-        because: "a partition that moves begins with what is unfinished: its attempts start again",
-    },
-    Exception {
         case: "a_group_shares_and_each_group_gets_everything",
         kind: "kafka",
         because: "a group shares partitions, not messages: a few can all be in those of one member",
