@@ -53,6 +53,15 @@ pub(crate) fn place(tokens: &impl Spanned) -> Span {
     Span::call_site().located_at(tokens.span())
 }
 
+/// The tokens, all of them at one place.
+pub(crate) fn placed(tokens: TokenStream, place: Span) -> TokenStream {
+    let placed = tokens.into_iter().map(|mut token| {
+        token.set_span(place);
+        token
+    });
+    placed.collect()
+}
+
 /// An assertion that the compiler checks; `text` is what it says where `tokens` stand.
 pub(crate) fn assertion(tokens: &impl Spanned, condition: &TokenStream, text: &str) -> TokenStream {
     // The text is a format string.

@@ -305,6 +305,12 @@ fn emit_call(model: &Model<'_>, number: usize, method: &Method) -> TokenStream {
         Some(path) => quote!(#path),
         None => quote!(#http::Problem),
     };
+    // Every token of it stands where the type does, or a fault of the type is told a second time, at
+    // the attribute.
+    let failed = emit::placed(
+        quote!(map_err(|__error| #http::failed::<#problem, #error>(__error))),
+        emit::place(error),
+    );
     quote! {
         async fn #ident(&self, #(#arguments),*) -> #output {
             let __wire = match &self.0 {
@@ -315,7 +321,7 @@ fn emit_call(model: &Model<'_>, number: usize, method: &Method) -> TokenStream {
             };
             let __call = __wire.call(#number);
             #steps
-            #http::send::<#reader, #problem, #error>(__call).await
+            #http::send::<#reader, #problem>(__call).await.#failed
         }
     }
 }

@@ -96,9 +96,12 @@ const _: () = {
             __Orders_http::send::<
                 __Orders_http::Maybe<__Orders_http::Json<Order>>,
                 __Orders_http::Problem,
-                CallError,
             >(__call)
                 .await
+                .map_err(|__error| __Orders_http::failed::<
+                    __Orders_http::Problem,
+                    CallError,
+                >(__error))
         }
         async fn place(
             &self,
@@ -118,9 +121,12 @@ const _: () = {
             __Orders_http::send::<
                 __Orders_http::Json<Order>,
                 __Orders_http::Problem,
-                CallError,
             >(__call)
                 .await
+                .map_err(|__error| __Orders_http::failed::<
+                    __Orders_http::Problem,
+                    CallError,
+                >(__error))
         }
     }
     impl<__I> __OrdersObject for __I

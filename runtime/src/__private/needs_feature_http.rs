@@ -114,9 +114,15 @@ pub fn json<T: Written + ?Sized>(call: Call, value: &T) -> Call {
 /// Makes the call.
 ///
 /// # Errors
-/// In the form of the method's own error.
-pub async fn send<R: Read, P: Answered, E: Fails<P>>(call: Call) -> Result<R::Output, E> {
-    call.send::<R, P>().await.map_err(E::from)
+/// [`CallError`], with the body that a refusal has.
+pub async fn send<R: Read, P: Answered>(call: Call) -> Result<R::Output, CallError<P>> {
+    call.send::<R, P>().await
+}
+
+/// The error of a call in the form of the method's own. Not a part of [`send`]: a bound of an `async`
+/// function that does not hold is told twice.
+pub fn failed<P, E: Fails<P>>(error: CallError<P>) -> E {
+    E::from(error)
 }
 
 /// What stands in for the record of a client with a mistake.

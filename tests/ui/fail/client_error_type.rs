@@ -1,5 +1,5 @@
 // An error of a method can hold that of the call.
-//~ 2 errors
+//~ 1 error
 #![allow(dead_code, unused_variables)]
 
 use interline::prelude::*;
