@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use crate::handling::OnUnknown;
+use crate::resilience::Backoff;
 
 /// Default number of messages of a subscription that are handled at once.
 pub const CONCURRENCY_DEFAULT: u32 = 16;
@@ -121,13 +122,8 @@ impl RetryPolicy {
     /// The wait before attempt `attempt` (from 2), without jitter.
     #[must_use]
     pub fn wait_before(&self, attempt: u32) -> Duration {
-        let exponent = i32::try_from(attempt.saturating_sub(2)).unwrap_or(i32::MAX);
-        let wait = self.first.as_secs_f64() * self.factor.powi(exponent);
-        if wait.is_finite() && wait < self.max.as_secs_f64() {
-            Duration::from_secs_f64(wait)
-        } else {
-            self.max
-        }
+        let backoff = Backoff::new(self.first, self.max).with_factor(self.factor);
+        backoff.longest(attempt.saturating_sub(1))
     }
 
     /// The longest time from the first attempt to the last, handlers not counted.
