@@ -36,12 +36,7 @@ pub(crate) const EXCEPTIONS: &[Exception] = &[
         because: "a prefix is that of the app, so two brokers of one app are two clusters",
     },
     Exception {
-        case: "a_group_shares_and_each_group_gets_everything",
-        kind: "kafka",
-        because: "a group shares partitions, not messages: a few can all be in those of one member",
-    },
-    Exception {
-        case: "no_more_are_fetched_than_twice_what_runs",
+        case: "nothing_stays_in_the_hands_of_the_dead",
         kind: "redis",
         because: "what a dead process had stays its own until others take it over",
     },
@@ -56,12 +51,7 @@ pub(crate) const EXCEPTIONS: &[Exception] = &[
         because: ONE_NAME,
     },
     Exception {
-        case: "an_argument_that_is_missing_is_a_dead_letter_that_says_which",
-        kind: "redis",
-        because: ONE_NAME,
-    },
-    Exception {
-        case: "every_argument_is_what_the_message_says",
+        case: "segments_of_the_topic_are_arguments",
         kind: "redis",
         because: ONE_NAME,
     },

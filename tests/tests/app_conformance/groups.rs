@@ -18,6 +18,7 @@ cases![
     a_rate_is_kept,
     each_instance_gets_everything_that_comes_while_it_runs,
     no_more_are_fetched_than_twice_what_runs,
+    nothing_stays_in_the_hands_of_the_dead,
     so_many_run_at_once_and_no_more,
 ];
 
@@ -37,29 +38,42 @@ async fn alone(work: Work, who: State<Who>, probe: State<Probe>) {
 }
 
 async fn a_group_shares_and_each_group_gets_everything(world: Arc<World>) -> Ending {
-    const ALL: usize = 60;
+    const ROUND: usize = 60;
     let probe = Probe::new();
-    let setup = world.app("1").register::<shared>().register::<alone>();
-    let one = setup.state(Who("1")).state(probe.clone()).start().await;
-    let setup = world.app("2").register::<shared>().state(Who("2"));
+    let app = |name| {
+        let setup = world.app(name).register::<shared>().state(Who(name));
+        if world.deals_out_partitions() {
+            setup.set("brokers.main.partitions", 4)
+        } else {
+            setup
+        }
+    };
+    let setup = app("1").register::<alone>();
+    let one = setup.state(probe.clone()).start().await;
+    let setup = app("2");
     let two = setup.state(probe.clone()).start().await;
-    for at in 0..ALL {
-        one.publish(&Work::new(&at.to_string(), "")).await;
-    }
-    let notes = probe.take(2 * ALL).await;
-    probe.quiet().await;
-    let of = |prefix: &str| -> Vec<String> {
+    let (mut all, mut notes) = (0, Vec::new());
+    let of = |notes: &[String], prefix: &str| -> Vec<String> {
         let found = notes.iter().filter_map(|note| note.strip_prefix(prefix));
         found.map(str::to_owned).collect()
     };
-    let (first, second) = (of("shared 1 "), of("shared 2 "));
-    assert!(!first.is_empty() && !second.is_empty(), "one did it all");
-    let expected: BTreeSet<String> = (0..ALL).map(|at| at.to_string()).collect();
-    let together: Vec<String> = first.into_iter().chain(second).collect();
-    assert_eq!(together.len(), ALL);
+    // Where partitions are dealt out, the second process has none before it has joined.
+    while of(&notes, "shared 1 ").is_empty() || of(&notes, "shared 2 ").is_empty() {
+        assert!(all < 20 * ROUND, "one did it all");
+        for at in all..all + ROUND {
+            one.publish(&Work::new(&at.to_string(), "")).await;
+        }
+        all += ROUND;
+        notes.extend(probe.take(2 * ROUND).await);
+    }
+    probe.quiet().await;
+    let expected: BTreeSet<String> = (0..all).map(|at| at.to_string()).collect();
+    let mut together = of(&notes, "shared 1 ");
+    together.extend(of(&notes, "shared 2 "));
+    assert_eq!(together.len(), all);
     assert_eq!(together.into_iter().collect::<BTreeSet<_>>(), expected);
     assert_eq!(
-        of("alone 1 ").into_iter().collect::<BTreeSet<_>>(),
+        of(&notes, "alone 1 ").into_iter().collect::<BTreeSet<_>>(),
         expected
     );
     one.stop().await;
@@ -138,32 +152,40 @@ async fn blocked(work: Work, leave: State<Semaphore>, probe: State<Probe>) {
     leave.acquire().await.expect("it stays open").forget();
 }
 
+#[subscriber(group = "blocked-by-five", concurrency = 4)]
+async fn blocked_by_five(work: Work, leave: State<Semaphore>, probe: State<Probe>) {
+    probe.note(format!("begin {}", work.id));
+    leave.acquire().await.expect("it stays open").forget();
+}
+
 async fn no_more_are_fetched_than_twice_what_runs(world: Arc<World>) -> Ending {
     let probe = Probe::new();
-    let setup = world
-        .app("1")
-        .register::<blocked>()
-        .state(Semaphore::new(0));
+    let setup = world.app("1").register::<blocked>();
+    let setup = setup.register::<blocked_by_five>().state(Semaphore::new(0));
+    let setup = setup.set("subscribers.blocked_by_five.prefetch", 5);
     let process = setup.state(probe.clone()).start().await;
     for at in 0..20 {
         process.publish(&Work::new(&at.to_string(), "")).await;
     }
-    probe.take(4).await;
+    probe.take(8).await;
     world.until_left("blocked", "work", 12).await;
+    world.until_left("blocked-by-five", "work", 15).await;
     probe.quiet().await;
     world.until_left("blocked", "work", 12).await;
+    world.until_left("blocked-by-five", "work", 15).await;
     process.kill();
-    // Nothing is in a dead process's hands.
-    world.until_left("blocked", "work", 20).await;
+    Ok(())
+}
 
-    let setup = world
-        .app("2")
-        .register::<blocked>()
-        .state(Semaphore::new(0));
-    let setup = setup.set("subscribers.blocked.prefetch", 5);
-    let process = setup.state(probe.clone()).start().await;
+async fn nothing_stays_in_the_hands_of_the_dead(world: Arc<World>) -> Ending {
+    let probe = Probe::new();
+    let setup = world.app("1").register::<blocked>();
+    let setup = setup.state(Semaphore::new(0)).state(probe.clone());
+    let process = setup.start().await;
+    for at in 0..20 {
+        process.publish(&Work::new(&at.to_string(), "")).await;
+    }
     probe.take(4).await;
-    world.until_left("blocked", "work", 15).await;
     process.kill();
     world.until_left("blocked", "work", 20).await;
     Ok(())

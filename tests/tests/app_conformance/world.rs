@@ -66,6 +66,11 @@ impl World {
         self.place.kind != "redis"
     }
 
+    /// Whether a group shares partitions, which are one for each topic unless a case says otherwise.
+    pub(crate) fn deals_out_partitions(&self) -> bool {
+        self.place.kind == "kafka"
+    }
+
     /// Whether time is virtual, so that waiting costs nothing.
     pub(crate) fn is_virtual(&self) -> bool {
         self.place.server.is_none()
