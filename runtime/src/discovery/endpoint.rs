@@ -3,10 +3,15 @@
 use std::fmt;
 use std::sync::Arc;
 
+/// The largest weight of an endpoint.
+pub(super) const WEIGHT_MAX: u32 = 100;
+
 /// One instance of a service: `http://orders-1:8080`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     url: Arc<str>,
+    weight: u32,
+    zone: Option<Arc<str>>,
 }
 
 impl Endpoint {
@@ -50,13 +55,44 @@ impl Endpoint {
             return Err("has a host that is none".to_owned());
         }
         let url = format!("{scheme}://{}", authority.to_ascii_lowercase());
-        Ok(Self { url: url.into() })
+        Ok(Self {
+            url: url.into(),
+            weight: 1,
+            zone: None,
+        })
+    }
+
+    /// Of this weight: how many calls it takes compared with others, from 1 to 100. A number outside
+    /// is taken for the nearest one. 1 unless set.
+    #[must_use]
+    pub fn with_weight(mut self, weight: u32) -> Self {
+        self.weight = weight.clamp(1, WEIGHT_MAX);
+        self
+    }
+
+    /// In this zone, such as `eu-west-1a`.
+    #[must_use]
+    pub fn with_zone(mut self, zone: &str) -> Self {
+        self.zone = Some(zone.into());
+        self
     }
 
     /// The address without a slash at its end.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// How many calls it takes compared with others.
+    #[must_use]
+    pub fn weight(&self) -> u32 {
+        self.weight
+    }
+
+    /// Where it is, if that is known.
+    #[must_use]
+    pub fn zone(&self) -> Option<&str> {
+        self.zone.as_deref()
     }
 
     /// The scheme, in small letters.
@@ -87,7 +123,7 @@ impl FromIterator<Endpoint> for EndpointSet {
     fn from_iter<I: IntoIterator<Item = Endpoint>>(endpoints: I) -> Self {
         let mut all: Vec<Endpoint> = endpoints.into_iter().collect();
         all.sort_by(|one, two| one.url.cmp(&two.url));
-        all.dedup();
+        all.dedup_by(|one, two| one.url == two.url);
         Self(all)
     }
 }

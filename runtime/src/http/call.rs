@@ -305,6 +305,8 @@ impl Call {
             repeatable: self.keyed || safe.contains(&meta.method),
             decided,
             deadline,
+            hash: self.options.hash,
+            zone: self.options.zone,
             not_found_is_fine,
         };
         self.stack.call(&prepared).instrument(span).await

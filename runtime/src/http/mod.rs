@@ -6,7 +6,9 @@
 //! Around each call there is a limit on how many run, a circuit breaker of the service, and a deadline:
 //! the least of what the call, the method, and the handler that makes it say. Within it, what may be
 //! repeated is repeated after a failure, at an endpoint it has not been to, as long as the budget
-//! allows. Each endpoint has a circuit breaker of its own and is chosen by how fast it has been.
+//! allows. Each endpoint has a circuit breaker of its own and is chosen by how fast it has been, or as
+//! `balance` says. One whose circuit is open is left alone, but never so many of them that the rest would
+//! break down; where most are failing, all are called.
 //!
 //! Where a service is stands in `[services.NAME]`:
 //!
@@ -14,12 +16,18 @@
 //! [services.orders]
 //! urls = ["http://orders-1:8080", "http://orders-2:8080"]
 //! timeout = "2s"
+//! balance = "weighted"        # or p2c_ewma (default), round_robin, random, least_request, ring_hash, zone_aware
+//! weights."http://orders-2:8080" = 3
+//! slow_start = "10s"          # over which an endpoint that is new, or was left alone, gets its share
+//! ejection.max_share = 0.5    # so many of the endpoints are left alone at once
+//! ejection.panic = 0.5        # where fewer are healthy, all are called
 //! ```
 
 mod call;
 mod client;
 mod descriptor;
 mod encode;
+mod endpoints;
 mod error;
 mod options;
 mod pool;

@@ -1,11 +1,12 @@
 //! How a call is made: what traits, methods, the configuration and single calls say about it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
-use crate::resilience::Backoff;
+use crate::resilience::{Backoff, hash_key};
 
 /// How a call is repeated; what is not said comes from elsewhere.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -127,6 +128,8 @@ pub struct CallOptions {
     pub(super) deadline: Option<Instant>,
     pub(super) timeout: Option<Duration>,
     pub(super) no_retry: bool,
+    pub(super) hash: Option<u64>,
+    pub(super) zone: Option<Arc<str>>,
     pub(super) headers: HeaderMap,
 }
 
@@ -158,6 +161,22 @@ impl CallOptions {
         self
     }
 
+    /// Calls with the same key go to the same endpoint, where the service is configured with
+    /// `balance = "ring_hash"`; elsewhere it says nothing. The hash is the same in every process.
+    #[must_use]
+    pub fn hash_key(mut self, key: impl AsRef<[u8]>) -> Self {
+        self.hash = Some(hash_key(key));
+        self
+    }
+
+    /// The caller is in this zone, whatever `service.zone` says: with `balance = "zone_aware"` endpoints
+    /// of the same zone are preferred.
+    #[must_use]
+    pub fn zone(mut self, zone: &str) -> Self {
+        self.zone = Some(zone.into());
+        self
+    }
+
     /// Adds a header; one of the same name that the call would have is replaced.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
@@ -173,6 +192,10 @@ impl CallOptions {
             self = self.timeout(limit);
         }
         self.no_retry |= below.no_retry;
+        self.hash = self.hash.or(below.hash);
+        if self.zone.is_none() {
+            self.zone.clone_from(&below.zone);
+        }
         for (name, value) in &below.headers {
             if !self.headers.contains_key(name) {
                 self.headers.insert(name, value.clone());

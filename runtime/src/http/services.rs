@@ -24,15 +24,20 @@ impl Services {
         faults: &mut Faults,
     ) -> Self {
         let mut services = BTreeMap::new();
+        let zone: Option<Arc<str>> = config
+            .section("service")
+            .string("zone", faults)
+            .map(Into::into);
         for (name, section) in config.section("services").entries(faults) {
             let methods = clients.iter().filter(|client| client.service == name);
             let methods = methods.flat_map(|client| client.methods);
             let mut methods: Vec<_> = methods.map(|method| method.name).collect();
             methods.sort_unstable();
             methods.dedup();
-            let Some(settings) = ServiceSettings::read(&section, &methods, faults) else {
+            let Some(mut settings) = ServiceSettings::read(&section, &methods, faults) else {
                 continue;
             };
+            settings.zone.clone_from(&zone);
             let name: Arc<str> = name.into();
             match Stack::new(Arc::clone(&name), settings, environment.clone()) {
                 Ok(stack) => {

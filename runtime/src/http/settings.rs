@@ -1,10 +1,11 @@
 //! `[services.NAME]`: where a service is and how it is called.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{Faults, Section};
 use crate::discovery::{EndpointSet, read_static_list};
-use crate::resilience::{CircuitBreakerOptions, LoadBalancer};
+use crate::resilience::{CircuitBreakerOptions, LoadBalancer, OutlierOptions};
 
 use super::options::{CallSettings, RetrySettings};
 
@@ -21,7 +22,13 @@ const SCHEMES: &[&str] = &["http"];
 /// | `retry.attempts` | 3 | all attempts, the first one included |
 /// | `retry.first`, `retry.max` | `50ms`, `2s` | the longest waits before the first repeat and of all |
 /// | `retry.budget`, `retry.floor` | 0.2, 3 | repeats as a share of recent calls, and so many a second beside |
-/// | `balance` | `p2c_ewma` | or `round_robin`, `random`, `least_request` |
+/// | `mode` | `direct` | `mesh`: one address with a mesh behind it, which repeats and ejects by itself |
+/// | `balance` | `p2c_ewma` | or `round_robin`, `weighted`, `random`, `least_request`, `ring_hash`, `zone_aware` |
+/// | `weights."URL"` | 1 | for `weighted` and `ring_hash`: from 1 to 100 |
+/// | `zones.NAME` | | for `zone_aware`: the `urls` in that zone; the caller's own is `service.zone` |
+/// | `ejection.max_share` | 0.5 | of the endpoints, are left alone at once because their circuits are open |
+/// | `ejection.panic` | 0.5 | where a smaller share is healthy, all are called |
+/// | `slow_start` | `10s` | over which an endpoint that is new, or was left alone, gets its share; `0s` for at once |
 /// | `breaker.*` | | see `CircuitBreakerOptions`; `breaker.enabled = false` for none |
 /// | `concurrency`, `queue` | 256, 256 | calls at once, and waiting for their turn |
 /// | `connect_timeout` | `2s` | |
@@ -36,7 +43,11 @@ pub(crate) struct ServiceSettings {
     pub(crate) methods: Vec<(String, CallSettings)>,
     pub(crate) budget: f64,
     pub(crate) floor: u32,
+    pub(crate) mesh: bool,
     pub(crate) balance: LoadBalancer,
+    /// Where this program runs.
+    pub(crate) zone: Option<Arc<str>>,
+    pub(crate) outliers: OutlierOptions,
     pub(crate) breaker: Option<CircuitBreakerOptions>,
     pub(crate) concurrency: usize,
     pub(crate) queue: usize,
@@ -67,7 +78,8 @@ impl ServiceSettings {
             ((*name).to_owned(), settings)
         });
         let methods = methods.collect();
-        let balance = section.choice("balance", LoadBalancer::NAMES, faults);
+        let balance = read_balance(section, faults);
+        let mesh = read_mode(section, endpoints.as_ref(), faults);
         let seconds = Duration::from_millis(1)..=Duration::from_secs(3_600);
         // Read also where the addresses are wrong, so that every mistake is found at once.
         let settings = Self {
@@ -76,7 +88,10 @@ impl ServiceSettings {
             methods,
             budget: retry.float("budget", 0.0..=100.0, faults).unwrap_or(0.2),
             floor: retry.integer("floor", 0..=100_000, faults).unwrap_or(3),
-            balance: balance.and_then(LoadBalancer::named).unwrap_or_default(),
+            mesh,
+            balance,
+            zone: None,
+            outliers: read_outliers(section, faults),
             breaker: read_breaker(&section.section("breaker", faults), faults),
             concurrency: section
                 .integer("concurrency", 1..=1 << 20, faults)
@@ -95,6 +110,59 @@ impl ServiceSettings {
         };
         endpoints.is_some().then_some(settings)
     }
+}
+
+fn read_balance(section: &Section<'_>, faults: &mut Faults) -> LoadBalancer {
+    let named = section.choice("balance", LoadBalancer::NAMES, faults);
+    let balance = named.and_then(LoadBalancer::named).unwrap_or_default();
+    let weighing = matches!(balance, LoadBalancer::Weighted | LoadBalancer::RingHash);
+    let zoned = balance == LoadBalancer::ZoneAware;
+    for (key, heard, remedy) in [
+        ("weights", weighing, "weighted"),
+        ("zones", zoned, "zone_aware"),
+    ] {
+        if section.contains(key) && !heard {
+            let message = "has no effect with this `balance`";
+            let help = format!("write `balance = \"{remedy}\"`, or leave it out");
+            faults.push(section.fault(key, message).with_help(help));
+        }
+    }
+    balance
+}
+
+/// Whether there is a mesh behind the address.
+fn read_mode(section: &Section<'_>, endpoints: Option<&EndpointSet>, faults: &mut Faults) -> bool {
+    let mesh = section.choice("mode", &["direct", "mesh"], faults) == Some("mesh");
+    if !mesh {
+        return false;
+    }
+    if endpoints.is_some_and(|endpoints| endpoints.iter().count() > 1) {
+        let fault = section.fault("urls", "names several addresses, and a mesh has one");
+        faults.push(fault.with_help("name the service's address in the mesh, or leave out `mode`"));
+    }
+    for key in ["balance", "ejection", "retry", "slow_start"] {
+        if section.contains(key) {
+            let message = "has no effect with `mode = \"mesh\"`: that is the mesh's business";
+            faults.push(section.fault(key, message).with_help("leave it out"));
+        }
+    }
+    mesh
+}
+
+fn read_outliers(section: &Section<'_>, faults: &mut Faults) -> OutlierOptions {
+    let ejection = section.section("ejection", faults);
+    let mut options = OutlierOptions::DEFAULT;
+    if let Some(share) = ejection.float("max_share", 0.0..=1.0, faults) {
+        options.max_share = share;
+    }
+    if let Some(share) = ejection.float("panic", 0.0..=1.0, faults) {
+        options.panic = share;
+    }
+    let limits = Duration::ZERO..=Duration::from_secs(3_600);
+    if let Some(over) = section.duration("slow_start", limits, faults) {
+        options.slow_start = over;
+    }
+    options
 }
 
 fn read_call(section: &Section<'_>, faults: &mut Faults) -> CallSettings {

@@ -10,16 +10,16 @@ use http::{HeaderMap, HeaderName, Method, StatusCode};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::clock::{Clock, Rng};
-use crate::discovery::Endpoint;
-use crate::observability::metrics::{CIRCUIT_CHANGES, MetricsSink, Series};
-use crate::resilience::{Bulkhead, CircuitBreaker, CircuitState, RetryBudget, Signal, Transition};
+use crate::observability::metrics::MetricsSink;
+use crate::resilience::{Bulkhead, CircuitBreaker, RetryBudget, Signal};
 
+use super::endpoints::{Maker, observer};
 use super::error::{CallErrorKind, CallFailure, CallName, Sent, may_be_repeated};
 use super::options::Decided;
-use super::pool::{Lease, Pool, Target, Tried};
+use super::pool::{Lease, Pool, Tried, Wish};
 use super::retry_after;
 use super::settings::ServiceSettings;
-use super::transport::{Incoming, Outgoing, Transport, TransportError};
+use super::transport::{Incoming, Outgoing, TransportError};
 
 /// Which attempt it is, from 1.
 static ATTEMPT: HeaderName = HeaderName::from_static("x-attempt");
@@ -67,6 +67,10 @@ pub(super) struct Prepared {
     pub(super) repeatable: bool,
     pub(super) decided: Decided,
     pub(super) deadline: Instant,
+    /// Calls with the same hash go to the same endpoint, where the balancer hashes.
+    pub(super) hash: Option<u64>,
+    /// Where the caller is, if not where the configuration says.
+    pub(super) zone: Option<Arc<str>>,
     /// Whether 404 is an answer like any other.
     pub(super) not_found_is_fine: bool,
 }
@@ -98,30 +102,20 @@ impl Stack {
         settings: ServiceSettings,
         environment: Surroundings,
     ) -> Result<Self, String> {
+        let rng = &environment.rng;
         let metrics = environment.metrics.as_deref();
-        let breaker = |endpoint: &str| {
-            let options = settings.breaker?;
-            let observer = observer(&service, endpoint, metrics);
-            Some(CircuitBreaker::observed(
-                options,
-                environment.rng.clone(),
-                observer,
-            ))
-        };
-        let targets = settings.endpoints.iter().map(|endpoint: &Endpoint| {
-            let transport = Transport::new(
-                settings.connect_timeout,
-                settings.idle_timeout,
-                settings.response_bytes_max,
-            )?;
-            let url = endpoint.url();
-            Ok(Target::new(&service, url, transport, breaker(url), metrics))
+        let breaker = settings.breaker.map(|options| {
+            CircuitBreaker::observed(options, rng.clone(), observer(&service, "", metrics))
         });
-        let targets: Vec<Target> = targets.collect::<Result<_, String>>()?;
+        let maker = Maker::new(&service, &settings, &environment);
+        // Each endpoint gets its own when it is first called; what stands against every one is told now.
+        maker.transport()?;
+        let (balance, outliers) = (settings.balance, settings.outliers);
+        let pool = Pool::new(maker, &settings.endpoints, balance, outliers, rng);
         Ok(Self {
-            pool: Pool::new(targets, settings.balance, &environment.rng),
+            pool,
             bulkhead: Bulkhead::new(settings.concurrency, settings.queue),
-            breaker: breaker(""),
+            breaker,
             budget: RetryBudget::new(settings.budget, settings.floor),
             service,
             environment,
@@ -131,8 +125,7 @@ impl Stack {
 
     /// The addresses of the endpoints.
     pub(crate) fn endpoints(&self) -> Vec<Arc<str>> {
-        let targets = self.pool.targets().iter();
-        targets.map(|target| Arc::clone(&target.url)).collect()
+        self.pool.urls()
     }
 
     /// Makes the call.
@@ -169,10 +162,15 @@ impl Stack {
         let mut tried = Tried::default();
         let mut sent = Sent::No;
         self.budget.deposit(Instant::now());
+        // A mesh repeats by itself, and both together would multiply.
+        let attempts_max = match self.settings.mesh {
+            true => 1,
+            false => prepared.decided.attempts,
+        };
         let mut attempt = 1;
         loop {
             let now = Instant::now();
-            let Some(lease) = self.pool.pick(&mut tried, now) else {
+            let Some(lease) = self.pool.pick(&mut tried, self.wish(prepared), now) else {
                 let text = "no endpoint of the service is known";
                 let kind = CallErrorKind::ServiceDiscovery;
                 return Err(Box::new(CallFailure::new(kind, &prepared.call, text)));
@@ -205,7 +203,7 @@ impl Stack {
                     .wait(attempt, &self.environment.rng),
             };
             let next = Instant::now() + wait;
-            let why = if attempt >= prepared.decided.attempts {
+            let why = if attempt >= attempts_max {
                 None
             } else if next >= prepared.deadline {
                 Some("there is no time for another attempt")
@@ -217,6 +215,14 @@ impl Stack {
                 continue;
             };
             return Err(Box::new(given_up(failure, why)));
+        }
+    }
+
+    fn wish<'a>(&'a self, prepared: &'a Prepared) -> Wish<'a> {
+        let zone = prepared.zone.as_deref();
+        Wish {
+            hash: prepared.hash,
+            zone: zone.or(self.settings.zone.as_deref()),
         }
     }
 
@@ -234,7 +240,11 @@ impl Stack {
         });
         let outgoing = outgoing(prepared, &lease.target.url, attempt, until - begun);
         let endpoint = Arc::clone(&lease.target.url);
-        let result = timeout_at(until, lease.target.transport.send(outgoing)).await;
+        let send = async {
+            let transport = lease.transport().map_err(TransportError::NoTransport)?;
+            transport.send(outgoing).await
+        };
+        let result = timeout_at(until, send).await;
         let now = Instant::now();
         let failed = |kind, sent, verdict, text: String| {
             let mut failure = CallFailure::new(kind, &prepared.call, text);
@@ -265,6 +275,13 @@ impl Stack {
                         Verdict::NotSent,
                         Signal::Failure,
                     ),
+                    // Says nothing of the endpoint.
+                    TransportError::NoTransport(_) => (
+                        CallErrorKind::Connect,
+                        Sent::No,
+                        Verdict::NotSent,
+                        Signal::Ignored,
+                    ),
                     TransportError::Lost(_) => (
                         CallErrorKind::ConnectionLost,
                         Sent::Maybe,
@@ -290,7 +307,7 @@ impl Stack {
                     TransportError::Connect(cause)
                     | TransportError::Lost(cause)
                     | TransportError::Request(cause) => Some(Box::new(cause)),
-                    TransportError::TooLarge(_) => None,
+                    TransportError::NoTransport(_) | TransportError::TooLarge(_) => None,
                 };
                 (Err((failure, verdict)), signal)
             }
@@ -378,6 +395,7 @@ fn answer(incoming: Incoming, endpoint: &Arc<str>, attempts: u32) -> Answer {
 fn explain(error: &TransportError) -> String {
     match error {
         TransportError::Connect(cause) => format!("no connection: {cause}"),
+        TransportError::NoTransport(cause) => format!("no connection can be made: {cause}"),
         TransportError::Lost(cause) => format!("the connection was lost: {cause}"),
         TransportError::Request(cause) => format!("the request cannot be sent: {cause}"),
         TransportError::TooLarge(limit) => {
@@ -406,38 +424,5 @@ fn signal_of_call(result: &Result<Answer, Box<CallFailure>>) -> Signal {
         (CallErrorKind::TooLarge, None) => Signal::Success,
         (CallErrorKind::Request | CallErrorKind::ServiceDiscovery, None) => Signal::Ignored,
         _ => Signal::Failure,
-    }
-}
-
-/// Tells log and metrics when a circuit opens or closes.
-fn observer(
-    service: &Arc<str>,
-    endpoint: &str,
-    metrics: Option<&dyn MetricsSink>,
-) -> impl Fn(Transition) + Send + Sync + 'static {
-    let (service, endpoint): (Arc<str>, Arc<str>) = (Arc::clone(service), endpoint.into());
-    let series = |state: CircuitState| {
-        let labels = vec![
-            Arc::clone(&service),
-            Arc::clone(&endpoint),
-            state.as_str().into(),
-        ];
-        Series::of(metrics, CIRCUIT_CHANGES, labels)
-    };
-    let (open, half_open, closed) = (
-        series(CircuitState::Open),
-        series(CircuitState::HalfOpen),
-        series(CircuitState::Closed),
-    );
-    move |change| match change.to {
-        CircuitState::Open | CircuitState::ForcedOpen => {
-            open.record(1.0);
-            tracing::warn!(service = &*service, endpoint = &*endpoint, "circuit opened");
-        }
-        CircuitState::HalfOpen => half_open.record(1.0),
-        _ => {
-            closed.record(1.0);
-            tracing::info!(service = &*service, endpoint = &*endpoint, "circuit closed");
-        }
     }
 }

@@ -37,6 +37,8 @@ pub(super) enum TransportError {
     Connect(Cause),
     /// The connection was lost, or what came is not HTTP.
     Lost(Cause),
+    /// The system gives nothing to connect with.
+    NoTransport(String),
     /// The request cannot be sent as it is.
     Request(Cause),
     /// The body is longer than may be.

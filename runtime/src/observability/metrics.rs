@@ -63,6 +63,10 @@ catalogue! {
     CLIENT_ATTEMPTS = Counter "interline.client.attempts" in "{attempt}" by ["service", "endpoint", "outcome"];
     /// Circuits that opened, half-opened or closed; of the whole service where no endpoint is named.
     CIRCUIT_CHANGES = Counter "interline.client.circuit_changes" in "{change}" by ["service", "endpoint", "state"];
+    /// Endpoints of a service that are left alone because they are worse than the others.
+    EJECTED = Gauge "interline.client.ejected" in "{endpoint}" by ["service"];
+    /// Endpoints that were left alone because they were worse than the others.
+    EJECTIONS = Counter "interline.client.ejections" in "{ejection}" by ["service", "endpoint"];
     /// Whether the breaker of a subscription has stopped its fetching (1) or not (0).
     BREAKER_OPEN = Gauge "interline.consumer.breaker_open" in "1" by ["subscription"];
     /// Messages moved to the dead letters.

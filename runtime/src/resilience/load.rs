@@ -35,6 +35,15 @@ impl Load {
         }
     }
 
+    /// That of an endpoint that nobody has called and that is taken to be as fast as `average` until
+    /// somebody has: it would otherwise look like the fastest of all.
+    #[must_use]
+    pub fn expected(average: Duration, now: Instant) -> Self {
+        let load = Self::new(now);
+        load.measure(average, now);
+        load
+    }
+
     /// A call begins.
     pub fn begin(&self) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
@@ -56,6 +65,17 @@ impl Load {
         const LEFT_ALONE_MAX: Duration = Duration::from_secs(300);
         let penalty = left_alone.map_or(PENALTY, |wait| wait.clamp(PENALTY, LEFT_ALONE_MAX));
         self.measure(took.max(penalty), now);
+    }
+
+    /// Forgets how long calls took.
+    pub fn forget(&self) {
+        self.average.store(0, Ordering::Relaxed);
+    }
+
+    /// How long calls took lately; `None` where nobody knows.
+    #[must_use]
+    pub fn average(&self, now: Instant) -> Option<Duration> {
+        self.average_at(now).map(Duration::from_secs_f64)
     }
 
     /// How many calls are in flight.
@@ -143,6 +163,18 @@ mod tests {
         load.begin();
         load.begin();
         assert!((load.cost(later) - 3.0 * expected).abs() < 0.03);
+    }
+
+    #[test]
+    fn an_expectation_holds_until_it_is_measured() {
+        let base = Instant::now();
+        let load = Load::expected(Duration::from_millis(20), base);
+        assert!((load.cost(base) - 0.02).abs() < 1e-6);
+        load.forget();
+        assert_eq!((load.cost(base), load.average(base)), (0.0, None));
+        load.succeeded(Duration::from_millis(10), base);
+        let average = load.average(base).unwrap();
+        assert!(average.abs_diff(Duration::from_millis(10)) < Duration::from_micros(1));
     }
 
     #[test]

@@ -1,15 +1,17 @@
 //! Resilience: what keeps a fault small. Knows nothing of brokers or HTTP.
 
 mod backoff;
+mod balance;
 mod breaker;
 mod budget;
 mod bulkhead;
 mod limiter;
 mod load;
-mod picker;
+mod outliers;
 mod window;
 
 pub use backoff::Backoff;
+pub use balance::{Candidate, LoadBalancer, PickContext, Picker, WEIGHT_MAX, hash_key};
 pub use breaker::{
     Broken, CircuitBreaker, CircuitBreakerOpen, CircuitBreakerOptions, CircuitPermit, CircuitState,
     Signal, Transition,
@@ -18,4 +20,4 @@ pub use budget::RetryBudget;
 pub use bulkhead::{Bulkhead, BulkheadFull, BulkheadPermit};
 pub use limiter::RateLimiter;
 pub use load::Load;
-pub use picker::{LoadBalancer, Picker};
+pub use outliers::{EndpointHealth, OutlierOptions, Outliers};

@@ -7,6 +7,7 @@
     feature = "testing"
 ))]
 
+mod balancers;
 mod breakers;
 mod calls;
 mod deadlines;

@@ -1,0 +1,209 @@
+use crate::clock::TokioClock;
+use crate::config::{Config, Faults};
+
+use super::super::settings::ServiceSettings;
+use super::super::stack::Surroundings;
+use super::*;
+
+const WISH: Wish<'_> = Wish {
+    hash: None,
+    zone: None,
+};
+
+fn set(numbers: impl IntoIterator<Item = usize>) -> EndpointSet {
+    let endpoint = |number| Endpoint::parse(&format!("http://orders-{number}:8080")).unwrap();
+    numbers.into_iter().map(endpoint).collect()
+}
+
+fn pool(endpoints: &EndpointSet, lines: &str, rng: &Rng) -> Pool {
+    let toml = format!("[services.orders]\nurls = [\"http://a\"]\n{lines}");
+    let config = Config::from_toml("interline.toml", &toml).unwrap();
+    let mut faults = Faults::new();
+    let settings = ServiceSettings::read(&config.section("services.orders"), &[], &mut faults);
+    faults.into_result().unwrap();
+    let settings = settings.unwrap();
+    let environment = Surroundings {
+        caller: "till".into(),
+        clock: Arc::new(TokioClock::starting_at(std::time::UNIX_EPOCH)),
+        rng: rng.clone(),
+        metrics: None,
+    };
+    let maker = Maker::new(&"orders".into(), &settings, &environment);
+    Pool::new(maker, endpoints, settings.balance, settings.outliers, rng)
+}
+
+fn seeded() -> (u64, fastrand::Rng, Rng) {
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    (seed, fastrand::Rng::with_seed(seed), Rng::with_seed(seed))
+}
+
+fn ids(pool: &Pool) -> HashMap<Arc<str>, u64> {
+    let members = pool.members.load();
+    let all = members.all.iter();
+    all.map(|member| (Arc::clone(&member.target.url), member.target.id))
+        .collect()
+}
+
+#[test]
+fn who_stays_in_the_set_keeps_what_is_known_of_it() {
+    let (_, mut rng, chance) = seeded();
+    let pool = pool(&set(0..8), "", &chance);
+    let mut known = ids(&pool);
+    for _ in 0..500 {
+        let wanted = set((0..8).filter(|_| rng.bool()));
+        pool.update(&wanted);
+        let now = ids(&pool);
+        let urls: Vec<_> = wanted.iter().map(Endpoint::url).collect();
+        assert_eq!(
+            pool.urls().iter().map(|url| &**url).collect::<Vec<_>>(),
+            urls
+        );
+        for (url, id) in &now {
+            match known.get(url) {
+                Some(before) => assert_eq!(id, before),
+                None => assert!(known.values().all(|before| before < id)),
+            }
+        }
+        known = now;
+    }
+}
+
+#[test]
+fn an_attempt_outlives_its_endpoint() {
+    let pool = pool(&set(0..1), "", &Rng::with_seed(1));
+    let now = Instant::now();
+    let lease = pool.pick(&mut Tried::default(), WISH, now).unwrap();
+    pool.update(&set(1..2));
+    assert_eq!(&*lease.target.url, "http://orders-0:8080");
+    lease.record(Signal::Success, None, now);
+    let lease = pool.pick(&mut Tried::default(), WISH, now).unwrap();
+    assert_eq!(&*lease.target.url, "http://orders-1:8080");
+    pool.update(&set([]));
+    assert!(pool.pick(&mut Tried::default(), WISH, now).is_none());
+    drop(lease);
+    assert_eq!(pool.in_flight.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn ten_thousand_endpoints_are_swapped_under_load_without_a_failed_choice() {
+    let (_, _, chance) = seeded();
+    for balance in ["p2c_ewma", "round_robin"] {
+        let lines = format!("balance = \"{balance}\"");
+        let pool = pool(&set(0..10_000), &lines, &chance);
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        let now = Instant::now();
+                        let mut tried = Tried::default();
+                        for _ in 0..3 {
+                            let lease = pool.pick(&mut tried, WISH, now);
+                            let lease = lease.expect("there is always an endpoint");
+                            lease.record(Signal::Success, None, now);
+                        }
+                    }
+                });
+            }
+            for round in 0..6 {
+                // Half of them stay.
+                let begin = round % 2 * 5_000;
+                pool.update(&set(begin..begin + 10_000));
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(pool.urls().len(), 10_000);
+        assert_eq!(pool.in_flight.load(Ordering::Relaxed), 0);
+    }
+}
+
+/// Picks until the endpoint with this number is chosen.
+fn pick_number(pool: &Pool, number: usize, now: Instant) -> Lease<'_> {
+    let url = format!("http://orders-{number}:8080");
+    let picked = std::iter::repeat_with(|| pool.pick(&mut Tried::default(), WISH, now).unwrap());
+    let mut few = picked.take(10_000);
+    few.find(|lease| *lease.target.url == *url)
+        .expect("it is chosen now and then")
+}
+
+fn shares(pool: &Pool, now: Instant) -> HashMap<String, usize> {
+    let mut shares = HashMap::new();
+    for _ in 0..1_000 {
+        let lease = pool.pick(&mut Tried::default(), WISH, now).unwrap();
+        *shares.entry(lease.target.url.to_string()).or_default() += 1;
+    }
+    shares
+}
+
+#[test]
+fn the_worst_are_left_alone_but_never_too_many() {
+    let lines = "balance = \"round_robin\"\nbreaker.consecutive = 1\nbreaker.open = \"5s\"";
+    let pool = pool(&set(0..4), lines, &Rng::with_seed(1));
+    let now = Instant::now();
+    let fail = |number| pick_number(&pool, number, now).record(Signal::Failure, None, now);
+    fail(0);
+    assert_eq!(shares(&pool, now).len(), 3);
+    fail(1);
+    assert_eq!(shares(&pool, now).len(), 2);
+    assert_eq!(pool.outliers.ejected(), 2);
+    // Now fewer than half are healthy: it is hardly the endpoints.
+    fail(2);
+    assert_eq!(pool.outliers.ejected(), 2);
+    assert!(pool.outliers.is_panicking());
+    assert_eq!(shares(&pool, now).len(), 4);
+    // One recovers, and the two that were left alone are again.
+    let later = now + Duration::from_secs(6);
+    pick_number(&pool, 2, later).record(Signal::Success, None, later);
+    assert!(!pool.outliers.is_panicking());
+    assert_eq!(pool.outliers.ejected(), 2);
+}
+
+#[test]
+fn one_that_was_left_alone_is_tried_again_and_starts_slowly() {
+    for balance in ["p2c_ewma", "round_robin", "least_request"] {
+        let lines = format!("balance = \"{balance}\"\nbreaker.consecutive = 1");
+        let pool = pool(&set(0..4), &lines, &Rng::with_seed(1));
+        let now = Instant::now();
+        for number in 0..4 {
+            let lease = pick_number(&pool, number, now);
+            lease.record(Signal::Success, None, now + Duration::from_millis(1));
+        }
+        pick_number(&pool, 3, now).record(Signal::Failure, None, now);
+        assert_eq!(shares(&pool, now).get("http://orders-3:8080"), None);
+        let later = now + Duration::from_secs(6);
+        let probe = pick_number(&pool, 3, later);
+        assert_eq!(
+            shares(&pool, later).get("http://orders-3:8080"),
+            None,
+            "one probe"
+        );
+        probe.record(Signal::Success, None, later + Duration::from_millis(1));
+        assert_eq!(pool.outliers.ejected(), 0);
+        let warmth = |now| {
+            let members = pool.members.load();
+            members.all[3].warmth(now)
+        };
+        // The recovery is at the time of the clock, not of the test.
+        assert!(warmth(Instant::now()) < 0.2, "{balance}");
+        assert_eq!(warmth(Instant::now() + Duration::from_secs(11)), 1.0);
+    }
+}
+
+#[test]
+fn a_new_one_beside_others_starts_slowly_and_no_faster_than_they_are() {
+    let pool = pool(&set(0..3), "", &Rng::with_seed(1));
+    let now = Instant::now();
+    for number in 0..3 {
+        let lease = pick_number(&pool, number, now);
+        lease.record(Signal::Success, None, now + Duration::from_millis(10));
+    }
+    pool.update(&set(0..4));
+    let members = pool.members.load();
+    let now = Instant::now();
+    let costs: Vec<f64> = members.all.iter().map(|member| member.cost(now)).collect();
+    assert!(costs[..3].iter().all(|cost| *cost < 0.011), "{costs:?}");
+    assert!(costs[3] > 0.05, "{costs:?}");
+    assert!(members.all[3].warmth(now) < 0.2);
+    assert_eq!(members.all[0].warmth(now), 1.0);
+}

@@ -1,0 +1,84 @@
+//! The same endpoint for the same key, unless it has too much to do.
+
+use super::draws::scramble;
+use super::{Candidate, WEIGHT_MAX};
+
+/// How many points of the ring an endpoint of weight 1 has: with fewer, shares differ too much.
+const POINTS: u32 = 64;
+/// How much more than its share an endpoint may have in flight.
+const BOUND: f64 = 1.25;
+
+/// The hash of a key, the same in every process and in every version: FNV-1a, scrambled.
+///
+/// ```
+/// use interline::resilience::hash_key;
+///
+/// assert_eq!(hash_key("customer-7"), hash_key(b"customer-7"));
+/// assert_ne!(hash_key("customer-7"), hash_key("customer-8"));
+/// ```
+#[must_use]
+pub fn hash_key(key: impl AsRef<[u8]>) -> u64 {
+    scramble(fnv(0xcbf2_9ce4_8422_2325, key.as_ref()))
+}
+
+fn fnv(start: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(start, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+/// Points with the place that each belongs to, in order.
+#[derive(Debug)]
+pub(super) struct Ring {
+    points: Box<[(u64, u32)]>,
+    weights: u32,
+}
+
+impl Ring {
+    pub(super) fn new<C: Candidate>(members: &[C]) -> Self {
+        let mut points = Vec::new();
+        let mut weights = 0_u32;
+        for (at, member) in members.iter().enumerate() {
+            let weight = weight(member);
+            weights = weights.saturating_add(weight);
+            let at = u32::try_from(at).unwrap_or(u32::MAX);
+            let name = hash_key(member.name());
+            // A point depends on nothing but the name and its number, so that the points of others
+            // stay where they are when one comes or goes.
+            points.extend((0..POINTS * weight).map(|number| {
+                let point = scramble(fnv(name, &number.to_le_bytes()));
+                (point, at)
+            }));
+        }
+        points.sort_unstable();
+        Self {
+            points: points.into(),
+            weights,
+        }
+    }
+
+    /// The usable one that `hash` belongs to, or the next on the ring that is not over its bound.
+    pub(super) fn pick<C: Candidate>(
+        &self,
+        hash: u64,
+        members: &[C],
+        in_flight: usize,
+        usable: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        let start = self.points.partition_point(|(point, _)| *point < hash);
+        let (before, after) = self.points.split_at(start);
+        let places = || after.iter().chain(before).map(|(_, at)| *at as usize);
+        // The call that is placed counts too.
+        let fair = (in_flight as f64 + 1.0) / f64::from(self.weights.max(1)) * BOUND;
+        let has_room = |at: usize| {
+            let bound = (fair * f64::from(weight(&members[at]))).ceil();
+            f64::from(members[at].load().in_flight()) < bound
+        };
+        let roomy = places().find(|at| usable(*at) && has_room(*at));
+        roomy.or_else(|| places().find(|at| usable(*at)))
+    }
+}
+
+fn weight(member: &impl Candidate) -> u32 {
+    member.weight().clamp(1, WEIGHT_MAX)
+}

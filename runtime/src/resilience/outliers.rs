@@ -1,0 +1,345 @@
+//! Endpoints that are worse than the others: left alone, but never so many that the rest breaks down.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The smallest part of its share that an endpoint gets while it starts: with less it would never warm
+/// up.
+const WARMTH_MIN: f64 = 0.1;
+
+/// How many endpoints are left alone, and how they come back.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct OutlierOptions {
+    /// The largest share of the endpoints, from 0 to 1, that is left alone at once. 0.5 unless set.
+    pub max_share: f64,
+    /// Where less than this share of the endpoints, from 0 to 1, is healthy, all are called: then it is
+    /// hardly the endpoints that fail, and the healthy ones would get more than they can take. 0.5
+    /// unless set.
+    pub panic: f64,
+    /// Over how long an endpoint that is new, or comes back, gets more and more of its share. 10 s unless
+    /// set; zero for at once.
+    pub slow_start: Duration,
+}
+
+impl OutlierOptions {
+    /// At most half of the endpoints; all of them where less than half is healthy; slow start over 10 s.
+    pub const DEFAULT: Self = Self {
+        max_share: 0.5,
+        panic: 0.5,
+        slow_start: Duration::from_secs(10),
+    };
+}
+
+impl Default for OutlierOptions {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// What is known of the health of all endpoints of one service together.
+///
+/// ```
+/// use interline::resilience::{OutlierOptions, Outliers};
+/// use tokio::time::Instant;
+///
+/// let outliers = Outliers::new(OutlierOptions::DEFAULT);
+/// outliers.resize(4);
+/// let endpoints: Vec<_> = (0..4).map(|_| outliers.join(None)).collect();
+/// endpoints.iter().for_each(|endpoint| endpoint.fell_ill());
+/// let ejected = endpoints.iter().filter(|endpoint| endpoint.is_ejected());
+/// assert_eq!(ejected.count(), 2, "no more than half");
+/// assert!(outliers.is_panicking(), "and so many that all are called");
+/// endpoints.iter().for_each(|endpoint| endpoint.recovered(Instant::now()));
+/// assert!(!outliers.is_panicking());
+/// ```
+#[derive(Debug)]
+pub struct Outliers {
+    options: OutlierOptions,
+    base: Instant,
+    members: AtomicUsize,
+    ill: AtomicUsize,
+    ejected: AtomicUsize,
+}
+
+const HEALTHY: u8 = 0;
+/// Ill, and called all the same because too many others are left alone.
+const ILL: u8 = 1;
+const EJECTED: u8 = 2;
+
+impl Outliers {
+    /// Of no endpoint yet.
+    #[must_use]
+    pub fn new(options: OutlierOptions) -> Arc<Self> {
+        Arc::new(Self {
+            options,
+            base: Instant::now(),
+            members: AtomicUsize::new(0),
+            ill: AtomicUsize::new(0),
+            ejected: AtomicUsize::new(0),
+        })
+    }
+
+    /// There are now this many endpoints.
+    pub fn resize(&self, members: usize) {
+        self.members.store(members, Ordering::Relaxed);
+    }
+
+    /// Another endpoint, which is healthy. It starts slowly from `started` on, if that is given.
+    #[must_use]
+    pub fn join(self: &Arc<Self>, started: Option<Instant>) -> EndpointHealth {
+        let health = EndpointHealth {
+            outliers: Arc::clone(self),
+            state: AtomicU8::new(HEALTHY),
+            warming: AtomicU64::new(0),
+        };
+        if let Some(started) = started {
+            health.start_slowly(started);
+        }
+        health
+    }
+
+    /// Whether so few are healthy that none is left alone.
+    #[must_use]
+    pub fn is_panicking(&self) -> bool {
+        let ill = self.ill.load(Ordering::Relaxed);
+        if ill == 0 {
+            return false;
+        }
+        let members = self.members.load(Ordering::Relaxed);
+        let healthy = members.saturating_sub(ill);
+        (healthy as f64) < self.options.panic * members as f64
+    }
+
+    /// How many are left alone.
+    #[must_use]
+    pub fn ejected(&self) -> usize {
+        self.ejected.load(Ordering::Relaxed)
+    }
+
+    /// Takes one of the seats of those that are left alone, if one is free.
+    fn take_seat(&self) -> bool {
+        let members = self.members.load(Ordering::Relaxed);
+        // A product of a count and a share: small and not negative.
+        let seats = (members as f64 * self.options.max_share).floor() as usize;
+        let taken = |ejected| (ejected < seats).then_some(ejected + 1);
+        self.ejected
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken)
+            .is_ok()
+    }
+}
+
+/// The health of one endpoint among others. Dropping it takes the endpoint out of the count.
+#[derive(Debug)]
+pub struct EndpointHealth {
+    outliers: Arc<Outliers>,
+    state: AtomicU8,
+    /// Milliseconds since the base, and one more, when it began to start slowly; 0 for done.
+    warming: AtomicU64,
+}
+
+impl EndpointHealth {
+    /// It fails. Left alone from now on, unless too many others are. Gives whether it is.
+    pub fn fell_ill(&self) -> bool {
+        let outliers = &self.outliers;
+        let ill = self.exchange(HEALTHY, ILL);
+        if ill {
+            outliers.ill.fetch_add(1, Ordering::Relaxed);
+        }
+        // One that stayed ill without a seat gets one when there is one.
+        if self.state.load(Ordering::Relaxed) == ILL
+            && outliers.take_seat()
+            && !self.exchange(ILL, EJECTED)
+        {
+            // It recovered in between, or somebody else took a seat for it.
+            outliers.ejected.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.is_ejected()
+    }
+
+    /// It works again, and gets more and more of its share. Gives whether it was ill.
+    pub fn recovered(&self, now: Instant) -> bool {
+        let was_ill = self.leave();
+        if was_ill {
+            self.start_slowly(now);
+        }
+        was_ill
+    }
+
+    /// Whether it is left alone.
+    #[must_use]
+    pub fn is_ejected(&self) -> bool {
+        self.state.load(Ordering::Relaxed) == EJECTED
+    }
+
+    /// How much of its share it gets at `now`: above 0, and 1 when it has started.
+    #[must_use]
+    pub fn warmth(&self, now: Instant) -> f64 {
+        let warming = self.warming.load(Ordering::Relaxed);
+        if warming == 0 {
+            return 1.0;
+        }
+        let age = self.millis(now).saturating_sub(warming);
+        let whole = self.outliers.options.slow_start.as_millis() as f64;
+        if age as f64 >= whole {
+            // Another start in between is as good as over too late.
+            let _ = self
+                .warming
+                .compare_exchange(warming, 0, Ordering::Relaxed, Ordering::Relaxed);
+            return 1.0;
+        }
+        (age as f64 / whole).max(WARMTH_MIN)
+    }
+
+    fn start_slowly(&self, now: Instant) {
+        if !self.outliers.options.slow_start.is_zero() {
+            self.warming.store(self.millis(now), Ordering::Relaxed);
+        }
+    }
+
+    fn millis(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.outliers.base);
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX - 1) + 1
+    }
+
+    fn leave(&self) -> bool {
+        let before = self.state.swap(HEALTHY, Ordering::Relaxed);
+        if before != HEALTHY {
+            self.outliers.ill.fetch_sub(1, Ordering::Relaxed);
+        }
+        if before == EJECTED {
+            self.outliers.ejected.fetch_sub(1, Ordering::Relaxed);
+        }
+        before != HEALTHY
+    }
+
+    fn exchange(&self, from: u8, to: u8) -> bool {
+        self.state
+            .compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
+    }
+}
+
+impl Drop for EndpointHealth {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Which endpoints are ill and which of them are left alone, as plain lists.
+    #[derive(Default)]
+    struct Model {
+        ill: Vec<usize>,
+        ejected: Vec<usize>,
+    }
+
+    #[test]
+    fn it_counts_as_plain_lists_do() {
+        let seed = fastrand::u64(..);
+        println!("seed {seed}");
+        let mut rng = fastrand::Rng::with_seed(seed);
+        for _ in 0..200 {
+            let options = OutlierOptions {
+                max_share: rng.f64(),
+                panic: rng.f64(),
+                ..OutlierOptions::DEFAULT
+            };
+            let outliers = Outliers::new(options);
+            let count = rng.usize(1..12);
+            outliers.resize(count);
+            let mut endpoints: Vec<_> = (0..count).map(|_| outliers.join(None)).collect();
+            let mut model = Model::default();
+            for _ in 0..200 {
+                let at = rng.usize(..count);
+                match rng.u8(..5) {
+                    0 | 1 => {
+                        if !model.ill.contains(&at) {
+                            model.ill.push(at);
+                        }
+                        let seats = (count as f64 * options.max_share) as usize;
+                        if model.ejected.len() < seats && !model.ejected.contains(&at) {
+                            model.ejected.push(at);
+                        }
+                        assert_eq!(endpoints[at].fell_ill(), model.ejected.contains(&at));
+                    }
+                    2 | 3 => {
+                        let was_ill = endpoints[at].recovered(Instant::now());
+                        assert_eq!(was_ill, model.ill.contains(&at));
+                        model.ill.retain(|ill| *ill != at);
+                        model.ejected.retain(|ejected| *ejected != at);
+                    }
+                    // Replaced by another.
+                    _ => {
+                        endpoints[at] = outliers.join(None);
+                        model.ill.retain(|ill| *ill != at);
+                        model.ejected.retain(|ejected| *ejected != at);
+                    }
+                }
+                let healthy = (count - model.ill.len()) as f64;
+                let panicking = !model.ill.is_empty() && healthy < options.panic * count as f64;
+                assert_eq!(outliers.is_panicking(), panicking);
+                assert_eq!(outliers.ejected(), model.ejected.len());
+                for (at, endpoint) in endpoints.iter().enumerate() {
+                    assert_eq!(endpoint.is_ejected(), model.ejected.contains(&at));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_share_grows_over_the_slow_start() {
+        let outliers = Outliers::new(OutlierOptions::DEFAULT);
+        outliers.resize(2);
+        let now = Instant::now();
+        let after = |seconds| now + Duration::from_secs(seconds);
+        let (old, new) = (outliers.join(None), outliers.join(Some(now)));
+        assert_eq!(old.warmth(now), 1.0);
+        assert_eq!(new.warmth(now), 0.1);
+        assert!((new.warmth(after(4)) - 0.4).abs() < 0.01);
+        assert_eq!(new.warmth(after(10)), 1.0);
+        assert_eq!(new.warmth(after(5)), 1.0, "started is started");
+        assert!(new.fell_ill());
+        new.recovered(after(20));
+        assert!((new.warmth(after(23)) - 0.3).abs() < 0.01);
+        old.recovered(after(20));
+        assert_eq!(old.warmth(after(20)), 1.0, "it was never ill");
+        let at_once = OutlierOptions {
+            slow_start: Duration::ZERO,
+            ..OutlierOptions::DEFAULT
+        };
+        assert_eq!(Outliers::new(at_once).join(Some(now)).warmth(now), 1.0);
+    }
+
+    #[test]
+    fn threads_leave_no_seat_taken() {
+        let outliers = Outliers::new(OutlierOptions::DEFAULT);
+        outliers.resize(8);
+        let endpoints: Vec<_> = (0..8).map(|_| outliers.join(None)).collect();
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let (endpoints, outliers) = (&endpoints, &outliers);
+                scope.spawn(move || {
+                    for step in 0..20_000 {
+                        let endpoint = &endpoints[(step * 7 + thread) % 8];
+                        if (step + thread) % 3 == 0 {
+                            endpoint.recovered(Instant::now());
+                        } else {
+                            endpoint.fell_ill();
+                        }
+                        assert!(outliers.ejected() <= 4);
+                    }
+                });
+            }
+        });
+        drop(endpoints);
+        assert_eq!(outliers.ejected(), 0);
+        assert!(!outliers.is_panicking());
+    }
+}
