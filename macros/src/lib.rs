@@ -185,6 +185,7 @@ pub fn subscriber(attribute: TokenStream, item: TokenStream) -> TokenStream {
 /// | `timeout = "2s"` | how long a call may take with all its attempts | 10 s |
 /// | `attempt_timeout = "500ms"` | how long one attempt may take | what remains |
 /// | `retry(attempts, first, max)` | how a call is repeated | 3, 50 ms, 2 s |
+/// | `retry(hedge = "80ms")` | what may be repeated is sent a second time when it has not been answered then | never |
 /// | `error = Type` | what the service says about its errors, read from JSON | `Problem` |
 /// | `client = Name` | the name of the client | the trait's, and `Client` |
 /// | `crate = path` | where the crate `interline` is | `::interline` |
@@ -196,7 +197,7 @@ pub fn subscriber(attribute: TokenStream, item: TokenStream) -> TokenStream {
 /// |---|---|
 /// | `#[idempotent]` | its calls carry an `Idempotency-Key`, the same on every attempt, so that they may be repeated |
 /// | `#[timeout("2s")]`, `#[attempt_timeout("500ms")]` | in place of the trait's |
-/// | `#[retry(attempts, first, max)]` | in place of the trait's |
+/// | `#[retry(attempts, first, max, hedge)]` | in place of the trait's |
 ///
 /// GET, HEAD, PUT, DELETE and what is `#[idempotent]` is repeated after a failure; anything else only
 /// where it was not sent.

@@ -354,7 +354,8 @@ fn emit_settings(
         said.extend(quote!(.#key(#value)));
     };
     let limits = [("timeout", timeout), ("attempt_timeout", attempt_timeout)];
-    let waits = ["first", "max"].map(|key| (key, retry.and_then(|retry| retry.duration(key))));
+    let waits =
+        ["first", "max", "hedge"].map(|key| (key, retry.and_then(|retry| retry.duration(key))));
     for (key, duration) in limits.into_iter().chain(waits) {
         if let Some(duration) = duration {
             add(key, emit::duration(duration));

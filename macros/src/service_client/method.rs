@@ -24,6 +24,7 @@ pub(super) const RETRY: &[Key] = &[
     Key::new("attempts", Kind::Number(1, 20)),
     Key::new("first", Kind::Duration),
     Key::new("max", Kind::Duration),
+    Key::new("hedge", Kind::Duration),
 ];
 
 /// What is known of a method that has no mistake.

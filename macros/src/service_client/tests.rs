@@ -25,7 +25,7 @@ fn a_whole_client_has_no_mistake() {
         pub trait Orders {
             #[get("/orders/{id}")]
             async fn order(&self, id: OrderId) -> Result<Option<Order>, CallError>;
-            #[post("/orders")] #[idempotent] #[retry(attempts = 5, max = "1s")] #[timeout("3s")]
+            #[post("/orders")] #[idempotent] #[retry(attempts = 5, max = "1s", hedge = "80ms")] #[timeout("3s")]
             async fn place(&self, #[body] order: &NewOrder, #[query("dry-run")] dry: bool,
                 #[header("x-tenant")] tenant: Option<&str>) -> Result<Response<Order>, MyError>;
             #[head("/orders/{id}")]

@@ -31,6 +31,8 @@ pub enum CallErrorKind {
     ConnectionLost,
     /// The answer is not what the method says.
     Decode,
+    /// More calls would start than the configured rate allows.
+    RateLimited,
     /// The arguments cannot be sent: an empty part of a path, a value that no query string holds.
     Request,
     /// Every attempt failed; the last failure is the source.

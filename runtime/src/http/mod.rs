@@ -29,6 +29,7 @@ mod descriptor;
 mod encode;
 mod endpoints;
 mod error;
+mod limits;
 mod options;
 mod pool;
 mod problem;

@@ -18,6 +18,11 @@ pub struct RetrySettings {
     pub first: Option<Duration>,
     /// The longest wait of all.
     pub max: Option<Duration>,
+    /// When a call that may be repeated has not been answered after this time, it is sent a second
+    /// time, to another endpoint where there is one, and the first answer counts. It is the second of
+    /// the `attempts`; a share of the successful calls (`hedge.share` in the configuration, 5 % unless
+    /// set) limits how many there are.
+    pub hedge: Option<Duration>,
 }
 
 /// How a call is made; what is not said comes from elsewhere.
@@ -44,6 +49,7 @@ impl CallSettings {
             attempts: None,
             first: None,
             max: None,
+            hedge: None,
         },
     };
 
@@ -82,6 +88,13 @@ impl CallSettings {
         self
     }
 
+    /// With a second request after this time without an answer.
+    #[must_use]
+    pub const fn hedge(mut self, after: Duration) -> Self {
+        self.retry.hedge = Some(after);
+        self
+    }
+
     /// These, above those of `below`.
     fn over(self, below: Self) -> Self {
         Self {
@@ -91,6 +104,7 @@ impl CallSettings {
                 attempts: self.retry.attempts.or(below.retry.attempts),
                 first: self.retry.first.or(below.retry.first),
                 max: self.retry.max.or(below.retry.max),
+                hedge: self.retry.hedge.or(below.retry.hedge),
             },
         }
     }
@@ -103,6 +117,7 @@ pub(super) struct Decided {
     pub(super) attempt_timeout: Option<Duration>,
     pub(super) attempts: u32,
     pub(super) backoff: Backoff,
+    pub(super) hedge: Option<Duration>,
 }
 
 impl Decided {
@@ -118,6 +133,7 @@ impl Decided {
             attempt_timeout: said.attempt_timeout,
             attempts: said.retry.attempts.unwrap_or(3).max(1),
             backoff: Backoff::new(first.min(max), max),
+            hedge: said.retry.hedge,
         }
     }
 }
@@ -223,6 +239,9 @@ mod tests {
         assert_eq!(decided.backoff.max, s(1));
         let unsaid = Decided::of(&[]);
         assert_eq!((unsaid.attempts, unsaid.timeout), (3, s(10)));
+        let hedged = CallSettings::UNSET.hedge(s(1));
+        let layers = [CallSettings::UNSET, hedged, CallSettings::UNSET.hedge(s(2))];
+        assert_eq!(Decided::of(&layers).hedge, Some(s(1)));
     }
 
     #[test]

@@ -23,6 +23,11 @@ const SCHEMES: &[&str] = &["http"];
 /// | `retry.first`, `retry.max` | `50ms`, `2s` | the longest waits before the first repeat and of all |
 /// | `retry.budget`, `retry.floor` | 0.2, 3 | repeats as a share of recent calls, and so many a second beside |
 /// | `mode` | `direct` | `mesh`: one address with a mesh behind it, which repeats and ejects by itself |
+/// | `hedge.after` | never | a call that may be repeated is sent a second time when it has not been answered then |
+/// | `hedge.share` | 0.05 | of the successful calls, may be sent a second time |
+/// | `rate.count`, `rate.per` | no limit, `1s` | so many attempts may start in each such time |
+/// | `rate.burst` | `rate.count` | so many may start at once after a pause |
+/// | `rate.wait` | `0s` | how long an attempt may wait for its turn; one that would wait longer is refused at once |
 /// | `balance` | `p2c_ewma` | or `round_robin`, `weighted`, `random`, `least_request`, `ring_hash`, `zone_aware` |
 /// | `weights."URL"` | 1 | for `weighted` and `ring_hash`: from 1 to 100 |
 /// | `zones.NAME` | | for `zone_aware`: the `urls` in that zone; the caller's own is `service.zone` |
@@ -44,6 +49,8 @@ pub(crate) struct ServiceSettings {
     pub(crate) budget: f64,
     pub(crate) floor: u32,
     pub(crate) mesh: bool,
+    pub(crate) hedge_share: f64,
+    pub(crate) rate: Option<RateSettings>,
     pub(crate) balance: LoadBalancer,
     /// Where this program runs.
     pub(crate) zone: Option<Arc<str>>,
@@ -54,6 +61,16 @@ pub(crate) struct ServiceSettings {
     pub(crate) connect_timeout: Duration,
     pub(crate) idle_timeout: Duration,
     pub(crate) response_bytes_max: usize,
+}
+
+/// `[services.NAME.rate]`
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct RateSettings {
+    pub(crate) count: u32,
+    pub(crate) per: Duration,
+    pub(crate) burst: u32,
+    /// How long an attempt may wait for its turn.
+    pub(crate) wait: Duration,
 }
 
 impl ServiceSettings {
@@ -89,6 +106,11 @@ impl ServiceSettings {
             budget: retry.float("budget", 0.0..=100.0, faults).unwrap_or(0.2),
             floor: retry.integer("floor", 0..=100_000, faults).unwrap_or(3),
             mesh,
+            hedge_share: section
+                .section("hedge", faults)
+                .float("share", 0.0..=1.0, faults)
+                .unwrap_or(0.05),
+            rate: read_rate(&section.section("rate", faults), faults),
             balance,
             zone: None,
             outliers: read_outliers(section, faults),
@@ -140,7 +162,7 @@ fn read_mode(section: &Section<'_>, endpoints: Option<&EndpointSet>, faults: &mu
         let fault = section.fault("urls", "names several addresses, and a mesh has one");
         faults.push(fault.with_help("name the service's address in the mesh, or leave out `mode`"));
     }
-    for key in ["balance", "ejection", "retry", "slow_start"] {
+    for key in ["balance", "ejection", "hedge", "retry", "slow_start"] {
         if section.contains(key) {
             let message = "has no effect with `mode = \"mesh\"`: that is the mesh's business";
             faults.push(section.fault(key, message).with_help("leave it out"));
@@ -165,6 +187,25 @@ fn read_outliers(section: &Section<'_>, faults: &mut Faults) -> OutlierOptions {
     options
 }
 
+fn read_rate(section: &Section<'_>, faults: &mut Faults) -> Option<RateSettings> {
+    let count = section.integer("count", 1..=100_000_000, faults);
+    let limits = Duration::from_millis(1)..=Duration::from_secs(86_400);
+    let per = section.duration("per", limits, faults);
+    let burst = section.integer("burst", 1..=100_000_000, faults);
+    let wait = section.duration("wait", .., faults);
+    if section.is_present() && !section.contains("count") {
+        let fault = section.fault("count", "is missing");
+        faults.push(fault.with_help("write for example `count = 100`"));
+    }
+    let count = count?;
+    Some(RateSettings {
+        count,
+        per: per.unwrap_or(Duration::from_secs(1)),
+        burst: burst.unwrap_or(count),
+        wait: wait.unwrap_or_default(),
+    })
+}
+
 fn read_call(section: &Section<'_>, faults: &mut Faults) -> CallSettings {
     let retry = section.section("retry", faults);
     CallSettings {
@@ -174,6 +215,9 @@ fn read_call(section: &Section<'_>, faults: &mut Faults) -> CallSettings {
             attempts: retry.integer("attempts", 1..=20, faults),
             first: retry.duration("first", .., faults),
             max: retry.duration("max", .., faults),
+            hedge: section
+                .section("hedge", faults)
+                .nonzero_duration("after", faults),
         },
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::HeaderValue;
 use http::{HeaderMap, HeaderName, Method, StatusCode};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::clock::{Clock, Rng};
 use crate::observability::metrics::MetricsSink;
@@ -15,6 +15,7 @@ use crate::resilience::{Bulkhead, CircuitBreaker, RetryBudget, Signal};
 
 use super::endpoints::{Maker, observer};
 use super::error::{CallErrorKind, CallFailure, CallName, Sent, may_be_repeated};
+use super::limits::{Hedging, Limiter};
 use super::options::Decided;
 use super::pool::{Lease, Pool, Tried, Wish};
 use super::retry_after;
@@ -36,6 +37,8 @@ pub(crate) struct Stack {
     bulkhead: Bulkhead,
     breaker: Option<CircuitBreaker>,
     budget: RetryBudget,
+    limiter: Option<Limiter>,
+    hedging: Hedging,
 }
 
 /// What a stack takes from the app.
@@ -85,6 +88,14 @@ pub(super) struct Answer {
     pub(super) attempts: u32,
 }
 
+/// What came of an attempt with perhaps a second one beside it.
+struct Hedged {
+    result: Attempted,
+    attempts: u32,
+}
+
+type Attempted = Result<Answer, Box<(CallFailure, Verdict)>>;
+
 /// What a failed attempt means for the next.
 enum Verdict {
     /// Nothing was sent: any call may be repeated.
@@ -112,11 +123,17 @@ impl Stack {
         maker.transport()?;
         let (balance, outliers) = (settings.balance, settings.outliers);
         let pool = Pool::new(maker, &settings.endpoints, balance, outliers, rng);
+        let limiter = settings
+            .rate
+            .map(|rate| Limiter::new(rate, &service, metrics));
+        let hedging = Hedging::new(settings.hedge_share, &service, metrics);
         Ok(Self {
             pool,
             bulkhead: Bulkhead::new(settings.concurrency, settings.queue),
             breaker,
             budget: RetryBudget::new(settings.budget, settings.floor),
+            limiter,
+            hedging,
             service,
             environment,
             settings,
@@ -168,15 +185,47 @@ impl Stack {
             false => prepared.decided.attempts,
         };
         let mut attempt = 1;
+        let mut before: Option<CallFailure> = None;
         loop {
-            let now = Instant::now();
-            let Some(lease) = self.pool.pick(&mut tried, self.wish(prepared), now) else {
+            if let Some(limiter) = &self.limiter
+                && let Err(limited) = limiter.enter(prepared.deadline).await
+            {
+                let failure = match before {
+                    Some(failure) => given_up(failure, Some("the rate allows no further attempt")),
+                    None => {
+                        let text = format!("as many calls start as may; {limited}");
+                        let kind = CallErrorKind::RateLimited;
+                        let mut failure = CallFailure::new(kind, &prepared.call, text);
+                        failure.retry_after = Some(limited.retry_after);
+                        failure
+                    }
+                };
+                return Err(Box::new(failure));
+            }
+            let Some(lease) = self.pick(&mut tried, prepared) else {
                 let text = "no endpoint of the service is known";
                 let kind = CallErrorKind::ServiceDiscovery;
                 return Err(Box::new(CallFailure::new(kind, &prepared.call, text)));
             };
-            let (mut failure, verdict) = match self.attempt(prepared, lease, attempt).await {
-                Ok(answer) => return Ok(answer),
+            let hedge = prepared
+                .decided
+                .hedge
+                .filter(|_| prepared.repeatable && attempt == 1 && attempts_max > 1);
+            let result = match hedge {
+                Some(after) => {
+                    let hedged = self.hedged(prepared, lease, &mut tried, after).await;
+                    attempt = hedged.attempts;
+                    hedged.result
+                }
+                None => self.attempt(prepared, lease, attempt).await,
+            };
+            let (mut failure, verdict) = match result {
+                Ok(answer) => {
+                    if prepared.decided.hedge.is_some() {
+                        self.hedging.succeeded();
+                    }
+                    return Ok(answer);
+                }
                 Err(failed) => *failed,
             };
             sent = sent.max(failure.sent);
@@ -212,27 +261,83 @@ impl Stack {
             } else {
                 sleep_until(next).await;
                 attempt += 1;
+                before = Some(failure);
                 continue;
             };
             return Err(Box::new(given_up(failure, why)));
         }
     }
 
-    fn wish<'a>(&'a self, prepared: &'a Prepared) -> Wish<'a> {
-        let zone = prepared.zone.as_deref();
-        Wish {
-            hash: prepared.hash,
-            zone: zone.or(self.settings.zone.as_deref()),
-        }
-    }
-
-    /// Tries once.
-    async fn attempt(
+    /// Tries once, and a second time beside when there is no answer after a while and the budget allows
+    /// it. The first answer counts; the other attempt is given up, which is nobody's failure.
+    async fn hedged(
         &self,
         prepared: &Prepared,
         lease: Lease<'_>,
-        attempt: u32,
-    ) -> Result<Answer, Box<(CallFailure, Verdict)>> {
+        tried: &mut Tried,
+        after: Duration,
+    ) -> Hedged {
+        let first = self.attempt(prepared, lease, 1);
+        tokio::pin!(first);
+        if let Ok(result) = timeout(after, &mut first).await {
+            return Hedged {
+                result,
+                attempts: 1,
+            };
+        }
+        let lease = match self.may_hedge() {
+            true => self.pick(tried, prepared),
+            false => None,
+        };
+        let Some(lease) = lease else {
+            let result = first.await;
+            return Hedged {
+                result,
+                attempts: 1,
+            };
+        };
+        let second = self.attempt(prepared, lease, 2);
+        tokio::pin!(second);
+        let (result, of_second) = tokio::select! {
+            biased;
+            result = &mut first => (result, false),
+            result = &mut second => (result, true),
+        };
+        let decided = match &result {
+            Ok(_) => true,
+            Err(failed) => matches!(failed.1, Verdict::Final),
+        };
+        // A failure that another attempt may mend waits for the one that is on its way.
+        let (result, of_second) = match (decided, of_second) {
+            (true, of_second) => (result, of_second),
+            (false, true) => (first.await, false),
+            (false, false) => (second.await, true),
+        };
+        self.hedging.ended(of_second && result.is_ok());
+        let attempts = 2;
+        let result = result.map(|answer| Answer { attempts, ..answer });
+        Hedged { result, attempts }
+    }
+
+    /// Whether a second request may be sent now.
+    fn may_hedge(&self) -> bool {
+        let now = Instant::now();
+        let limiter = self.limiter.as_ref();
+        // The budget last: what it gives is spent.
+        limiter.is_none_or(|limiter| limiter.admit(now)) && self.hedging.withdraw()
+    }
+
+    fn pick(&self, tried: &mut Tried, prepared: &Prepared) -> Option<Lease<'_>> {
+        let zone = prepared.zone.as_deref();
+        let wish = Wish {
+            hash: prepared.hash,
+            zone: zone.or(self.settings.zone.as_deref()),
+        };
+        self.pool.pick(tried, wish, Instant::now())
+    }
+
+    /// Tries once.
+    async fn attempt(&self, prepared: &Prepared, lease: Lease<'_>, attempt: u32) -> Attempted {
         let begun = Instant::now();
         let limit = prepared.decided.attempt_timeout;
         let until = limit.map_or(prepared.deadline, |limit| {
@@ -422,7 +527,10 @@ fn signal_of_call(result: &Result<Answer, Box<CallFailure>>) -> Signal {
     match (failure.kind, failure.status) {
         (_, Some(status)) => signal_of(status),
         (CallErrorKind::TooLarge, None) => Signal::Success,
-        (CallErrorKind::Request | CallErrorKind::ServiceDiscovery, None) => Signal::Ignored,
+        (
+            CallErrorKind::RateLimited | CallErrorKind::Request | CallErrorKind::ServiceDiscovery,
+            None,
+        ) => Signal::Ignored,
         _ => Signal::Failure,
     }
 }

@@ -67,6 +67,10 @@ catalogue! {
     EJECTED = Gauge "interline.client.ejected" in "{endpoint}" by ["service"];
     /// Endpoints that were left alone because they were worse than the others.
     EJECTIONS = Counter "interline.client.ejections" in "{ejection}" by ["service", "endpoint"];
+    /// Second requests that were sent because the first took long, and whether they answered first.
+    HEDGES = Counter "interline.client.hedges" in "{attempt}" by ["service", "outcome"];
+    /// Attempts that the configured rate of a service did not allow.
+    RATE_LIMITED = Counter "interline.client.rate_limited" in "{attempt}" by ["service"];
     /// Whether the breaker of a subscription has stopped its fetching (1) or not (0).
     BREAKER_OPEN = Gauge "interline.consumer.breaker_open" in "1" by ["subscription"];
     /// Messages moved to the dead letters.

@@ -67,6 +67,14 @@ impl Load {
         self.measure(took.max(penalty), now);
     }
 
+    /// A call was given up after `took`: it would have taken at least that long.
+    pub fn outlasted(&self, took: Duration, now: Instant) {
+        let known = self.average_at(now);
+        if known.is_none_or(|average| average < took.as_secs_f64()) {
+            self.measure(took, now);
+        }
+    }
+
     /// Forgets how long calls took.
     pub fn forget(&self) {
         self.average.store(0, Ordering::Relaxed);
@@ -163,6 +171,19 @@ mod tests {
         load.begin();
         load.begin();
         assert!((load.cost(later) - 3.0 * expected).abs() < 0.03);
+    }
+
+    #[test]
+    fn a_call_that_was_given_up_took_at_least_as_long() {
+        let base = Instant::now();
+        let load = Load::new(base);
+        load.outlasted(Duration::from_millis(30), base);
+        assert!((load.cost(base) - 0.03).abs() < 1e-6);
+        load.outlasted(Duration::from_millis(10), base);
+        assert!(
+            (load.cost(base) - 0.03).abs() < 1e-6,
+            "which says nothing new"
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod balance;
 mod breaker;
 mod budget;
 mod bulkhead;
+mod hedging;
 mod limiter;
 mod load;
 mod outliers;
@@ -18,6 +19,7 @@ pub use breaker::{
 };
 pub use budget::RetryBudget;
 pub use bulkhead::{Bulkhead, BulkheadFull, BulkheadPermit};
-pub use limiter::RateLimiter;
+pub use hedging::HedgeBudget;
+pub use limiter::{RateLimited, RateLimiter};
 pub use load::Load;
 pub use outliers::{EndpointHealth, OutlierOptions, Outliers};

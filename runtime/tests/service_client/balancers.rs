@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use interline::CallOptions;
 use interline::http::CallErrorKind;
-use interline::observability::metrics::{EJECTED, EJECTIONS, InMemoryMetrics};
+use interline::observability::metrics::{EJECTED, EJECTIONS};
 use interline::prelude::*;
 use tokio::task::JoinSet;
 
 use crate::server::{Reply, Server};
-use crate::shop::{ITEM, Shop, ShopClient, client, item};
+use crate::shop::{ITEM, Shop, ShopClient, client, item, measured};
 
 async fn servers(count: usize, reply: impl Fn(usize) -> Reply) -> (Vec<Server>, Vec<String>) {
     let mut servers = Vec::new();
@@ -217,18 +217,9 @@ async fn ejections_are_counted_and_end() {
         _ => Reply::json(ITEM),
     };
     let (servers, urls) = servers(3, reply).await;
-    let toml = format!(
-        "service.name = \"till\"\n[services.shop]\nurls = {urls:?}\nbalance = \"round_robin\"\n\
-         breaker.consecutive = 2\nbreaker.open = \"100ms\"\nslow_start = \"100ms\"\n"
-    );
-    let metrics = InMemoryMetrics::default();
-    let config = Config::from_toml("interline.toml", &toml).unwrap();
-    let app = App::new(config).named_only().publish_only();
-    let running = app
-        .metrics(Arc::new(metrics.clone()))
-        .launch()
-        .await
-        .unwrap();
+    let lines = "balance = \"round_robin\"\nbreaker.consecutive = 2\nbreaker.open = \"100ms\"\n\
+                 slow_start = \"100ms\"";
+    let (running, metrics) = measured(&urls, lines).await;
     let shop: ShopClient = running.client().unwrap();
     while metrics.sum(EJECTED, &[("service", "shop")]) < 1.0 {
         assert_eq!(shop.item("7").await.unwrap(), item());

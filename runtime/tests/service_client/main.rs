@@ -11,6 +11,8 @@ mod balancers;
 mod breakers;
 mod calls;
 mod deadlines;
+mod hedges;
+mod rates;
 mod retries;
 mod server;
 mod shop;

@@ -1,7 +1,10 @@
 //! The client under test, and the apps it stands in.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use interline::http::{Problem, Response};
+use interline::observability::metrics::InMemoryMetrics;
 use interline::prelude::*;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -73,6 +76,19 @@ pub(crate) trait Shop {
     async fn picture(&self, id: u32, format: &str) -> Result<Bytes, CallError>;
 }
 
+/// The same service, where a second request is sent soon.
+#[service_client(service = "shop", client = HedgingShop)]
+pub(crate) trait ShopWithHedges {
+    #[get("/items/{id}")]
+    #[retry(hedge = "30ms")]
+    async fn item(&self, id: u32) -> Result<Item, CallError>;
+
+    #[post("/items")]
+    #[idempotent]
+    #[retry(hedge = "30ms")]
+    async fn add_once(&self, #[body] item: &Item) -> Result<(), CallError>;
+}
+
 /// The same service, whose errors have a form of their own.
 #[service_client(service = "shop", error = ShopProblem, client = StrictShop)]
 pub(crate) trait ShopWithCodes {
@@ -88,6 +104,18 @@ pub(crate) fn item() -> Item {
 }
 
 pub(crate) const ITEM: &str = r#"{"id": "7", "left": 3}"#;
+
+/// The same app with what it measures.
+pub(crate) async fn measured(urls: &[String], lines: &str) -> (Running, Arc<InMemoryMetrics>) {
+    let toml = format!("service.name = \"till\"\n[services.shop]\nurls = {urls:?}\n{lines}\n");
+    let config = Config::from_toml("interline.toml", &toml).expect("TOML");
+    let metrics = Arc::new(InMemoryMetrics::default());
+    let app = App::new(config).named_only().publish_only();
+    let running = app
+        .metrics(Arc::<InMemoryMetrics>::clone(&metrics))
+        .launch();
+    (running.await.expect("a sound wiring"), metrics)
+}
 
 /// A running app that calls these addresses, with these further lines for the service.
 pub(crate) async fn till(urls: &[String], lines: &str) -> Running {

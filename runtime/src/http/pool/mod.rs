@@ -257,6 +257,7 @@ impl Pool {
         Some(Lease {
             permit: permit.and_then(|breaker| breaker.acquire(now).ok()),
             begun: now,
+            recorded: false,
             pool: self,
             target,
         })
@@ -272,14 +273,15 @@ fn median(members: &[Member], now: Instant) -> Option<Duration> {
     averages.get(averages.len() / 2).copied()
 }
 
-/// An endpoint for the time of one attempt. Dropped without a result, because the call was given up,
-/// it counts as nothing.
+/// An endpoint for the time of one attempt. Dropped without a result, because the call was given up or
+/// another attempt was faster, it counts neither as success nor as failure.
 #[derive(Debug)]
 pub(super) struct Lease<'p> {
     pub(super) target: Arc<Target>,
     /// `None` where the endpoint is tried although its breaker is open, and where it has none.
     permit: Option<CircuitPermit>,
     begun: Instant,
+    recorded: bool,
     pool: &'p Pool,
 }
 
@@ -298,6 +300,7 @@ impl Lease<'_> {
     /// The attempt has ended, and this is what it told of the endpoint.
     pub(super) fn record(mut self, signal: Signal, left_alone: Option<Duration>, now: Instant) {
         let took = now.saturating_duration_since(self.begun);
+        self.recorded = true;
         match signal {
             Signal::Success => {
                 // What is remembered are the failures for which it was left alone.
@@ -321,6 +324,12 @@ impl Lease<'_> {
 
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
+        if !self.recorded {
+            // One that never answers in time would else keep the measurements of its good days.
+            let now = Instant::now();
+            let took = now.saturating_duration_since(self.begun);
+            self.target.load.outlasted(took, now);
+        }
         self.target.load.end();
         self.pool.in_flight.fetch_sub(1, Ordering::Relaxed);
     }

@@ -1,0 +1,106 @@
+//! Second requests beside slow ones.
+
+use std::time::{Duration, Instant};
+
+use interline::CallOptions;
+use interline::http::CallErrorKind;
+use interline::observability::metrics::{CIRCUIT_CHANGES, CLIENT_ATTEMPTS, HEDGES};
+
+use crate::server::{Reply, Server};
+use crate::shop::{HedgingShop, ITEM, Shop, ShopClient, ShopWithHedges, client, item, measured};
+
+/// So long that who waits for it fails the test by its time limit.
+const NEVER: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn the_second_request_answers_for_one_that_hangs() {
+    let hanging = Server::start(|_| Reply::json(ITEM).after(NEVER)).await;
+    let fine = Server::start(|_| Reply::json(ITEM)).await;
+    let urls = [hanging.url(), fine.url()];
+    // In turn, and the second requests are turns too: at most one call begins at the other.
+    let lines = "balance = \"round_robin\"\nbreaker.consecutive = 1\nhedge.share = 1.0";
+    let (running, metrics) = measured(&urls, lines).await;
+    let shop: HedgingShop = running.client().unwrap();
+    let begun = Instant::now();
+    for _ in 0..10 {
+        assert_eq!(shop.item(7).await.unwrap(), item());
+        shop.add_once(&item()).await.unwrap();
+    }
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    let hedges = hanging.count();
+    assert!((19..=20).contains(&hedges), "{hedges}");
+    assert_eq!(metrics.sum(HEDGES, &[("outcome", "won")]), hedges as f64);
+    // The second one says so, and carries the same key.
+    let seen = fine.seen();
+    let second = seen.iter().filter(|seen| seen.header("x-attempt") == "2");
+    assert_eq!(second.count(), hedges);
+    for first in hanging.seen() {
+        let key = first.header("idempotency-key");
+        assert_eq!(first.header("x-attempt"), "1");
+        assert!(
+            seen.iter()
+                .any(|seen| seen.header("idempotency-key") == key)
+        );
+    }
+    // Who was slower has not failed.
+    assert_eq!(metrics.sum(CLIENT_ATTEMPTS, &[("outcome", "failed")]), 0.0);
+    assert_eq!(metrics.sum(CIRCUIT_CHANGES, &[]), 0.0);
+}
+
+#[tokio::test]
+async fn what_may_not_be_repeated_is_sent_once() {
+    let slow = |_: &_| Reply::status(204).after(Duration::from_millis(60));
+    let server = Server::start(slow).await;
+    let shop: ShopClient = client(&[server.url()], "hedge.after = \"5ms\"").await;
+    shop.add(&item()).await.unwrap();
+    shop.change("7", 1).await.unwrap();
+    assert_eq!(server.count(), 2);
+    shop.with(CallOptions::new().no_retry())
+        .set("7", item())
+        .await
+        .unwrap();
+    assert_eq!(server.count(), 3);
+    shop.set("7", item()).await.unwrap();
+    assert_eq!(server.count(), 5);
+}
+
+#[tokio::test]
+async fn second_requests_end_where_all_is_slow() {
+    let slow = |_: &_| Reply::status(503).after(Duration::from_millis(20));
+    let server = Server::start(slow).await;
+    let lines =
+        "hedge.after = \"2ms\"\nbreaker.enabled = false\nretry.floor = 0\nretry.budget = 0.0";
+    let (running, metrics) = measured(&[server.url()], lines).await;
+    let shop: ShopClient = running.client().unwrap();
+    for _ in 0..60 {
+        let error = shop.item("7").await.unwrap_err();
+        assert_eq!(error.status().unwrap().as_u16(), 503);
+    }
+    assert_eq!(
+        server.count(),
+        70,
+        "ten were saved up, and nothing earned more"
+    );
+    assert_eq!(metrics.sum(HEDGES, &[("outcome", "lost")]), 10.0);
+}
+
+#[tokio::test]
+async fn a_failure_waits_for_the_request_that_is_on_its_way() {
+    // The first fails after the second was sent; the second succeeds later.
+    let server = Server::start(|seen| match seen.header("x-attempt") {
+        "1" => Reply::status(503).after(Duration::from_millis(100)),
+        _ => Reply::json(ITEM).after(Duration::from_millis(200)),
+    })
+    .await;
+    let lines = "hedge.after = \"20ms\"\nretry.budget = 0.0\nretry.floor = 0";
+    let shop = client(&[server.url()], lines).await;
+    assert_eq!(shop.item("7").await.unwrap(), item());
+    assert_eq!(server.count(), 2);
+    // An answer that stays wrong is an answer.
+    server.change(|seen| match seen.header("x-attempt") {
+        "1" => Reply::status(404).after(Duration::from_millis(100)),
+        _ => Reply::json(ITEM).after(NEVER),
+    });
+    let error = shop.item("7").await.unwrap_err();
+    assert_eq!((error.kind(), error.attempts()), (CallErrorKind::Status, 2));
+}
