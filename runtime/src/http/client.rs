@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use http::Method;
 
+use crate::resilience::CircuitBreaker;
+
 use super::call::{Call, Meta};
 use super::descriptor::ClientDescriptor;
 use super::options::CallOptions;
@@ -107,6 +109,23 @@ impl HttpClient {
     #[must_use]
     pub fn service(&self) -> &str {
         &self.stack.service
+    }
+
+    /// The circuit of the whole service, to look at or to open, close and reset by hand; `None` where
+    /// `breaker.enabled = false`. Every client of the service in this app has the same.
+    ///
+    /// ```no_run
+    /// # fn example(running: interline::Running) -> interline::Result<()> {
+    /// let orders = running.manager().http_client("orders")?;
+    /// if let Some(circuit) = orders.circuit() {
+    ///     circuit.force_open(); // no call goes out until `reset`
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn circuit(&self) -> Option<&CircuitBreaker> {
+        self.stack.circuit()
     }
 
     /// Begins a GET.

@@ -145,6 +145,11 @@ impl Stack {
         self.pool.urls()
     }
 
+    /// The circuit of the service, if it has one.
+    pub(super) fn circuit(&self) -> Option<&CircuitBreaker> {
+        self.breaker.as_ref()
+    }
+
     /// Makes the call.
     pub(super) async fn call(&self, prepared: &Prepared) -> Result<Answer, Box<CallFailure>> {
         let refuse = |kind, text| Box::new(CallFailure::new(kind, &prepared.call, text));

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use interline::http::CallErrorKind;
+use interline::resilience::CircuitState;
 
 use crate::server::{Reply, Server};
-use crate::shop::{ITEM, Shop, client, item};
+use crate::shop::{ITEM, Shop, ShopClient, client, item, till};
 
 #[tokio::test]
 async fn a_service_that_fails_is_left_alone_and_found_again() {
@@ -32,6 +33,35 @@ async fn a_service_that_fails_is_left_alone_and_found_again() {
     tokio::time::sleep(Duration::from_millis(450)).await;
     assert_eq!(shop.item("7").await.unwrap(), item());
     assert_eq!(shop.item("7").await.unwrap(), item());
+}
+
+#[tokio::test]
+async fn a_circuit_can_be_opened_and_closed_by_hand() {
+    let server = Server::start(|_| Reply::json(ITEM)).await;
+    let running = till(&[server.url()], "breaker.consecutive = 1").await;
+    let shop: ShopClient = running.client().unwrap();
+    let http = running.manager().http_client("shop").unwrap();
+    let circuit = http.circuit().unwrap();
+    circuit.force_open();
+    assert_eq!(circuit.state(), CircuitState::ForcedOpen);
+    let error = shop.item("7").await.unwrap_err();
+    assert_eq!(error.kind(), CallErrorKind::CircuitBreakerOpen);
+    assert_eq!((error.retry_after(), server.count()), (None, 0));
+    circuit.force_closed();
+    server.change(|_| Reply::status(500));
+    for _ in 0..10 {
+        assert_eq!(
+            shop.item("7").await.unwrap_err().kind(),
+            CallErrorKind::Status
+        );
+    }
+    circuit.reset();
+    assert_eq!(
+        shop.item("7").await.unwrap_err().kind(),
+        CallErrorKind::Status
+    );
+    assert_eq!(circuit.state(), CircuitState::Open);
+    assert_eq!(server.count(), 11);
 }
 
 #[tokio::test]

@@ -336,4 +336,6 @@ impl Drop for Lease<'_> {
 }
 
 #[cfg(test)]
+mod dropped;
+#[cfg(test)]
 mod tests;

@@ -5,17 +5,17 @@ use super::super::settings::ServiceSettings;
 use super::super::stack::Surroundings;
 use super::*;
 
-const WISH: Wish<'_> = Wish {
+pub(super) const WISH: Wish<'_> = Wish {
     hash: None,
     zone: None,
 };
 
-fn set(numbers: impl IntoIterator<Item = usize>) -> EndpointSet {
+pub(super) fn set(numbers: impl IntoIterator<Item = usize>) -> EndpointSet {
     let endpoint = |number| Endpoint::parse(&format!("http://orders-{number}:8080")).unwrap();
     numbers.into_iter().map(endpoint).collect()
 }
 
-fn pool(endpoints: &EndpointSet, lines: &str, rng: &Rng) -> Pool {
+pub(super) fn pool(endpoints: &EndpointSet, lines: &str, rng: &Rng) -> Pool {
     let toml = format!("[services.orders]\nurls = [\"http://a\"]\n{lines}");
     let config = Config::from_toml("interline.toml", &toml).unwrap();
     let mut faults = Faults::new();
@@ -32,7 +32,7 @@ fn pool(endpoints: &EndpointSet, lines: &str, rng: &Rng) -> Pool {
     Pool::new(maker, endpoints, settings.balance, settings.outliers, rng)
 }
 
-fn seeded() -> (u64, fastrand::Rng, Rng) {
+pub(super) fn seeded() -> (u64, fastrand::Rng, Rng) {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     (seed, fastrand::Rng::with_seed(seed), Rng::with_seed(seed))
