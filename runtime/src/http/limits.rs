@@ -5,49 +5,118 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+#[cfg(feature = "redis")]
+use crate::observability::metrics::RATE_ALONE;
 use crate::observability::metrics::{HEDGES, MetricsSink, RATE_LIMITED, Series};
 use crate::resilience::{HedgeBudget, RateLimited, RateLimiter};
+#[cfg(feature = "redis")]
+use crate::resilience::{NoTurn, SharedRateLimiter};
 
 use super::settings::RateSettings;
 
 /// How many attempts may start.
 #[derive(Debug)]
 pub(super) struct Limiter {
-    rate: RateLimiter,
+    rate: Rate,
     wait: Duration,
     refused: Series,
+    #[cfg(feature = "redis")]
+    alone: Series,
+}
+
+#[derive(Debug)]
+enum Rate {
+    Own(RateLimiter),
+    #[cfg(feature = "redis")]
+    Shared(Box<SharedRateLimiter>),
+}
+
+/// Why an attempt may not start.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) text: String,
+    pub(super) retry_after: Option<Duration>,
+}
+
+impl From<RateLimited> for Refused {
+    fn from(limited: RateLimited) -> Self {
+        Self {
+            text: format!("as many calls start as may; {limited}"),
+            retry_after: Some(limited.retry_after),
+        }
+    }
+}
+
+#[cfg(feature = "redis")]
+impl From<NoTurn> for Refused {
+    fn from(why: NoTurn) -> Self {
+        match why {
+            NoTurn::Limited(limited) => limited.into(),
+            NoTurn::Unknown(_) => Self {
+                text: why.to_string(),
+                retry_after: None,
+            },
+        }
+    }
 }
 
 impl Limiter {
     pub(super) fn new(
-        rate: RateSettings,
+        settings: &RateSettings,
         service: &Arc<str>,
         metrics: Option<&dyn MetricsSink>,
     ) -> Self {
+        let (count, per, burst) = (settings.count, settings.per, settings.burst);
+        let own = || Rate::Own(RateLimiter::new(count, per).with_burst(burst));
+        let series = |instrument| Series::of(metrics, instrument, vec![Arc::clone(service)]);
+        #[cfg(feature = "redis")]
+        let rate = match &settings.shared {
+            None => own(),
+            Some(shared) => {
+                let shared = SharedRateLimiter::new(shared.clone(), count, per, burst);
+                Rate::Shared(Box::new(shared))
+            }
+        };
+        #[cfg(not(feature = "redis"))]
+        let rate = own();
         Self {
-            rate: RateLimiter::new(rate.count, rate.per).with_burst(rate.burst),
-            wait: rate.wait,
-            refused: Series::of(metrics, RATE_LIMITED, vec![Arc::clone(service)]),
+            rate,
+            wait: settings.wait,
+            refused: series(RATE_LIMITED),
+            #[cfg(feature = "redis")]
+            alone: series(RATE_ALONE),
         }
     }
 
     /// Waits for its turn, as long as that may take.
-    pub(super) async fn enter(&self, deadline: Instant) -> Result<(), RateLimited> {
-        let until = deadline.min(Instant::now() + self.wait);
-        let entered = self.rate.ready_by(until).await;
+    pub(super) async fn enter(&self, deadline: Instant) -> Result<(), Refused> {
+        self.enter_by(deadline.min(Instant::now() + self.wait))
+            .await
+    }
+
+    /// Takes a turn if there is one now.
+    pub(super) async fn enter_now(&self) -> bool {
+        self.enter_by(Instant::now()).await.is_ok()
+    }
+
+    async fn enter_by(&self, until: Instant) -> Result<(), Refused> {
+        let entered = match &self.rate {
+            Rate::Own(rate) => rate.ready_by(until).await.map_err(Refused::from),
+            #[cfg(feature = "redis")]
+            Rate::Shared(rate) => match rate.ready_by(until).await {
+                Ok(by_server) => {
+                    if !by_server {
+                        self.alone.record(1.0);
+                    }
+                    Ok(())
+                }
+                Err(why) => Err(why.into()),
+            },
+        };
         if entered.is_err() {
             self.refused.record(1.0);
         }
         entered
-    }
-
-    /// Takes a turn if there is one now.
-    pub(super) fn admit(&self, now: Instant) -> bool {
-        let admitted = self.rate.admit(now).is_ok();
-        if !admitted {
-            self.refused.record(1.0);
-        }
-        admitted
     }
 }
 

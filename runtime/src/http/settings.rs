@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use crate::config::{Faults, Section};
 use crate::discovery::{EndpointSet, read_static_list};
+#[cfg(feature = "redis")]
+use crate::resilience::SharedRateSettings;
 use crate::resilience::{CircuitBreakerOptions, LoadBalancer, OutlierOptions};
 
 use super::options::{CallSettings, RetrySettings};
@@ -27,6 +29,7 @@ const SCHEMES: &[&str] = &["http"];
 /// | `hedge.share` | 0.05 | of the successful calls, may be sent a second time |
 /// | `rate.count`, `rate.per` | no limit, `1s` | so many attempts may start in each such time |
 /// | `rate.burst` | `rate.count` | so many may start at once after a pause |
+/// | `rate.redis.*` | each instance its own | the instances keep the rate together; see `SharedRateSettings` |
 /// | `rate.wait` | `0s` | how long an attempt may wait for its turn; one that would wait longer is refused at once |
 /// | `balance` | `p2c_ewma` | or `round_robin`, `weighted`, `random`, `least_request`, `ring_hash`, `zone_aware` |
 /// | `weights."URL"` | 1 | for `weighted` and `ring_hash`: from 1 to 100 |
@@ -64,13 +67,16 @@ pub(crate) struct ServiceSettings {
 }
 
 /// `[services.NAME.rate]`
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub(crate) struct RateSettings {
     pub(crate) count: u32,
     pub(crate) per: Duration,
     pub(crate) burst: u32,
     /// How long an attempt may wait for its turn.
     pub(crate) wait: Duration,
+    /// Where the instances keep it together.
+    #[cfg(feature = "redis")]
+    pub(crate) shared: Option<SharedRateSettings>,
 }
 
 impl ServiceSettings {
@@ -110,7 +116,7 @@ impl ServiceSettings {
                 .section("hedge", faults)
                 .float("share", 0.0..=1.0, faults)
                 .unwrap_or(0.05),
-            rate: read_rate(&section.section("rate", faults), faults),
+            rate: read_rate(&section.section("rate", faults), section.name(), faults),
             balance,
             zone: None,
             outliers: read_outliers(section, faults),
@@ -187,12 +193,32 @@ fn read_outliers(section: &Section<'_>, faults: &mut Faults) -> OutlierOptions {
     options
 }
 
-fn read_rate(section: &Section<'_>, faults: &mut Faults) -> Option<RateSettings> {
+fn read_rate(
+    section: &Section<'_>,
+    #[cfg_attr(
+        not(feature = "redis"),
+        expect(unused_variables, reason = "names a key there")
+    )]
+    service: &str,
+    faults: &mut Faults,
+) -> Option<RateSettings> {
     let count = section.integer("count", 1..=100_000_000, faults);
     let limits = Duration::from_millis(1)..=Duration::from_secs(86_400);
     let per = section.duration("per", limits, faults);
     let burst = section.integer("burst", 1..=100_000_000, faults);
     let wait = section.duration("wait", .., faults);
+    #[cfg(feature = "redis")]
+    let shared = {
+        let redis = section.section("redis", faults);
+        let shared = SharedRateSettings::read(&redis, service, faults);
+        redis.is_present().then_some(shared)
+    };
+    #[cfg(not(feature = "redis"))]
+    if section.contains("redis") {
+        let fault = section.fault("redis", "needs Redis, which this build leaves out");
+        faults.push(fault.with_help("add the feature `redis` of interline"));
+        section.section("redis", faults).accept_all(faults);
+    }
     if section.is_present() && !section.contains("count") {
         let fault = section.fault("count", "is missing");
         faults.push(fault.with_help("write for example `count = 100`"));
@@ -203,6 +229,8 @@ fn read_rate(section: &Section<'_>, faults: &mut Faults) -> Option<RateSettings>
         per: per.unwrap_or(Duration::from_secs(1)),
         burst: burst.unwrap_or(count),
         wait: wait.unwrap_or_default(),
+        #[cfg(feature = "redis")]
+        shared,
     })
 }
 

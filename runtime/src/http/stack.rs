@@ -123,9 +123,8 @@ impl Stack {
         maker.transport()?;
         let (balance, outliers) = (settings.balance, settings.outliers);
         let pool = Pool::new(maker, &settings.endpoints, balance, outliers, rng);
-        let limiter = settings
-            .rate
-            .map(|rate| Limiter::new(rate, &service, metrics));
+        let rate = settings.rate.as_ref();
+        let limiter = rate.map(|rate| Limiter::new(rate, &service, metrics));
         let hedging = Hedging::new(settings.hedge_share, &service, metrics);
         Ok(Self {
             pool,
@@ -193,15 +192,14 @@ impl Stack {
         let mut before: Option<CallFailure> = None;
         loop {
             if let Some(limiter) = &self.limiter
-                && let Err(limited) = limiter.enter(prepared.deadline).await
+                && let Err(refused) = limiter.enter(prepared.deadline).await
             {
                 let failure = match before {
                     Some(failure) => given_up(failure, Some("the rate allows no further attempt")),
                     None => {
-                        let text = format!("as many calls start as may; {limited}");
                         let kind = CallErrorKind::RateLimited;
-                        let mut failure = CallFailure::new(kind, &prepared.call, text);
-                        failure.retry_after = Some(limited.retry_after);
+                        let mut failure = CallFailure::new(kind, &prepared.call, refused.text);
+                        failure.retry_after = refused.retry_after;
                         failure
                     }
                 };
@@ -290,7 +288,13 @@ impl Stack {
                 attempts: 1,
             };
         }
-        let lease = match self.may_hedge() {
+        // The first goes on while the second is asked for.
+        let may = tokio::select! {
+            biased;
+            result = &mut first => return Hedged { result, attempts: 1 },
+            may = self.may_hedge() => may,
+        };
+        let lease = match may {
             true => self.pick(tried, prepared),
             false => None,
         };
@@ -325,11 +329,14 @@ impl Stack {
     }
 
     /// Whether a second request may be sent now.
-    fn may_hedge(&self) -> bool {
-        let now = Instant::now();
-        let limiter = self.limiter.as_ref();
-        // The budget last: what it gives is spent.
-        limiter.is_none_or(|limiter| limiter.admit(now)) && self.hedging.withdraw()
+    async fn may_hedge(&self) -> bool {
+        if !self.hedging.withdraw() {
+            return false;
+        }
+        match &self.limiter {
+            Some(limiter) => limiter.enter_now().await,
+            None => true,
+        }
     }
 
     fn pick(&self, tried: &mut Tried, prepared: &Prepared) -> Option<Lease<'_>> {

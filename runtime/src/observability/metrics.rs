@@ -69,6 +69,8 @@ catalogue! {
     EJECTIONS = Counter "interline.client.ejections" in "{ejection}" by ["service", "endpoint"];
     /// Second requests that were sent because the first took long, and whether they answered first.
     HEDGES = Counter "interline.client.hedges" in "{attempt}" by ["service", "outcome"];
+    /// Attempts for which an instance kept a shared rate alone, because Redis did not answer.
+    RATE_ALONE = Counter "interline.client.rate_alone" in "{attempt}" by ["service"];
     /// Attempts that the configured rate of a service did not allow.
     RATE_LIMITED = Counter "interline.client.rate_limited" in "{attempt}" by ["service"];
     /// Whether the breaker of a subscription has stopped its fetching (1) or not (0).

@@ -9,8 +9,12 @@ mod hedging;
 mod limiter;
 mod load;
 mod outliers;
+#[cfg(all(feature = "http", feature = "redis"))]
+mod redis;
 mod window;
 
+#[cfg(all(feature = "http", feature = "redis"))]
+pub(crate) use self::redis::{NoTurn, SharedRateLimiter, SharedRateSettings};
 pub use backoff::Backoff;
 pub use balance::{Candidate, LoadBalancer, PickContext, Picker, WEIGHT_MAX, hash_key};
 pub use breaker::{

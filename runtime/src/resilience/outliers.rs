@@ -145,9 +145,10 @@ impl EndpointHealth {
     /// It fails. Left alone from now on, unless too many others are. Gives whether it is.
     pub fn fell_ill(&self) -> bool {
         let outliers = &self.outliers;
-        let ill = self.exchange(HEALTHY, ILL);
-        if ill {
-            outliers.ill.fetch_add(1, Ordering::Relaxed);
+        // Counted before anybody can see it, so that nobody takes it from the count before.
+        outliers.ill.fetch_add(1, Ordering::Relaxed);
+        if !self.exchange(HEALTHY, ILL) {
+            outliers.ill.fetch_sub(1, Ordering::Relaxed);
         }
         // One that stayed ill without a seat gets one when there is one.
         if self.state.load(Ordering::Relaxed) == ILL
@@ -206,7 +207,7 @@ impl EndpointHealth {
     }
 
     fn leave(&self) -> bool {
-        let before = self.state.swap(HEALTHY, Ordering::Relaxed);
+        let before = self.state.swap(HEALTHY, Ordering::AcqRel);
         if before != HEALTHY {
             self.outliers.ill.fetch_sub(1, Ordering::Relaxed);
         }
@@ -218,7 +219,7 @@ impl EndpointHealth {
 
     fn exchange(&self, from: u8, to: u8) -> bool {
         self.state
-            .compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed)
+            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed)
             .is_ok()
     }
 }

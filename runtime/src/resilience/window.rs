@@ -147,15 +147,16 @@ mod tests {
     }
 
     #[test]
-    fn a_month_without_a_look_costs_nothing_and_leaves_nothing() {
+    fn ten_years_without_a_look_cost_nothing_and_leave_nothing() {
         let base = Instant::now();
         let window = Window::new(Duration::from_secs(10), base);
         window.add(base, [7, 7, 7]);
-        let later = base + Duration::from_secs(30 * 86_400);
+        let later = base + Duration::from_secs(3_650 * 86_400);
+        // Sweeping 300 million pieces would take seconds.
         let begun = std::time::Instant::now();
         assert_eq!(window.sums(later), [0, 0, 0]);
         window.add(later, [1, 0, 0]);
-        assert!(begun.elapsed() < Duration::from_millis(1));
+        assert!(begun.elapsed() < Duration::from_millis(500));
         assert_eq!(window.sums(later), [1, 0, 0]);
     }
 
