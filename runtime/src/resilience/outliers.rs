@@ -49,11 +49,15 @@ impl Default for OutlierOptions {
 /// let outliers = Outliers::new(OutlierOptions::DEFAULT);
 /// outliers.resize(4);
 /// let endpoints: Vec<_> = (0..4).map(|_| outliers.join(None)).collect();
-/// endpoints.iter().for_each(|endpoint| drop(endpoint.fell_ill()));
+/// for endpoint in &endpoints {
+///     endpoint.fell_ill();
+/// }
 /// let ejected = endpoints.iter().filter(|endpoint| endpoint.is_ejected());
 /// assert_eq!(ejected.count(), 2, "no more than half");
 /// assert!(outliers.is_panicking(), "and so many that all are called");
-/// endpoints.iter().for_each(|endpoint| endpoint.recovered(Instant::now()));
+/// for endpoint in &endpoints {
+///     endpoint.recovered(Instant::now());
+/// }
 /// assert!(!outliers.is_panicking());
 /// ```
 #[derive(Debug)]
