@@ -197,6 +197,9 @@ pub fn subscriber(attribute: TokenStream, item: TokenStream) -> TokenStream {
 /// | `#[idempotent]` | its calls carry an `Idempotency-Key`, the same on every attempt, so that they may be repeated |
 /// | `#[timeout("2s")]`, `#[attempt_timeout("500ms")]` | in place of the trait's |
 /// | `#[retry(attempts, first, max)]` | in place of the trait's |
+/// | `#[fallback(no_order)]` | where the service gives nothing, this `async fn` of the error gives the result |
+/// | `#[fallback(no_order(id))]` | the same, with arguments of the method, by reference, after the error |
+/// | `#[fallback(value = Vec::new())]` | the same with a value |
 ///
 /// GET, HEAD, PUT, DELETE and what is `#[idempotent]` is repeated after a failure; anything else only
 /// where it was not sent.

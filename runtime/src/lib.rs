@@ -60,6 +60,8 @@ pub mod testing;
 
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(any(feature = "http", feature = "rabbitmq"))]
+mod security;
 mod start;
 
 #[doc(hidden)]

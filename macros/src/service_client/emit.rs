@@ -307,10 +307,25 @@ fn emit_call(model: &Model<'_>, number: usize, method: &Method) -> TokenStream {
     };
     // Every token of it stands where the type does, or a fault of the type is told a second time, at
     // the attribute.
-    let failed = emit::placed(
-        quote!(map_err(|__error| #http::failed::<#problem, #error>(__error))),
-        emit::place(error),
-    );
+    let at_type = |tokens| emit::placed(tokens, emit::place(error));
+    let sent = quote!(#http::send::<#reader, #problem>(__call).await);
+    let end = match &method.fallback {
+        None => {
+            let failed =
+                at_type(quote!(map_err(|__error| #http::failed::<#problem, #error>(__error))));
+            quote!(#sent.#failed)
+        }
+        Some(fallback) => {
+            let came = at_type(quote!(#http::came::<_, #problem, #error>));
+            let stand_in = fallback.emit();
+            quote! {
+                match #came(__wire, #number, #sent) {
+                    #http::Came::Result(__result) => __result,
+                    #http::Came::Nothing(__error) => #stand_in,
+                }
+            }
+        }
+    };
     quote! {
         async fn #ident(&self, #(#arguments),*) -> #output {
             let __wire = match &self.0 {
@@ -321,7 +336,7 @@ fn emit_call(model: &Model<'_>, number: usize, method: &Method) -> TokenStream {
             };
             let __call = __wire.call(#number);
             #steps
-            #http::send::<#reader, #problem>(__call).await.#failed
+            #end
         }
     }
 }

@@ -11,12 +11,19 @@ use crate::diagnostics::{Errors, suggestion};
 use crate::literals;
 use crate::signature::is_called;
 
+use super::fallback::Fallback;
 use super::template::{self, Piece};
 
 /// The attributes that say which request a method makes.
 pub(super) const VERBS: &[&str] = &["get", "post", "put", "patch", "delete", "head"];
 /// The other attributes of a method.
-pub(super) const EXTRAS: &[&str] = &["idempotent", "timeout", "attempt_timeout", "retry"];
+pub(super) const EXTRAS: &[&str] = &[
+    "idempotent",
+    "timeout",
+    "attempt_timeout",
+    "retry",
+    "fallback",
+];
 /// The attributes of arguments.
 pub(super) const PLACES: &[&str] = &["query", "header", "body"];
 
@@ -37,6 +44,7 @@ pub(super) struct Method {
     pub(super) timeout: Option<std::time::Duration>,
     pub(super) attempt_timeout: Option<std::time::Duration>,
     pub(super) retry: Args,
+    pub(super) fallback: Option<Fallback>,
     pub(super) arguments: Vec<Argument>,
     pub(super) shape: Shape,
     pub(super) output: Type,
@@ -84,6 +92,9 @@ pub(super) fn read(item: &TraitItemFn, errors: &mut Errors) -> Option<Method> {
     let timeout = duration(item, "timeout", errors);
     let attempt_timeout = duration(item, "attempt_timeout", errors);
     let retry = retry(item, errors);
+    let fallback = extra(item, "fallback");
+    let fallback = fallback.and_then(|attribute| Fallback::read(attribute, item, errors));
+    once(item, errors);
     let arguments = arguments(item, verb, &pieces, errors);
     let (shape, output, error) = returned(item, verb, errors);
     if let (Some(attribute), Some(verb @ ("post" | "patch")), None) =
@@ -108,6 +119,7 @@ pub(super) fn read(item: &TraitItemFn, errors: &mut Errors) -> Option<Method> {
         timeout,
         attempt_timeout,
         retry,
+        fallback,
         arguments,
         shape: shape?,
         output: output?,
@@ -167,6 +179,23 @@ fn check_signature(item: &TraitItemFn, errors: &mut Errors) {
 
 fn extra<'i>(item: &'i TraitItemFn, name: &str) -> Option<&'i Attribute> {
     item.attrs.iter().find(|found| found.path().is_ident(name))
+}
+
+/// Of two attributes of one name only the first would count.
+fn once(item: &TraitItemFn, errors: &mut Errors) {
+    for name in EXTRAS {
+        let mut found = item
+            .attrs
+            .iter()
+            .filter(|found| found.path().is_ident(name));
+        if let Some(second) = found.nth(1) {
+            errors.at(
+                second,
+                format!("`#[{name}]` stands twice on this method"),
+                "keep one of the two",
+            );
+        }
+    }
 }
 
 type Path = (String, Vec<Piece>);

@@ -125,6 +125,31 @@ pub fn failed<P, E: Fails<P>>(error: CallError<P>) -> E {
     E::from(error)
 }
 
+/// What came of the call of a method with a fallback.
+#[derive(Debug)]
+pub enum Came<T, P, E> {
+    /// This, and it stays.
+    Result(Result<T, E>),
+    /// Nothing, and that is not the fault of the request: the fallback gives something.
+    Nothing(CallError<P>),
+}
+
+/// Decides whether the fallback of the method at this place of the record is needed.
+pub fn came<T, P, E: Fails<P>>(
+    wire: &Wire,
+    method: usize,
+    result: Result<T, CallError<P>>,
+) -> Came<T, P, E> {
+    match result {
+        Ok(value) => Came::Result(Ok(value)),
+        Err(error) if error.is_client_error() => Came::Result(Err(E::from(error))),
+        Err(error) => {
+            wire.falls_back(method, &error);
+            Came::Nothing(error)
+        }
+    }
+}
+
 /// What stands in for the record of a client with a mistake.
 pub const fn broken<C: ServiceClient>() -> ClientDescriptor {
     const NOWHERE: Location = Location {

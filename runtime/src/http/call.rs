@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
@@ -14,7 +14,7 @@ use tracing::Instrument;
 
 use crate::handling::Scope;
 use crate::message::{Headers, headers::name};
-use crate::observability::metrics::{CLIENT_DURATION, Labels, Series};
+use crate::observability::metrics::{CLIENT_DURATION, CLIENT_FALLBACKS, Labels, Series};
 use crate::observability::{Correlation, TraceContext};
 
 use super::error::{CallError, CallErrorKind, CallFailure, CallName};
@@ -35,6 +35,8 @@ pub(super) struct Meta {
     decided: Decided,
     answered: Series,
     failed: Series,
+    /// Made when it is needed: most methods have no fallback.
+    fallbacks: OnceLock<Series>,
 }
 
 impl Meta {
@@ -65,7 +67,21 @@ impl Meta {
             decided: Decided::of(layers),
             answered,
             failed,
+            fallbacks: OnceLock::new(),
         }
+    }
+
+    /// The fallback gives what the service did not.
+    pub(super) fn falls_back(&self, stack: &Stack, why: &str) {
+        let series = self.fallbacks.get_or_init(|| {
+            let method: Arc<str> = (*self.call.method).into();
+            let labels: Labels = vec![Arc::clone(&self.call.service), method];
+            let sink = stack.environment.metrics.as_deref();
+            Series::of(sink, CLIENT_FALLBACKS, labels)
+        });
+        series.record(1.0);
+        let (service, method) = (&*self.call.service, &*self.call.method);
+        tracing::debug!(service, method, why, "the fallback answers");
     }
 }
 

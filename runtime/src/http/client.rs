@@ -8,6 +8,7 @@ use http::Method;
 
 use super::call::{Call, Meta};
 use super::descriptor::ClientDescriptor;
+use super::error::CallError;
 use super::options::CallOptions;
 use super::stack::Stack;
 
@@ -59,6 +60,12 @@ impl Wire {
     #[doc(hidden)]
     pub fn call(&self, method: usize) -> Call {
         Call::new(&self.stack, &self.methods[method], &self.options)
+    }
+
+    /// Notes that the fallback of the method at this place of the record stands in for an answer.
+    #[doc(hidden)]
+    pub fn falls_back<E>(&self, method: usize, error: &CallError<E>) {
+        self.methods[method].falls_back(&self.stack, &error.to_string());
     }
 }
 

@@ -206,6 +206,18 @@ impl<E> CallError<E> {
         }
     }
 
+    /// Whether the request itself is at fault, so that it fails wherever it goes: it could not be
+    /// written, or was refused with a status from 400 on that does not ask to come again. No fallback
+    /// covers that up.
+    #[must_use]
+    pub fn is_client_error(&self) -> bool {
+        match (self.failure.kind, self.failure.status) {
+            (CallErrorKind::Request, _) => true,
+            (CallErrorKind::Decode | CallErrorKind::TooLarge, _) | (_, None) => false,
+            (_, Some(status)) => status.is_client_error() && !may_be_repeated(status),
+        }
+    }
+
     /// Whether a time limit was reached.
     #[must_use]
     pub fn is_timeout(&self) -> bool {

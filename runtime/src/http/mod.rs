@@ -31,6 +31,7 @@ mod retry_after;
 mod services;
 mod settings;
 mod stack;
+mod tls;
 mod transport;
 
 pub use call::Call;

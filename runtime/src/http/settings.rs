@@ -7,9 +7,14 @@ use crate::discovery::{EndpointSet, read_static_list};
 use crate::resilience::{CircuitBreakerOptions, LoadBalancer};
 
 use super::options::{CallSettings, RetrySettings};
+use super::tls::Security;
 
 /// The schemes that can be called.
-const SCHEMES: &[&str] = &["http"];
+const SCHEMES: &[&str] = if cfg!(feature = "tls") {
+    &["http", "https"]
+} else {
+    &["http"]
+};
 
 /// What the configuration says about a service.
 ///
@@ -26,6 +31,10 @@ const SCHEMES: &[&str] = &["http"];
 /// | `concurrency`, `queue` | 256, 256 | calls at once, and waiting for their turn |
 /// | `connect_timeout` | `2s` | |
 /// | `idle_timeout` | `15s` | how long an unused connection is kept: less than servers keep theirs |
+/// | `https_only` | `false` | an address in the clear is a mistake |
+/// | `tls.ca_file` | the system's | PEM: the authorities that are trusted, and no others; read at the start, like the next two |
+/// | `tls.certificate_file`, `tls.key_file` | | PEM, for a client certificate |
+/// | `protocol` | `auto` | HTTP/2 where a server of TLS offers it; or `http1`, `http2` (in the clear too) |
 /// | `response_bytes_max` | `16MiB` | longer answers are errors |
 /// | `methods.NAME.timeout`, .. | | what is said of one method above |
 #[derive(Clone, Debug)]
@@ -43,6 +52,7 @@ pub(crate) struct ServiceSettings {
     pub(crate) connect_timeout: Duration,
     pub(crate) idle_timeout: Duration,
     pub(crate) response_bytes_max: usize,
+    pub(crate) security: Security,
 }
 
 impl ServiceSettings {
@@ -92,6 +102,7 @@ impl ServiceSettings {
                 .size("response_bytes_max", 1..=1 << 32, faults)
                 .and_then(|bytes| usize::try_from(bytes).ok())
                 .unwrap_or(16 << 20),
+            security: Security::read(section, endpoints.as_ref(), faults),
         };
         endpoints.is_some().then_some(settings)
     }

@@ -108,11 +108,13 @@ impl Stack {
                 observer,
             ))
         };
+        let tls = settings.security.prepare()?;
         let targets = settings.endpoints.iter().map(|endpoint: &Endpoint| {
             let transport = Transport::new(
                 settings.connect_timeout,
                 settings.idle_timeout,
                 settings.response_bytes_max,
+                &tls,
             )?;
             let url = endpoint.url();
             Ok(Target::new(&service, url, transport, breaker(url), metrics))

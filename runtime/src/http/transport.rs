@@ -7,6 +7,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode};
 
+use super::tls;
+
 /// Connections to one endpoint.
 #[derive(Clone, Debug)]
 pub(super) struct Transport {
@@ -49,6 +51,7 @@ impl Transport {
         connect_timeout: Duration,
         idle_timeout: Duration,
         bytes_max: usize,
+        tls: &tls::Prepared,
     ) -> Result<Self, String> {
         let client = reqwest::Client::builder()
             .connect_timeout(connect_timeout)
@@ -59,9 +62,8 @@ impl Transport {
             .retry(reqwest::retry::never())
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
-            .referer(false)
-            .build();
-        match client {
+            .referer(false);
+        match tls.apply(client).build() {
             Ok(client) => Ok(Self { client, bytes_max }),
             Err(error) => Err(Cause::of(&error).0),
         }

@@ -63,6 +63,8 @@ catalogue! {
     CLIENT_ATTEMPTS = Counter "interline.client.attempts" in "{attempt}" by ["service", "endpoint", "outcome"];
     /// Circuits that opened, half-opened or closed; of the whole service where no endpoint is named.
     CIRCUIT_CHANGES = Counter "interline.client.circuit_changes" in "{change}" by ["service", "endpoint", "state"];
+    /// Calls that a fallback answered because the service did not.
+    CLIENT_FALLBACKS = Counter "interline.client.fallbacks" in "{call}" by ["service", "method"];
     /// Whether the breaker of a subscription has stopped its fetching (1) or not (0).
     BREAKER_OPEN = Gauge "interline.consumer.breaker_open" in "1" by ["subscription"];
     /// Messages moved to the dead letters.

@@ -10,8 +10,11 @@
 mod breakers;
 mod calls;
 mod deadlines;
+mod fallbacks;
 mod retries;
 mod server;
 mod shop;
+#[cfg(feature = "tls")]
+mod tls;
 
 interline::service!("till");
