@@ -7,7 +7,7 @@ use syn::{FnArg, ItemTrait, Pat, ReturnType, Signature, TraitItem};
 use crate::args::Args;
 use crate::{emit, path};
 
-use super::method::{Argument, Method, Place};
+use super::method::{Argument, Format, Method, Place};
 use super::template::Piece;
 use super::{Model, Names, is_ours, with_lifetime};
 
@@ -288,7 +288,13 @@ fn emit_call(model: &Model<'_>, number: usize, method: &Method) -> TokenStream {
         let value = quote_spanned!(emit::place(ty)=> &#name);
         steps.extend(match place {
             Place::Path => continue,
-            Place::Body => quote!(let __call = #http::json(__call, #value);),
+            Place::Body(Format::Bytes) => quote!(let __call = #http::bytes(__call, #value);),
+            Place::Body(Format::Form) => quote!(let __call = #http::form(__call, #value);),
+            Place::Body(Format::Json) => quote!(let __call = #http::json(__call, #value);),
+            Place::Body(Format::Msgpack) => {
+                quote!(let __call = __private::needs_feature_msgpack::body(__call, #value);)
+            }
+            Place::Body(Format::Stream) => quote!(let __call = #http::stream(__call, #name);),
             Place::Query(key) => quote!(let __call = #http::query(__call, #key, #value);),
             Place::Header {
                 name,
@@ -350,10 +356,11 @@ fn emit_record(model: &Model<'_>, method: &Method) -> TokenStream {
     let verb = format_ident!("{verb}");
     let path = format!("{}{}", model.base, method.template);
     let keyed = method.keyed.then(|| quote!(.keyed()));
+    let reconnects = method.reconnects.then(|| quote!(.reconnects()));
     let retry = Some(&method.retry);
     let settings = emit_settings(http, method.timeout, method.attempt_timeout, retry);
     let settings = settings.map(|settings| quote!(.settings(#settings)));
-    quote!(#http::MethodDescriptor::new(#name, #http::Verb::#verb, #path)#keyed #settings)
+    quote!(#http::MethodDescriptor::new(#name, #http::Verb::#verb, #path)#keyed #reconnects #settings)
 }
 
 /// Limits and retries as the runtime's `CallSettings`; `None` if nothing is said.

@@ -8,6 +8,8 @@ use syn::{Attribute, Expr, FnArg, Meta, Pat, Token, TraitItemFn};
 
 use crate::diagnostics::{Errors, suggestion};
 
+use super::method::{Argument, Format, Place};
+
 const HELP: &str = "write `#[fallback(no_order)]` with an `async fn no_order(error: CallError)` that \
                     returns what the method returns, `#[fallback(no_order(id))]` to hand it arguments by \
                     reference, or `#[fallback(value = Vec::new())]`";
@@ -86,6 +88,20 @@ impl Fallback {
             errors.at(wanted, what, help);
         }
         all.then_some(fallback)
+    }
+
+    /// An argument that it wants and cannot have, because it was given away.
+    pub(super) fn wants_of(&self, arguments: &[Argument]) -> Option<&Ident> {
+        let Self::Function(_, wanted) = self else {
+            return None;
+        };
+        let mut wanted = wanted.iter();
+        wanted.find(|wanted| {
+            let mut arguments = arguments.iter();
+            arguments.any(|argument| {
+                argument.name == **wanted && argument.place == Place::Body(Format::Stream)
+            })
+        })
     }
 
     /// What is evaluated where the service gave nothing but `__error`.

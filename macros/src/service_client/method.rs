@@ -23,6 +23,7 @@ pub(super) const EXTRAS: &[&str] = &[
     "attempt_timeout",
     "retry",
     "fallback",
+    "reconnect",
 ];
 /// The attributes of arguments.
 pub(super) const PLACES: &[&str] = &["query", "header", "body"];
@@ -40,6 +41,7 @@ pub(super) struct Method {
     pub(super) template: String,
     pub(super) pieces: Vec<Piece>,
     pub(super) keyed: bool,
+    pub(super) reconnects: bool,
     /// In the places of its options: `timeout`, `attempt_timeout`.
     pub(super) timeout: Option<std::time::Duration>,
     pub(super) attempt_timeout: Option<std::time::Duration>,
@@ -59,19 +61,31 @@ pub(super) struct Argument {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    Body,
+    Body(Format),
     Header { name: String, optional: bool },
     Path,
     Query(String),
 }
 
+/// How a body is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    Bytes,
+    Form,
+    Json,
+    Msgpack,
+    Stream,
+}
+
 /// How the answer is read.
 pub(super) enum Shape {
     Bytes,
+    Events,
     Json(Box<Type>),
     Nothing,
     Optional(Box<Self>),
     Response(Box<Self>),
+    Stream,
 }
 
 /// Reads a method. `None` after noting what is wrong.
@@ -107,6 +121,17 @@ pub(super) fn read(item: &TraitItemFn, errors: &mut Errors) -> Option<Method> {
              leave out `#[retry]`",
         );
     }
+    let reconnects = reconnects(item, shape.as_ref(), errors);
+    if let Some(gone) = fallback
+        .as_ref()
+        .and_then(|fallback| fallback.wants_of(&arguments))
+    {
+        errors.at(
+            gone,
+            format!("`{gone}` is gone when the fallback is called: it was sent"),
+            "leave it out",
+        );
+    }
     if errors.count() > before {
         return None;
     }
@@ -116,6 +141,7 @@ pub(super) fn read(item: &TraitItemFn, errors: &mut Errors) -> Option<Method> {
         template,
         pieces,
         keyed: keyed.is_some(),
+        reconnects,
         timeout,
         attempt_timeout,
         retry,
@@ -179,6 +205,24 @@ fn check_signature(item: &TraitItemFn, errors: &mut Errors) {
 
 fn extra<'i>(item: &'i TraitItemFn, name: &str) -> Option<&'i Attribute> {
     item.attrs.iter().find(|found| found.path().is_ident(name))
+}
+
+fn reconnects(item: &TraitItemFn, shape: Option<&Shape>, errors: &mut Errors) -> bool {
+    let Some(attribute) = extra(item, "reconnect") else {
+        return false;
+    };
+    if attribute.meta.require_path_only().is_err() {
+        let what = "`#[reconnect]` has no options: the server says how long to wait";
+        errors.at(attribute, what, "write `#[reconnect]`");
+    }
+    if shape.is_some_and(|shape| !shape.is_events()) {
+        errors.at(
+            attribute,
+            "only a stream of events is asked for again when it breaks",
+            "return `Result<EventStream, ..>`, or leave out `#[reconnect]`",
+        );
+    }
+    true
 }
 
 /// Of two attributes of one name only the first would count.
@@ -315,7 +359,7 @@ fn arguments(
             }
             continue;
         };
-        if place == Place::Body {
+        if let Place::Body(_) = place {
             if let Some(verb @ ("get" | "head")) = verb {
                 errors.at(
                     &argument.ty,
@@ -323,7 +367,10 @@ fn arguments(
                     "mark it `#[query]`, or use `#[post(..)]`",
                 );
             }
-            if arguments.iter().any(|other| other.place == Place::Body) {
+            if arguments
+                .iter()
+                .any(|other| matches!(other.place, Place::Body(_)))
+            {
                 errors.at(
                     &argument.ty,
                     "a request has one body",
@@ -392,15 +439,7 @@ fn place(
         return None;
     }
     if mark.path().is_ident("body") {
-        if mark.meta.require_path_only().is_err() {
-            errors.at(
-                mark,
-                "`#[body]` has no options: it is sent in JSON",
-                "write `#[body]`",
-            );
-            return None;
-        }
-        return Some(Place::Body);
+        return format(mark, &argument.ty, errors).map(Place::Body);
     }
     if mark.path().is_ident("query") {
         if mark.meta.require_path_only().is_ok() {
@@ -434,6 +473,55 @@ fn place(
         name: header.to_ascii_lowercase(),
         optional: is_called(&argument.ty, "Option"),
     })
+}
+
+fn format(mark: &Attribute, ty: &Type, errors: &mut Errors) -> Option<Format> {
+    if let Type::Reference(reference) = ty
+        && is_called(&reference.elem, "BodyStream")
+    {
+        errors.at(
+            ty,
+            "a stream is given away when it is sent",
+            "write `BodyStream`",
+        );
+        return None;
+    }
+    let is_stream = is_called(ty, "BodyStream");
+    if mark.meta.require_path_only().is_ok() {
+        return Some(if is_stream {
+            Format::Stream
+        } else {
+            Format::Json
+        });
+    }
+    let word = mark.parse_args::<Ident>().ok().map(|word| word.to_string());
+    let format = match word.as_deref() {
+        Some("bytes") if is_stream => Format::Stream,
+        Some("bytes") => Format::Bytes,
+        Some("form") => Format::Form,
+        Some("json") => Format::Json,
+        Some("msgpack") => Format::Msgpack,
+        other => {
+            let known = ["json", "form", "msgpack", "bytes"];
+            let near = other.and_then(|word| suggestion(word, known));
+            let help = match near {
+                Some(near) => format!("did you mean `#[body({near})]`?"),
+                None => "write `#[body]` for JSON, or `#[body(form)]`, `#[body(msgpack)]`, `#[body(bytes)]`"
+                    .to_owned(),
+            };
+            errors.at(mark, "a body has no such format", help);
+            return None;
+        }
+    };
+    if is_stream && format != Format::Stream {
+        errors.at(
+            mark,
+            "a stream is sent as the bytes that it is",
+            "write `#[body]`",
+        );
+        return None;
+    }
+    Some(format)
 }
 
 fn no_place(
@@ -562,6 +650,8 @@ fn shape(ty: &Type) -> Shape {
     match ty {
         Type::Tuple(tuple) if tuple.elems.is_empty() => Shape::Nothing,
         _ if is_called(ty, "Bytes") => Shape::Bytes,
+        _ if is_called(ty, "ByteStream") => Shape::Stream,
+        _ if is_called(ty, "EventStream") => Shape::Events,
         _ => Shape::Json(Box::new(ty.clone())),
     }
 }
@@ -571,7 +661,15 @@ impl Shape {
         match self {
             Self::Nothing => true,
             Self::Optional(inner) | Self::Response(inner) => inner.is_without_body(),
-            Self::Bytes | Self::Json(_) => false,
+            Self::Bytes | Self::Events | Self::Json(_) | Self::Stream => false,
+        }
+    }
+
+    fn is_events(&self) -> bool {
+        match self {
+            Self::Events => true,
+            Self::Optional(inner) | Self::Response(inner) => inner.is_events(),
+            Self::Bytes | Self::Json(_) | Self::Nothing | Self::Stream => false,
         }
     }
 
@@ -579,6 +677,8 @@ impl Shape {
     pub(super) fn reader(&self, http: &Ident) -> TokenStream {
         match self {
             Self::Bytes => quote!(#http::Raw),
+            Self::Events => quote!(#http::Events),
+            Self::Stream => quote!(#http::Pieces),
             Self::Json(ty) => quote!(#http::Json<#ty>),
             Self::Nothing => quote!(#http::Empty),
             Self::Optional(inner) => {

@@ -8,8 +8,9 @@ use serde::Serialize;
 
 pub use crate::handling::BoxFuture;
 pub use crate::http::{
-    Answered, Call, CallError, CallOptions, CallSettings, ClientDescriptor, Empty, Full, Json,
-    Maybe, MethodDescriptor, Problem, Raw, Read, ServiceClient, Verb, Wire,
+    Answered, AsBody, BodyStream, Call, CallError, CallOptions, CallSettings, ClientDescriptor,
+    Empty, Events, Full, Json, Maybe, MethodDescriptor, Pieces, Problem, Raw, Read, ServiceClient,
+    Verb, Wire,
 };
 use crate::message::Location;
 
@@ -109,6 +110,21 @@ pub fn query<T: Written + ?Sized>(call: Call, name: &str, value: &T) -> Call {
 /// Adds the body, in JSON.
 pub fn json<T: Written + ?Sized>(call: Call, value: &T) -> Call {
     call.json(value)
+}
+
+/// Adds the body, as the fields of a form.
+pub fn form<T: Written + ?Sized>(call: Call, value: &T) -> Call {
+    call.form(value)
+}
+
+/// Adds the body, as it is.
+pub fn bytes<T: AsBody + ?Sized>(call: Call, value: &T) -> Call {
+    call.bytes(value.as_body())
+}
+
+/// Adds the body, in pieces.
+pub fn stream(call: Call, body: BodyStream) -> Call {
+    call.stream(body)
 }
 
 /// Makes the call.

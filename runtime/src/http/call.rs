@@ -17,11 +17,14 @@ use crate::message::{Headers, headers::name};
 use crate::observability::metrics::{CLIENT_DURATION, CLIENT_FALLBACKS, Labels, Series};
 use crate::observability::{Correlation, TraceContext};
 
+use super::body::{Body, BodyStream};
 use super::error::{CallError, CallErrorKind, CallFailure, CallName};
+use super::events::{Again, EventStream};
 use super::options::{CallOptions, CallSettings, Decided};
-use super::read::{Empty, Full, Json, Raw, Read, Received};
+use super::read::{Empty, Events, Full, Json, Pieces, Raw, Read, Received};
 use super::response::Response;
 use super::stack::{Answer, Prepared, Stack};
+use super::stream::ByteStream;
 use super::{encode, query};
 
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -32,6 +35,7 @@ pub(super) struct Meta {
     call: Arc<CallName>,
     method: Method,
     keyed: bool,
+    reconnects: bool,
     decided: Decided,
     answered: Series,
     failed: Series,
@@ -64,11 +68,18 @@ impl Meta {
             }),
             method,
             keyed,
+            reconnects: false,
             decided: Decided::of(layers),
             answered,
             failed,
             fallbacks: OnceLock::new(),
         }
+    }
+
+    /// A stream of events that breaks is asked for again.
+    pub(super) fn reconnecting(mut self, reconnects: bool) -> Self {
+        self.reconnects = reconnects;
+        self
     }
 
     /// The fallback gives what the service did not.
@@ -85,6 +96,13 @@ impl Meta {
     }
 }
 
+/// How the answer will be read.
+struct Reading {
+    not_found_is_fine: bool,
+    streamed: bool,
+    accept: Option<&'static str>,
+}
+
 /// A call that is being put together. What is wrong with its parts is said when it is sent.
 #[must_use = "a call does nothing until it is sent"]
 pub struct Call {
@@ -95,7 +113,7 @@ pub struct Call {
     path: String,
     query: String,
     headers: HeaderMap,
-    body: Option<Bytes>,
+    body: Body,
     flaw: Option<String>,
 }
 
@@ -109,7 +127,7 @@ impl Call {
             path: String::new(),
             query: String::new(),
             headers: HeaderMap::new(),
-            body: None,
+            body: Body::None,
             flaw: None,
         }
     }
@@ -174,7 +192,7 @@ impl Call {
     pub fn json<T: Serialize + ?Sized>(mut self, value: &T) -> Self {
         match serde_json::to_vec(value) {
             Ok(bytes) => {
-                self.body = Some(bytes.into());
+                self.body = Body::Whole(bytes.into());
                 let json = HeaderValue::from_static("application/json");
                 self.headers.entry(CONTENT_TYPE).or_insert(json);
             }
@@ -185,7 +203,47 @@ impl Call {
 
     /// With this as the body, of a content type that a [`header`](Self::header) names.
     pub fn bytes(mut self, body: impl Into<Bytes>) -> Self {
-        self.body = Some(body.into());
+        self.body = Body::Whole(body.into());
+        let octets = HeaderValue::from_static("application/octet-stream");
+        self.headers.entry(CONTENT_TYPE).or_insert(octets);
+        self
+    }
+
+    /// With this as the body, as the fields of a form.
+    pub fn form<T: Serialize + ?Sized>(mut self, value: &T) -> Self {
+        let mut fields = String::new();
+        // The name is for a value that has no fields.
+        if let Err(why) = query::add(&mut fields, "value", value) {
+            self.note(|| format!("the form cannot be written: {why}"));
+        }
+        self.body = Body::Whole(fields.into());
+        let form = HeaderValue::from_static("application/x-www-form-urlencoded");
+        self.headers.entry(CONTENT_TYPE).or_insert(form);
+        self
+    }
+
+    /// With this as the body, in MessagePack with the names of fields. An answer in MessagePack is
+    /// asked for too, and read as what it says it is.
+    #[cfg(feature = "msgpack")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "msgpack")))]
+    pub fn msgpack<T: Serialize + ?Sized>(mut self, value: &T) -> Self {
+        match rmp_serde::to_vec_named(value) {
+            Ok(bytes) => {
+                self.body = Body::Whole(bytes.into());
+                let msgpack = HeaderValue::from_static("application/msgpack");
+                self.headers.entry(CONTENT_TYPE).or_insert(msgpack);
+                let either = "application/msgpack, application/json;q=0.8, */*;q=0.5";
+                let either = HeaderValue::from_static(either);
+                self.headers.entry(ACCEPT).or_insert(either);
+            }
+            Err(error) => self.note(|| format!("the body cannot be written: {error}")),
+        }
+        self
+    }
+
+    /// With the body that comes from this stream. The call is not repeated once that has begun.
+    pub fn stream(mut self, body: BodyStream) -> Self {
+        self.body = Body::Pieces(body);
         let octets = HeaderValue::from_static("application/octet-stream");
         self.headers.entry(CONTENT_TYPE).or_insert(octets);
         self
@@ -221,6 +279,22 @@ impl Call {
         self.send::<Raw, _>().await
     }
 
+    /// Sends it and takes the bytes of the answer while they come.
+    ///
+    /// # Errors
+    /// [`CallError`] says what happened before they did.
+    pub async fn receive_stream(self) -> Result<ByteStream, CallError> {
+        self.send::<Pieces, _>().await
+    }
+
+    /// Sends it and takes the answer as events of the server.
+    ///
+    /// # Errors
+    /// [`CallError`] says what happened before they came.
+    pub async fn receive_events(self) -> Result<EventStream, CallError> {
+        self.send::<Events, _>().await
+    }
+
     /// Sends it and is content with success.
     ///
     /// # Errors
@@ -237,10 +311,15 @@ impl Call {
     pub async fn send<R: Read, E: DeserializeOwned>(self) -> Result<R::Output, CallError<E>> {
         let meta = Arc::clone(&self.meta);
         let begun = Instant::now();
-        let answer = self.exchange(R::NOT_FOUND_IS_FINE).await;
+        let reading = Reading {
+            not_found_is_fine: R::NOT_FOUND_IS_FINE,
+            streamed: R::STREAMED,
+            accept: R::ACCEPT,
+        };
+        let answer = self.exchange(reading).await;
         let result = answer.and_then(|answer| {
-            let received = Received(answer);
-            R::read(&received).map_err(|why| {
+            let mut received = Received(answer);
+            R::read(&mut received).map_err(|why| {
                 let mut failure = CallFailure::new(CallErrorKind::Decode, &meta.call, why);
                 failure.endpoint = Some(received.0.endpoint);
                 failure.attempts = received.0.attempts;
@@ -269,7 +348,7 @@ impl Call {
     }
 
     /// Everything that depends on no type.
-    async fn exchange(mut self, not_found_is_fine: bool) -> Result<Answer, Box<CallFailure>> {
+    async fn exchange(mut self, reading: Reading) -> Result<Answer, Box<CallFailure>> {
         let meta = &self.meta;
         if let Some(flaw) = self.flaw {
             let failure = CallFailure::new(CallErrorKind::Request, &meta.call, flaw);
@@ -303,6 +382,10 @@ impl Call {
         if !span.is_disabled() {
             span.record("trace_id", trace.trace_id());
         }
+        if let Some(accept) = reading.accept {
+            let accept = HeaderValue::from_static(accept);
+            self.headers.entry(ACCEPT).or_insert(accept);
+        }
         self.stack
             .add_headers(&mut self.headers, &trace, scope.as_ref());
         if self.keyed && !self.headers.contains_key(&IDEMPOTENCY_KEY) {
@@ -321,9 +404,17 @@ impl Call {
             repeatable: self.keyed || safe.contains(&meta.method),
             decided,
             deadline,
-            not_found_is_fine,
+            streamed: reading.streamed,
+            not_found_is_fine: reading.not_found_is_fine,
         };
-        self.stack.call(&prepared).instrument(span).await
+        let mut answer = self.stack.call(&prepared).instrument(span).await?;
+        if self.meta.reconnects {
+            answer.again = Some(Again {
+                stack: self.stack,
+                prepared: Arc::new(prepared),
+            });
+        }
+        Ok(answer)
     }
 
     /// Keeps the first thing that is wrong.

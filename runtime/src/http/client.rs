@@ -31,13 +31,9 @@ impl Wire {
                 client.settings,
             ];
             let name = Cow::Owned(format!("{}::{}", client.name, method.name));
-            Arc::new(Meta::new(
-                stack,
-                name,
-                method.verb.method(),
-                method.keyed,
-                &layers,
-            ))
+            let verb = method.verb.method();
+            let meta = Meta::new(stack, name, verb, method.keyed, &layers);
+            Arc::new(meta.reconnecting(method.reconnects))
         });
         Self {
             stack: Arc::clone(stack),

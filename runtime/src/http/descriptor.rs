@@ -53,6 +53,8 @@ pub struct MethodDescriptor {
     pub path: &'static str,
     /// Whether its calls carry an `Idempotency-Key`.
     pub keyed: bool,
+    /// Whether its stream of events is asked for again when it breaks.
+    pub reconnects: bool,
     /// What it says about its calls.
     pub settings: CallSettings,
 }
@@ -67,6 +69,7 @@ impl MethodDescriptor {
             verb,
             path,
             keyed: false,
+            reconnects: false,
             settings: CallSettings::UNSET,
         }
     }
@@ -76,6 +79,14 @@ impl MethodDescriptor {
     #[must_use]
     pub const fn keyed(mut self) -> Self {
         self.keyed = true;
+        self
+    }
+
+    /// Its stream of events is asked for again when it breaks.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn reconnects(mut self) -> Self {
+        self.reconnects = true;
         self
     }
 

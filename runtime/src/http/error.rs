@@ -82,7 +82,7 @@ pub(crate) struct CallFailure {
 }
 
 /// Which call it was.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct CallName {
     pub(super) service: Arc<str>,
     /// `Orders::order`, or the path where there is no trait.

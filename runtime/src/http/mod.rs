@@ -16,11 +16,13 @@
 //! timeout = "2s"
 //! ```
 
+mod body;
 mod call;
 mod client;
 mod descriptor;
 mod encode;
 mod error;
+mod events;
 mod options;
 mod pool;
 mod problem;
@@ -31,17 +33,21 @@ mod retry_after;
 mod services;
 mod settings;
 mod stack;
+mod stream;
 mod tls;
 mod transport;
 
+pub use body::{AsBody, BodyStream};
 pub use call::Call;
 pub use client::{HttpClient, Wire};
 pub use descriptor::{ClientDescriptor, MethodDescriptor, ServiceClient, Verb};
 pub use error::{CallError, CallErrorKind, Sent};
+pub use events::{Event, EventStream};
 pub use options::{CallOptions, CallSettings, RetrySettings};
 pub use problem::Problem;
 #[doc(hidden)]
-pub use read::{Answered, Empty, Full, Json, Maybe, Raw, Read, Received};
+pub use read::{Answered, Empty, Events, Full, Json, Maybe, Pieces, Raw, Read, Received};
 pub use response::Response;
 pub(crate) use services::Services;
 pub(crate) use stack::Surroundings;
+pub use stream::ByteStream;

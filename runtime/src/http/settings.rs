@@ -35,6 +35,7 @@ const SCHEMES: &[&str] = if cfg!(feature = "tls") {
 /// | `tls.ca_file` | the system's | PEM: the authorities that are trusted, and no others; read at the start, like the next two |
 /// | `tls.certificate_file`, `tls.key_file` | | PEM, for a client certificate |
 /// | `protocol` | `auto` | HTTP/2 where a server of TLS offers it; or `http1`, `http2` (in the clear too) |
+/// | `stream_idle_timeout` | `30s` | the longest silence within an answer that is read while it comes |
 /// | `response_bytes_max` | `16MiB` | longer answers are errors |
 /// | `methods.NAME.timeout`, .. | | what is said of one method above |
 #[derive(Clone, Debug)]
@@ -51,6 +52,7 @@ pub(crate) struct ServiceSettings {
     pub(crate) queue: usize,
     pub(crate) connect_timeout: Duration,
     pub(crate) idle_timeout: Duration,
+    pub(crate) stream_idle_timeout: Duration,
     pub(crate) response_bytes_max: usize,
     pub(crate) security: Security,
 }
@@ -98,6 +100,9 @@ impl ServiceSettings {
             idle_timeout: section
                 .duration("idle_timeout", seconds, faults)
                 .unwrap_or(Duration::from_secs(15)),
+            stream_idle_timeout: section
+                .nonzero_duration("stream_idle_timeout", faults)
+                .unwrap_or(Duration::from_secs(30)),
             response_bytes_max: section
                 .size("response_bytes_max", 1..=1 << 32, faults)
                 .and_then(|bytes| usize::try_from(bytes).ok())

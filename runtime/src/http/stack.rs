@@ -14,11 +14,14 @@ use crate::discovery::Endpoint;
 use crate::observability::metrics::{CIRCUIT_CHANGES, MetricsSink, Series};
 use crate::resilience::{Bulkhead, CircuitBreaker, CircuitState, RetryBudget, Signal, Transition};
 
+use super::body::Body;
 use super::error::{CallErrorKind, CallFailure, CallName, Sent, may_be_repeated};
+use super::events::Again;
 use super::options::Decided;
 use super::pool::{Lease, Pool, Target, Tried};
 use super::retry_after;
 use super::settings::ServiceSettings;
+use super::stream::Rest;
 use super::transport::{Incoming, Outgoing, Transport, TransportError};
 
 /// Which attempt it is, from 1.
@@ -56,13 +59,16 @@ impl std::fmt::Debug for Surroundings {
 }
 
 /// A request, ready to be sent as often as it takes.
+#[derive(Clone)]
 pub(super) struct Prepared {
     pub(super) call: Arc<CallName>,
     pub(super) method: Method,
     /// Path and query, from the first slash on.
     pub(super) target: String,
     pub(super) headers: HeaderMap,
-    pub(super) body: Option<Bytes>,
+    pub(super) body: Body,
+    /// Whether the answer is read while it comes.
+    pub(super) streamed: bool,
     /// Whether the service may see it more than once.
     pub(super) repeatable: bool,
     pub(super) decided: Decided,
@@ -79,6 +85,12 @@ pub(super) struct Answer {
     pub(super) body: Bytes,
     pub(super) endpoint: Arc<str>,
     pub(super) attempts: u32,
+    /// What is still to come of a streamed answer.
+    pub(super) rest: Option<Rest>,
+    /// How to ask for it once more, where that was declared.
+    pub(super) again: Option<Again>,
+    /// The longest answer, or event, that may come.
+    pub(super) bytes_max: usize,
 }
 
 /// What a failed attempt means for the next.
@@ -187,6 +199,7 @@ impl Stack {
             failure.sent = sent;
             failure.attempts = attempt;
             let may = match verdict {
+                _ if prepared.body.is_begun() => false,
                 Verdict::NotSent => true,
                 Verdict::Retryable => prepared.repeatable,
                 Verdict::Final => false,
@@ -279,6 +292,13 @@ impl Stack {
                         Verdict::Final,
                         Signal::Ignored,
                     ),
+                    // The endpoint cannot help it.
+                    TransportError::Body(_) => (
+                        CallErrorKind::Request,
+                        Sent::Maybe,
+                        Verdict::Final,
+                        Signal::Ignored,
+                    ),
                     // The endpoint works; what it says is more than was asked for.
                     TransportError::TooLarge(_) => (
                         CallErrorKind::TooLarge,
@@ -291,7 +311,8 @@ impl Stack {
                 failure.source = match error {
                     TransportError::Connect(cause)
                     | TransportError::Lost(cause)
-                    | TransportError::Request(cause) => Some(Box::new(cause)),
+                    | TransportError::Request(cause)
+                    | TransportError::Body(cause) => Some(Box::new(cause)),
                     TransportError::TooLarge(_) => None,
                 };
                 (Err((failure, verdict)), signal)
@@ -301,7 +322,7 @@ impl Stack {
                 let fine = incoming.status.is_success()
                     || prepared.not_found_is_fine && incoming.status == StatusCode::NOT_FOUND;
                 let result = if fine {
-                    Ok(answer(incoming, &endpoint, attempt))
+                    Ok(self.answer(prepared, incoming, &endpoint, attempt))
                 } else {
                     let verdict = if may_be_repeated(incoming.status) {
                         Verdict::Retryable
@@ -326,6 +347,35 @@ impl Stack {
             .and_then(|(failure, _)| failure.retry_after);
         lease.record(signal, left_alone, now);
         result.map_err(Box::new)
+    }
+}
+
+impl Stack {
+    fn answer(
+        &self,
+        prepared: &Prepared,
+        incoming: Incoming,
+        endpoint: &Arc<str>,
+        attempts: u32,
+    ) -> Answer {
+        let rest = incoming.rest.map(|body| Rest {
+            body,
+            call: Arc::clone(&prepared.call),
+            endpoint: Arc::clone(endpoint),
+            attempts,
+            idle: self.settings.stream_idle_timeout,
+            silence: None,
+        });
+        Answer {
+            status: incoming.status,
+            headers: incoming.headers,
+            body: incoming.body,
+            endpoint: Arc::clone(endpoint),
+            attempts,
+            rest,
+            again: None,
+            bytes_max: self.settings.response_bytes_max,
+        }
     }
 }
 
@@ -364,16 +414,7 @@ fn outgoing(prepared: &Prepared, url: &str, attempt: u32, left: Duration) -> Out
         url: whole,
         headers,
         body: prepared.body.clone(),
-    }
-}
-
-fn answer(incoming: Incoming, endpoint: &Arc<str>, attempts: u32) -> Answer {
-    Answer {
-        status: incoming.status,
-        headers: incoming.headers,
-        body: incoming.body,
-        endpoint: Arc::clone(endpoint),
-        attempts,
+        streamed: prepared.streamed,
     }
 }
 
@@ -382,6 +423,7 @@ fn explain(error: &TransportError) -> String {
         TransportError::Connect(cause) => format!("no connection: {cause}"),
         TransportError::Lost(cause) => format!("the connection was lost: {cause}"),
         TransportError::Request(cause) => format!("the request cannot be sent: {cause}"),
+        TransportError::Body(cause) => format!("the body broke off: {cause}"),
         TransportError::TooLarge(limit) => {
             format!("the answer is longer than {limit} bytes (`response_bytes_max`)")
         }

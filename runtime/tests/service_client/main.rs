@@ -7,6 +7,8 @@
     feature = "testing"
 ))]
 
+#[cfg(feature = "msgpack")]
+mod bodies;
 mod breakers;
 mod calls;
 mod deadlines;

@@ -1,20 +1,24 @@
 //! An HTTP server that notes what it is asked and answers by a script.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use http_body_util::BodyExt;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, Request, Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio::time::{Sleep, sleep};
 use tokio_rustls::TlsAcceptor;
 
 /// A request as it came.
@@ -43,6 +47,8 @@ pub(crate) struct Reply {
     status: u16,
     headers: Vec<(&'static str, String)>,
     body: Bytes,
+    /// After the body, each after its wait.
+    pieces: VecDeque<(Duration, Bytes)>,
     after: Duration,
 }
 
@@ -52,8 +58,18 @@ impl Reply {
             status,
             headers: Vec::new(),
             body: Bytes::new(),
+            pieces: VecDeque::new(),
             after: Duration::ZERO,
         }
+    }
+
+    /// With a body in pieces, each after its wait.
+    pub(crate) fn pieces(mut self, pieces: &[(Duration, &'static str)]) -> Self {
+        let pieces = pieces.iter();
+        self.pieces = pieces
+            .map(|(wait, text)| (*wait, Bytes::from_static(text.as_bytes())))
+            .collect();
+        self
     }
 
     pub(crate) fn json(body: &str) -> Self {
@@ -211,7 +227,7 @@ async fn serve(stream: Box<dyn Stream>, is_http2: bool, state: Arc<State>) {
 async fn answer(
     request: Request<Incoming>,
     state: Arc<State>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+) -> Result<Response<Pieces>, Infallible> {
     let number = state.count.fetch_add(1, Ordering::SeqCst);
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map(|body| body.to_bytes());
@@ -226,10 +242,58 @@ async fn answer(
     lock(&state.seen).push(seen.clone());
     let script = Arc::clone(&lock(&state.script));
     let reply = script(&seen);
-    tokio::time::sleep(reply.after).await;
+    sleep(reply.after).await;
     let mut response = Response::builder().status(reply.status);
     for (name, value) in reply.headers {
         response = response.header(name, value);
     }
-    Ok(response.body(Full::new(reply.body)).expect("a response"))
+    let mut pieces = reply.pieces;
+    if !reply.body.is_empty() {
+        pieces.push_front((Duration::ZERO, reply.body));
+    }
+    let pieces = Pieces {
+        pieces,
+        waiting: None,
+    };
+    Ok(response.body(pieces).expect("a response"))
+}
+
+struct Pieces {
+    pieces: VecDeque<(Duration, Bytes)>,
+    waiting: Option<Pin<Box<Sleep>>>,
+}
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let this = &mut *self;
+        let Some((wait, _)) = this.pieces.front() else {
+            return Poll::Ready(None);
+        };
+        if !wait.is_zero() {
+            let wait = *wait;
+            let waiting = this.waiting.get_or_insert_with(|| Box::pin(sleep(wait)));
+            ready!(waiting.as_mut().poll(cx));
+            this.waiting = None;
+        }
+        let piece = this.pieces.pop_front();
+        Poll::Ready(piece.map(|(_, piece)| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.pieces.iter().collect::<Vec<_>>()[..] {
+            [] => SizeHint::with_exact(0),
+            [(wait, whole)] if wait.is_zero() => SizeHint::with_exact(whole.len() as u64),
+            _ => SizeHint::default(),
+        }
+    }
 }
