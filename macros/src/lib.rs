@@ -200,6 +200,8 @@ pub fn subscriber(attribute: TokenStream, item: TokenStream) -> TokenStream {
 /// | `#[fallback(no_order)]` | where the service gives nothing, this `async fn` of the error gives the result |
 /// | `#[fallback(no_order(id))]` | the same, with arguments of the method, by reference, after the error |
 /// | `#[fallback(value = Vec::new())]` | the same with a value |
+/// | `#[cache]`, `#[cache(ttl = "30s")]` | answers are kept as long as the service says, and where it says nothing for `ttl`, which is also the most |
+/// | `#[cache(.., stale_while_revalidate = "10s", stale_if_error = "5m")]` | how much longer they stand in while another is asked for, and where the service does not answer |
 /// | `#[reconnect]` | a stream of events that breaks is asked for again, with `Last-Event-ID` |
 ///
 /// GET, HEAD, PUT, DELETE and what is `#[idempotent]` is repeated after a failure; anything else only

@@ -357,10 +357,19 @@ fn emit_record(model: &Model<'_>, method: &Method) -> TokenStream {
     let path = format!("{}{}", model.base, method.template);
     let keyed = method.keyed.then(|| quote!(.keyed()));
     let reconnects = method.reconnects.then(|| quote!(.reconnects()));
+    let cache = method.cache.as_ref().map(|cache| {
+        let keys = ["ttl", "stale_if_error", "stale_while_revalidate"];
+        let said = keys.into_iter().filter_map(|key| {
+            let duration = emit::duration(cache.duration(key)?);
+            let key = format_ident!("{key}");
+            Some(quote!(.#key(#duration)))
+        });
+        quote!(.cache(#http::CacheSettings::UNSET #(#said)*))
+    });
     let retry = Some(&method.retry);
     let settings = emit_settings(http, method.timeout, method.attempt_timeout, retry);
     let settings = settings.map(|settings| quote!(.settings(#settings)));
-    quote!(#http::MethodDescriptor::new(#name, #http::Verb::#verb, #path)#keyed #reconnects #settings)
+    quote!(#http::MethodDescriptor::new(#name, #http::Verb::#verb, #path)#keyed #reconnects #cache #settings)
 }
 
 /// Limits and retries as the runtime's `CallSettings`; `None` if nothing is said.

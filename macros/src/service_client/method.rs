@@ -24,6 +24,7 @@ pub(super) const EXTRAS: &[&str] = &[
     "retry",
     "fallback",
     "reconnect",
+    "cache",
 ];
 /// The attributes of arguments.
 pub(super) const PLACES: &[&str] = &["query", "header", "body"];
@@ -32,6 +33,12 @@ pub(super) const RETRY: &[Key] = &[
     Key::new("attempts", Kind::Number(1, 20)),
     Key::new("first", Kind::Duration),
     Key::new("max", Kind::Duration),
+];
+
+pub(super) const CACHE: &[Key] = &[
+    Key::new("ttl", Kind::Duration),
+    Key::new("stale_if_error", Kind::Duration),
+    Key::new("stale_while_revalidate", Kind::Duration),
 ];
 
 /// What is known of a method that has no mistake.
@@ -47,6 +54,7 @@ pub(super) struct Method {
     pub(super) attempt_timeout: Option<std::time::Duration>,
     pub(super) retry: Args,
     pub(super) fallback: Option<Fallback>,
+    pub(super) cache: Option<Args>,
     pub(super) arguments: Vec<Argument>,
     pub(super) shape: Shape,
     pub(super) output: Type,
@@ -121,6 +129,7 @@ pub(super) fn read(item: &TraitItemFn, errors: &mut Errors) -> Option<Method> {
              leave out `#[retry]`",
         );
     }
+    let cache = cache(item, verb, shape.as_ref(), errors);
     let reconnects = reconnects(item, shape.as_ref(), errors);
     if let Some(gone) = fallback
         .as_ref()
@@ -146,6 +155,7 @@ pub(super) fn read(item: &TraitItemFn, errors: &mut Errors) -> Option<Method> {
         attempt_timeout,
         retry,
         fallback,
+        cache,
         arguments,
         shape: shape?,
         output: output?,
@@ -205,6 +215,46 @@ fn check_signature(item: &TraitItemFn, errors: &mut Errors) {
 
 fn extra<'i>(item: &'i TraitItemFn, name: &str) -> Option<&'i Attribute> {
     item.attrs.iter().find(|found| found.path().is_ident(name))
+}
+
+fn cache(
+    item: &TraitItemFn,
+    verb: Option<&str>,
+    shape: Option<&Shape>,
+    errors: &mut Errors,
+) -> Option<Args> {
+    let attribute = extra(item, "cache")?;
+    if let Some(verb) = verb.filter(|verb| !matches!(*verb, "get" | "head")) {
+        errors.at(
+            attribute,
+            format!(
+                "the answer to a {} is not kept: it changes something",
+                verb.to_uppercase()
+            ),
+            "leave it out",
+        );
+    }
+    if shape.is_some_and(Shape::is_streamed) {
+        errors.at(
+            attribute,
+            "an answer that is read while it comes is not kept",
+            "return the whole of it, for example as `Bytes`, or leave out `#[cache]`",
+        );
+    }
+    match &attribute.meta {
+        syn::Meta::Path(_) => Some(Args::default()),
+        syn::Meta::List(list) if !list.tokens.is_empty() => {
+            Some(Args::parse(list.tokens.clone(), CACHE, "#[cache]", errors))
+        }
+        _ => {
+            errors.at(
+                attribute,
+                "how long are answers kept?",
+                "write for example `#[cache(ttl = \"30s\")]`, or `#[cache]` for as long as the service says",
+            );
+            None
+        }
+    }
 }
 
 fn reconnects(item: &TraitItemFn, shape: Option<&Shape>, errors: &mut Errors) -> bool {
@@ -662,6 +712,14 @@ impl Shape {
             Self::Nothing => true,
             Self::Optional(inner) | Self::Response(inner) => inner.is_without_body(),
             Self::Bytes | Self::Events | Self::Json(_) | Self::Stream => false,
+        }
+    }
+
+    fn is_streamed(&self) -> bool {
+        match self {
+            Self::Events | Self::Stream => true,
+            Self::Optional(inner) | Self::Response(inner) => inner.is_streamed(),
+            Self::Bytes | Self::Json(_) | Self::Nothing => false,
         }
     }
 

@@ -8,9 +8,9 @@ use serde::Serialize;
 
 pub use crate::handling::BoxFuture;
 pub use crate::http::{
-    Answered, AsBody, BodyStream, Call, CallError, CallOptions, CallSettings, ClientDescriptor,
-    Empty, Events, Full, Json, Maybe, MethodDescriptor, Pieces, Problem, Raw, Read, ServiceClient,
-    Verb, Wire,
+    Answered, AsBody, BodyStream, CacheSettings, Call, CallError, CallOptions, CallSettings,
+    ClientDescriptor, Empty, Events, Full, Json, Maybe, MethodDescriptor, Pieces, Problem, Raw,
+    Read, ServiceClient, Verb, Wire,
 };
 use crate::message::Location;
 

@@ -18,7 +18,8 @@ use crate::observability::metrics::{CLIENT_DURATION, CLIENT_FALLBACKS, Labels, S
 use crate::observability::{Correlation, TraceContext};
 
 use super::body::{Body, BodyStream};
-use super::error::{CallError, CallErrorKind, CallFailure, CallName};
+use super::cache::{CacheSettings, Cached, Key, Rules};
+use super::error::{CallError, CallErrorKind, CallFailure, CallName, Sent};
 use super::events::{Again, EventStream};
 use super::options::{CallOptions, CallSettings, Decided};
 use super::read::{Empty, Events, Full, Json, Pieces, Raw, Read, Received};
@@ -36,6 +37,7 @@ pub(super) struct Meta {
     method: Method,
     keyed: bool,
     reconnects: bool,
+    cache: Option<Arc<Rules>>,
     decided: Decided,
     answered: Series,
     failed: Series,
@@ -69,6 +71,7 @@ impl Meta {
             method,
             keyed,
             reconnects: false,
+            cache: None,
             decided: Decided::of(layers),
             answered,
             failed,
@@ -79,6 +82,12 @@ impl Meta {
     /// A stream of events that breaks is asked for again.
     pub(super) fn reconnecting(mut self, reconnects: bool) -> Self {
         self.reconnects = reconnects;
+        self
+    }
+
+    /// Its answers are kept by these rules.
+    pub(super) fn caching(mut self, settings: Option<CacheSettings>) -> Self {
+        self.cache = settings.map(|settings| Arc::new(Rules::new(settings)));
         self
     }
 
@@ -323,7 +332,7 @@ impl Call {
                 let mut failure = CallFailure::new(CallErrorKind::Decode, &meta.call, why);
                 failure.endpoint = Some(received.0.endpoint);
                 failure.attempts = received.0.attempts;
-                failure.sent = super::Sent::Yes;
+                failure.sent = Sent::Yes;
                 failure.status = Some(received.0.status);
                 failure.headers = received.0.headers;
                 Box::new(failure.with_body(received.0.body))
@@ -386,6 +395,11 @@ impl Call {
             let accept = HeaderValue::from_static(accept);
             self.headers.entry(ACCEPT).or_insert(accept);
         }
+        let kept_under = self.meta.cache.as_ref().map(|rules| {
+            let headers = [&self.headers, &self.options.headers];
+            let key = Key::new(&self.meta.method, &self.path, &headers);
+            (Arc::clone(rules), key)
+        });
         self.stack
             .add_headers(&mut self.headers, &trace, scope.as_ref());
         if self.keyed && !self.headers.contains_key(&IDEMPOTENCY_KEY) {
@@ -406,8 +420,26 @@ impl Call {
             deadline,
             streamed: reading.streamed,
             not_found_is_fine: reading.not_found_is_fine,
+            not_modified_is_fine: false,
         };
-        let mut answer = self.stack.call(&prepared).instrument(span).await?;
+        if let Some((rules, key)) = kept_under {
+            let cached = Cached {
+                stack: self.stack,
+                prepared: Arc::new(prepared),
+                rules,
+                key,
+            };
+            return cached.call().instrument(span).await;
+        }
+        let result = self.stack.call(&prepared).instrument(span).await;
+        if result
+            .as_ref()
+            .map_or_else(|failure| failure.sent, |_| Sent::Yes)
+            != Sent::No
+        {
+            self.stack.written(&prepared);
+        }
+        let mut answer = result?;
         if self.meta.reconnects {
             answer.again = Some(Again {
                 stack: self.stack,

@@ -33,7 +33,8 @@ impl Wire {
             let name = Cow::Owned(format!("{}::{}", client.name, method.name));
             let verb = method.verb.method();
             let meta = Meta::new(stack, name, verb, method.keyed, &layers);
-            Arc::new(meta.reconnecting(method.reconnects))
+            let cache = method.cache.filter(|_| stack.settings.cache_enabled);
+            Arc::new(meta.reconnecting(method.reconnects).caching(cache))
         });
         Self {
             stack: Arc::clone(stack),

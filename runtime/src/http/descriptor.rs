@@ -7,6 +7,7 @@ use http::Method;
 use crate::handling::{BindFault, States};
 use crate::message::Location;
 
+use super::cache::CacheSettings;
 use super::client::Wire;
 use super::options::CallSettings;
 
@@ -55,6 +56,8 @@ pub struct MethodDescriptor {
     pub keyed: bool,
     /// Whether its stream of events is asked for again when it breaks.
     pub reconnects: bool,
+    /// How its answers are kept, if they are.
+    pub cache: Option<CacheSettings>,
     /// What it says about its calls.
     pub settings: CallSettings,
 }
@@ -70,6 +73,7 @@ impl MethodDescriptor {
             path,
             keyed: false,
             reconnects: false,
+            cache: None,
             settings: CallSettings::UNSET,
         }
     }
@@ -87,6 +91,14 @@ impl MethodDescriptor {
     #[must_use]
     pub const fn reconnects(mut self) -> Self {
         self.reconnects = true;
+        self
+    }
+
+    /// Its answers are kept.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn cache(mut self, settings: CacheSettings) -> Self {
+        self.cache = Some(settings);
         self
     }
 

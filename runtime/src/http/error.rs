@@ -110,6 +110,24 @@ impl CallFailure {
         }
     }
 
+    /// The same for somebody else who waited for it.
+    pub(super) fn copy(&self) -> Self {
+        let source = self.source.as_ref().map(|source| source.to_string().into());
+        Self {
+            kind: self.kind,
+            call: Arc::clone(&self.call),
+            endpoint: self.endpoint.clone(),
+            attempts: self.attempts,
+            sent: self.sent,
+            status: self.status,
+            headers: self.headers.clone(),
+            body: self.body.clone(),
+            retry_after: self.retry_after,
+            text: self.text.clone(),
+            source,
+        }
+    }
+
     /// Keeps as much of the body as an error may hold.
     pub(super) fn with_body(mut self, body: Bytes) -> Self {
         // A slice would keep all of it alive.

@@ -17,6 +17,7 @@
 //! ```
 
 mod body;
+mod cache;
 mod call;
 mod client;
 mod descriptor;
@@ -38,6 +39,7 @@ mod tls;
 mod transport;
 
 pub use body::{AsBody, BodyStream};
+pub use cache::CacheSettings;
 pub use call::Call;
 pub use client::{HttpClient, Wire};
 pub use descriptor::{ClientDescriptor, MethodDescriptor, ServiceClient, Verb};

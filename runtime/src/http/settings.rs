@@ -35,6 +35,8 @@ const SCHEMES: &[&str] = if cfg!(feature = "tls") {
 /// | `tls.ca_file` | the system's | PEM: the authorities that are trusted, and no others; read at the start, like the next two |
 /// | `tls.certificate_file`, `tls.key_file` | | PEM, for a client certificate |
 /// | `protocol` | `auto` | HTTP/2 where a server of TLS offers it; or `http1`, `http2` (in the clear too) |
+/// | `cache.enabled` | `true` | whether methods with `#[cache]` keep answers |
+/// | `cache.bytes_max` | `32MiB` | the room for all answers of the service |
 /// | `stream_idle_timeout` | `30s` | the longest silence within an answer that is read while it comes |
 /// | `response_bytes_max` | `16MiB` | longer answers are errors |
 /// | `methods.NAME.timeout`, .. | | what is said of one method above |
@@ -53,6 +55,8 @@ pub(crate) struct ServiceSettings {
     pub(crate) connect_timeout: Duration,
     pub(crate) idle_timeout: Duration,
     pub(crate) stream_idle_timeout: Duration,
+    pub(crate) cache_enabled: bool,
+    pub(crate) cache_bytes_max: u64,
     pub(crate) response_bytes_max: usize,
     pub(crate) security: Security,
 }
@@ -74,6 +78,7 @@ impl ServiceSettings {
         let endpoints = read_static_list(section, SCHEMES, faults);
         let retry = section.section("retry", faults);
         let named = section.section("methods", faults);
+        let cache = section.section("cache", faults);
         let methods = methods.iter().map(|name| {
             let settings = read_call(&named.section(name, faults), faults);
             ((*name).to_owned(), settings)
@@ -100,6 +105,10 @@ impl ServiceSettings {
             idle_timeout: section
                 .duration("idle_timeout", seconds, faults)
                 .unwrap_or(Duration::from_secs(15)),
+            cache_enabled: cache.bool("enabled", faults).unwrap_or(true),
+            cache_bytes_max: cache
+                .size("bytes_max", 1..=1 << 40, faults)
+                .unwrap_or(32 << 20),
             stream_idle_timeout: section
                 .nonzero_duration("stream_idle_timeout", faults)
                 .unwrap_or(Duration::from_secs(30)),

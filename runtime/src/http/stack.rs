@@ -1,7 +1,7 @@
 //! What happens around a call: limits, circuit breakers, attempts, and the choice of an endpoint for
 //! each of them.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use crate::observability::metrics::{CIRCUIT_CHANGES, MetricsSink, Series};
 use crate::resilience::{Bulkhead, CircuitBreaker, CircuitState, RetryBudget, Signal, Transition};
 
 use super::body::Body;
+use super::cache::Cache;
 use super::error::{CallErrorKind, CallFailure, CallName, Sent, may_be_repeated};
 use super::events::Again;
 use super::options::Decided;
@@ -39,6 +40,8 @@ pub(crate) struct Stack {
     bulkhead: Bulkhead,
     breaker: Option<CircuitBreaker>,
     budget: RetryBudget,
+    /// Made when the first call asks for it.
+    cache: OnceLock<Cache>,
 }
 
 /// What a stack takes from the app.
@@ -75,6 +78,8 @@ pub(super) struct Prepared {
     pub(super) deadline: Instant,
     /// Whether 404 is an answer like any other.
     pub(super) not_found_is_fine: bool,
+    /// Whether 304 is, because the request names what is kept.
+    pub(super) not_modified_is_fine: bool,
 }
 
 /// An answer, with the name of who gave it.
@@ -91,6 +96,22 @@ pub(super) struct Answer {
     pub(super) again: Option<Again>,
     /// The longest answer, or event, that may come.
     pub(super) bytes_max: usize,
+}
+
+impl Answer {
+    /// The same once more, of one that came whole.
+    pub(super) fn copy(&self) -> Self {
+        Self {
+            status: self.status,
+            headers: self.headers.clone(),
+            body: self.body.clone(),
+            endpoint: Arc::clone(&self.endpoint),
+            attempts: self.attempts,
+            rest: None,
+            again: None,
+            bytes_max: self.bytes_max,
+        }
+    }
 }
 
 /// What a failed attempt means for the next.
@@ -137,10 +158,24 @@ impl Stack {
             bulkhead: Bulkhead::new(settings.concurrency, settings.queue),
             breaker: breaker(""),
             budget: RetryBudget::new(settings.budget, settings.floor),
+            cache: OnceLock::new(),
             service,
             environment,
             settings,
         })
+    }
+
+    /// The answers that are kept.
+    pub(super) fn cache(&self) -> &Cache {
+        let bytes_max = self.settings.cache_bytes_max;
+        self.cache.get_or_init(|| Cache::new(bytes_max))
+    }
+
+    /// A call that may have written something has ended.
+    pub(super) fn written(&self, prepared: &Prepared) {
+        if let Some(cache) = self.cache.get() {
+            cache.written(&prepared.method, &prepared.target);
+        }
     }
 
     /// The addresses of the endpoints.
@@ -320,7 +355,8 @@ impl Stack {
             Ok(Ok(incoming)) => {
                 let signal = signal_of(incoming.status);
                 let fine = incoming.status.is_success()
-                    || prepared.not_found_is_fine && incoming.status == StatusCode::NOT_FOUND;
+                    || prepared.not_found_is_fine && incoming.status == StatusCode::NOT_FOUND
+                    || prepared.not_modified_is_fine && incoming.status == StatusCode::NOT_MODIFIED;
                 let result = if fine {
                     Ok(self.answer(prepared, incoming, &endpoint, attempt))
                 } else {

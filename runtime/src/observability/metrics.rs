@@ -61,6 +61,8 @@ catalogue! {
     RECONNECTS = Counter "interline.broker.reconnects" in "{reconnect}" by ["broker"];
     /// Attempts at calls of another service.
     CLIENT_ATTEMPTS = Counter "interline.client.attempts" in "{attempt}" by ["service", "endpoint", "outcome"];
+    /// Calls of methods whose answers are kept, by what they found: `hit`, `miss`, `revalidated`, `stale`, `coalesced`.
+    CLIENT_CACHE = Counter "interline.client.cache" in "{call}" by ["service", "method", "outcome"];
     /// Circuits that opened, half-opened or closed; of the whole service where no endpoint is named.
     CIRCUIT_CHANGES = Counter "interline.client.circuit_changes" in "{change}" by ["service", "endpoint", "state"];
     /// Calls that a fallback answered because the service did not.

@@ -10,6 +10,7 @@
 #[cfg(feature = "msgpack")]
 mod bodies;
 mod breakers;
+mod caching;
 mod calls;
 mod deadlines;
 mod fallbacks;
