@@ -323,7 +323,7 @@ fn emit_call(model: &Model<'_>, number: usize, method: &Method) -> TokenStream {
         }
         Some(fallback) => {
             let came = at_type(quote!(#http::came::<_, #problem, #error>));
-            let stand_in = fallback.emit();
+            let stand_in = fallback.emit(&method.ok);
             quote! {
                 match #came(__wire, #number, #sent) {
                     #http::Came::Result(__result) => __result,

@@ -4,7 +4,7 @@ use proc_macro2::{Ident, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::parse::{Parse, ParseStream};
 use syn::punctuated::Punctuated;
-use syn::{Attribute, Expr, FnArg, Meta, Pat, Token, TraitItemFn};
+use syn::{Attribute, Expr, FnArg, Meta, Pat, Token, TraitItemFn, Type};
 
 use crate::diagnostics::{Errors, suggestion};
 
@@ -105,7 +105,7 @@ impl Fallback {
     }
 
     /// What is evaluated where the service gave nothing but `__error`.
-    pub(super) fn emit(&self) -> TokenStream {
+    pub(super) fn emit(&self, ok: &Type) -> TokenStream {
         match self {
             Self::Function(path, arguments) => {
                 let span = path
@@ -116,7 +116,8 @@ impl Fallback {
             }
             Self::Value(value) => quote!({
                 ::core::mem::drop(__error);
-                ::core::result::Result::Ok(#value)
+                let __value: #ok = #value;
+                ::core::result::Result::Ok(__value)
             }),
         }
     }

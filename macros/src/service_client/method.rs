@@ -58,6 +58,7 @@ pub(super) struct Method {
     pub(super) arguments: Vec<Argument>,
     pub(super) shape: Shape,
     pub(super) output: Type,
+    pub(super) ok: Type,
     pub(super) error: Type,
 }
 
@@ -118,7 +119,8 @@ pub(super) fn read(item: &TraitItemFn, errors: &mut Errors) -> Option<Method> {
     let fallback = fallback.and_then(|attribute| Fallback::read(attribute, item, errors));
     once(item, errors);
     let arguments = arguments(item, verb, &pieces, errors);
-    let (shape, output, error) = returned(item, verb, errors);
+    let returned = returned(item, verb, errors);
+    let shape = returned.as_ref().map(|(shape, ..)| shape);
     if let (Some(attribute), Some(verb @ ("post" | "patch")), None) =
         (extra(item, "retry"), verb, keyed)
     {
@@ -129,8 +131,8 @@ pub(super) fn read(item: &TraitItemFn, errors: &mut Errors) -> Option<Method> {
              leave out `#[retry]`",
         );
     }
-    let cache = cache(item, verb, shape.as_ref(), errors);
-    let reconnects = reconnects(item, shape.as_ref(), errors);
+    let cache = cache(item, verb, shape, errors);
+    let reconnects = reconnects(item, shape, errors);
     if let Some(gone) = fallback
         .as_ref()
         .and_then(|fallback| fallback.wants_of(&arguments))
@@ -144,6 +146,7 @@ pub(super) fn read(item: &TraitItemFn, errors: &mut Errors) -> Option<Method> {
     if errors.count() > before {
         return None;
     }
+    let (shape, output, [ok, error]) = returned?;
     Some(Method {
         ident: item.sig.ident.clone(),
         verb: verb?,
@@ -157,9 +160,10 @@ pub(super) fn read(item: &TraitItemFn, errors: &mut Errors) -> Option<Method> {
         fallback,
         cache,
         arguments,
-        shape: shape?,
-        output: output?,
-        error: error?,
+        shape,
+        output,
+        ok,
+        error,
     })
 }
 
@@ -629,7 +633,8 @@ fn plain(name: &Ident) -> String {
     name.to_string().trim_start_matches("r#").to_owned()
 }
 
-type Returned = (Option<Shape>, Option<Type>, Option<Type>);
+/// How the answer is read; what is returned, and the two types that it is made of.
+type Returned = Option<(Shape, Type, [Type; 2])>;
 
 fn returned(item: &TraitItemFn, verb: Option<&str>, errors: &mut Errors) -> Returned {
     const HELP: &str = "write for example `Result<Order, CallError>`";
@@ -639,13 +644,13 @@ fn returned(item: &TraitItemFn, verb: Option<&str>, errors: &mut Errors) -> Retu
             "a call can fail, so a client returns a `Result`",
             HELP,
         );
-        return (None, None, None);
+        return None;
     };
     let Some([ok, error]) = result_of(output) else {
         let what =
             "a call can fail, so a client returns a `Result` with its error (an alias is not seen)";
         errors.at(output, what, HELP);
-        return (None, None, None);
+        return None;
     };
     let shape = shape(ok);
     if verb == Some("head") && !shape.is_without_body() {
@@ -655,7 +660,7 @@ fn returned(item: &TraitItemFn, verb: Option<&str>, errors: &mut Errors) -> Retu
             "write `Result<Response<()>, ..>` for its headers, or `Result<(), ..>`",
         );
     }
-    (Some(shape), Some((**output).clone()), Some(error.clone()))
+    Some((shape, (**output).clone(), [ok.clone(), error.clone()]))
 }
 
 /// The two types of `Result<T, E>`.

@@ -12,13 +12,13 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use crate::handling::Scope;
-use crate::message::{Headers, headers::name};
+use crate::message::Headers;
+use crate::observability::TraceContext;
 use crate::observability::metrics::{CLIENT_DURATION, CLIENT_FALLBACKS, Labels, Series};
-use crate::observability::{Correlation, TraceContext};
 
 use super::body::{Body, BodyStream};
 use super::cache::{CacheSettings, Cached, Key, Rules};
+use super::context::Ambient;
 use super::error::{CallError, CallErrorKind, CallFailure, CallName, Sent};
 use super::events::{Again, EventStream};
 use super::options::{CallOptions, CallSettings, Decided};
@@ -363,13 +363,13 @@ impl Call {
             let failure = CallFailure::new(CallErrorKind::Request, &meta.call, flaw);
             return Err(Box::new(failure));
         }
-        let scope = Scope::current();
+        let ambient = Ambient::current();
         let now = Instant::now();
         let limits = [
             Some(now + meta.decided.timeout),
             self.options.timeout.map(|limit| now + limit),
             self.options.deadline,
-            scope.as_ref().map(Scope::deadline),
+            ambient.as_ref().and_then(Ambient::deadline),
         ];
         let deadline = limits.into_iter().flatten().min().unwrap_or(now);
         let mut decided = meta.decided;
@@ -380,7 +380,7 @@ impl Call {
             self.path.push('?');
             self.path.push_str(&self.query);
         }
-        let trace = self.stack.trace(scope.as_ref());
+        let trace = self.stack.trace(ambient.as_ref());
         let span = tracing::info_span!(
             "call",
             otel.name = %meta.call.method,
@@ -401,7 +401,7 @@ impl Call {
             (Arc::clone(rules), key)
         });
         self.stack
-            .add_headers(&mut self.headers, &trace, scope.as_ref());
+            .add_headers(&mut self.headers, &trace, ambient.as_ref());
         if self.keyed && !self.headers.contains_key(&IDEMPOTENCY_KEY) {
             let key = self.stack.new_key();
             self.headers.insert(IDEMPOTENCY_KEY.clone(), key);
@@ -457,25 +457,25 @@ impl Call {
 
 impl Stack {
     /// Where the call stands in its trace.
-    fn trace(&self, scope: Option<&Scope>) -> TraceContext {
+    fn trace(&self, ambient: Option<&Ambient>) -> TraceContext {
         let rng = &self.environment.rng;
-        match scope {
-            Some(scope) => scope.trace().child(rng),
+        match ambient {
+            Some(ambient) => ambient.trace().child(rng),
             None => TraceContext::root(rng),
         }
     }
 
     /// The headers that every call has. What the call itself says stays.
-    fn add_headers(&self, headers: &mut HeaderMap, trace: &TraceContext, scope: Option<&Scope>) {
+    fn add_headers(
+        &self,
+        headers: &mut HeaderMap,
+        trace: &TraceContext,
+        ambient: Option<&Ambient>,
+    ) {
         let mut ours = Headers::new();
         trace.write(&mut ours);
-        if let Some(scope) = scope {
-            let correlation = Correlation::following(scope.input());
-            ours.set(name::CORRELATION_ID, correlation.correlation_id);
-            ours.set(
-                name::CAUSATION_ID,
-                correlation.causation_id.as_str().to_owned(),
-            );
+        if let Some(ambient) = ambient {
+            ambient.write_correlation(&mut ours);
         }
         for (name, value) in ours.iter() {
             let name = HeaderName::from_bytes(name.as_bytes());

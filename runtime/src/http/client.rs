@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Method;
 
@@ -11,6 +12,9 @@ use super::descriptor::ClientDescriptor;
 use super::error::CallError;
 use super::options::CallOptions;
 use super::stack::Stack;
+
+/// How long a service may take to say how it is.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a generated client makes its calls through.
 #[derive(Clone)]
@@ -111,6 +115,24 @@ impl HttpClient {
     #[must_use]
     pub fn service(&self) -> &str {
         &self.stack.service
+    }
+
+    /// The address to which a call of now would go: for what speaks to the service in another way.
+    /// `None` where none is known.
+    #[must_use]
+    pub fn endpoint(&self) -> Option<Arc<str>> {
+        self.stack.endpoint()
+    }
+
+    /// Asks one instance of the service, once and for at most 2 s, whether it is ready: a GET of
+    /// `/health/ready`.
+    ///
+    /// # Errors
+    /// [`CallError`] says why it is not, or that nobody knows.
+    pub async fn health_check(&self) -> Result<(), CallError> {
+        let options = CallOptions::new().no_retry().timeout(HEALTH_TIMEOUT);
+        let asking = self.with(options).get("/health/ready");
+        asking.receive_nothing().await
     }
 
     /// Begins a GET.

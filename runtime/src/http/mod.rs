@@ -20,6 +20,7 @@ mod body;
 mod cache;
 mod call;
 mod client;
+mod context;
 mod descriptor;
 mod encode;
 mod error;
@@ -31,6 +32,9 @@ mod query;
 mod read;
 mod response;
 mod retry_after;
+#[cfg(feature = "tower")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
+pub mod server;
 mod services;
 mod settings;
 mod stack;
@@ -42,6 +46,7 @@ pub use body::{AsBody, BodyStream};
 pub use cache::CacheSettings;
 pub use call::Call;
 pub use client::{HttpClient, Wire};
+pub use context::{RequestContext, carry};
 pub use descriptor::{ClientDescriptor, MethodDescriptor, ServiceClient, Verb};
 pub use error::{CallError, CallErrorKind, Sent};
 pub use events::{Event, EventStream};

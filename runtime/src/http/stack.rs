@@ -28,7 +28,7 @@ use super::transport::{Incoming, Outgoing, Transport, TransportError};
 /// Which attempt it is, from 1.
 static ATTEMPT: HeaderName = HeaderName::from_static("x-attempt");
 /// How many milliseconds the caller will still wait.
-static TIMEOUT: HeaderName = HeaderName::from_static("x-timeout-ms");
+pub(super) static TIMEOUT: HeaderName = HeaderName::from_static("x-timeout-ms");
 
 /// Everything that the calls of one service share.
 #[derive(Debug)]
@@ -176,6 +176,12 @@ impl Stack {
         if let Some(cache) = self.cache.get() {
             cache.written(&prepared.method, &prepared.target);
         }
+    }
+
+    /// The endpoint to which a call of now would go, if there is one.
+    pub(super) fn endpoint(&self) -> Option<Arc<str>> {
+        let lease = self.pool.pick(&mut Tried::default(), Instant::now())?;
+        Some(Arc::clone(&lease.target.url))
     }
 
     /// The addresses of the endpoints.

@@ -88,6 +88,20 @@ impl Running {
         self.0.manager.health()
     }
 
+    /// A layer for an HTTP server that answers `/health/live` and `/health/ready` by the health of this
+    /// app.
+    #[cfg(feature = "tower")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
+    #[must_use]
+    pub fn health_layer(&self) -> crate::http::server::HealthLayer {
+        let running = self.clone();
+        crate::http::server::HealthLayer::new(move || {
+            let health = running.health();
+            let obstacles = health.obstacles();
+            crate::http::server::HealthReport::new(health.live, health.ready, obstacles)
+        })
+    }
+
     /// Waits until every broker is connected and every subscription consumes.
     ///
     /// # Errors

@@ -35,6 +35,22 @@ impl RateLimiter {
         tokio::time::sleep_until(start).await;
     }
 
+    /// Lets one more start now; what is refused counts for nothing.
+    ///
+    /// # Errors
+    /// How long it takes until one more may start.
+    pub fn try_ready(&self) -> Result<(), Duration> {
+        let now = Instant::now();
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = next.map_or(now, |next| next.max(now));
+        let ahead = due.saturating_duration_since(now);
+        if ahead > self.burst {
+            return Err(ahead - self.burst);
+        }
+        *next = Some(due + self.interval);
+        Ok(())
+    }
+
     fn reserve(&self, now: Instant) -> Instant {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         let due = next.map_or(now, |next| next.max(now));
@@ -66,6 +82,18 @@ mod tests {
             "{:?}",
             start.elapsed()
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_refused_counts_for_nothing() {
+        let limiter = RateLimiter::new(2, Duration::from_secs(1));
+        assert_eq!((limiter.try_ready(), limiter.try_ready()), (Ok(()), Ok(())));
+        for _ in 0..3 {
+            assert_eq!(limiter.try_ready(), Err(Duration::from_millis(500)));
+        }
+        tokio::time::advance(Duration::from_millis(500)).await;
+        assert_eq!(limiter.try_ready(), Ok(()));
+        assert!(limiter.try_ready().is_err());
     }
 
     #[tokio::test(start_paused = true)]

@@ -14,6 +14,8 @@ mod caching;
 mod calls;
 mod deadlines;
 mod fallbacks;
+#[cfg(feature = "tower")]
+mod layers;
 mod retries;
 mod server;
 mod shop;
