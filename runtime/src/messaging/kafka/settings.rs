@@ -33,6 +33,7 @@ const RECEIVE_BYTES_MAX: &str = "1100000000";
 /// | `partitions`, `replication` | 6, the cluster's own default | of topics that are made here |
 /// | `retry_topic` | `{topic}.{group}.retry.{rung}` | |
 /// | `dead_letter_topic` | `{topic}.{group}.dlq` | |
+/// | `later_topic` | `interline.later.{rung}` | of messages for later; may hold `{service}`, and must end with `.later.{rung}` |
 /// | `group_protocol` | `classic` | or `consumer`, of Kafka 4 |
 /// | `instance_id` | | static membership; unique per instance, the same after a restart |
 /// | `session_timeout` | `45s` | |
@@ -57,6 +58,7 @@ pub(super) struct Settings {
     pub(super) replication: i32,
     pub(super) retry_topic: String,
     pub(super) dead_letter_topic: String,
+    pub(super) later_topic: String,
     new_protocol: bool,
     instance_id: Option<String>,
     session_timeout: Duration,
@@ -126,6 +128,7 @@ impl Settings {
                 .unwrap_or(-1),
             retry_topic: text("retry_topic", faults, "{topic}.{group}.retry.{rung}"),
             dead_letter_topic: text("dead_letter_topic", faults, "{topic}.{group}.dlq"),
+            later_topic: text("later_topic", faults, "interline.later.{rung}"),
             new_protocol,
             instance_id: section.string("instance_id", faults),
             session_timeout: section
@@ -190,6 +193,11 @@ impl Settings {
                     format!("lacks `{missing}`, so that two subscriptions would share a topic");
                 faults.push(section.fault(key, message));
             }
+        }
+        if !self.later_topic.ends_with(".later.{rung}") {
+            let message = "does not end with `.later.{rung}`, by which such a topic is known";
+            let fault = section.fault("later_topic", message);
+            faults.push(fault.with_help("write for example `{service}.later.{rung}`"));
         }
         // A secret in a file or a variable may appear only later; what is written out is checked now.
         if let Ok(url) = self.url.read()
@@ -573,6 +581,13 @@ mod tests {
                 .any(|fault| fault.contains("heartbeat.interval.ms")),
             "{faults:?}"
         );
+    }
+
+    #[test]
+    fn a_topic_for_later_that_could_not_be_known_is_refused() {
+        let config = Config::new().with("brokers.main.later_topic", "waiting.{rung}");
+        let (_, faults) = read(&config);
+        assert!(faults[0].contains("does not end with"), "{faults:?}");
     }
 
     #[test]
