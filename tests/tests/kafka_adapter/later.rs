@@ -43,6 +43,7 @@ pub fn cases() -> Vec<Case> {
             "a_message_for_later_whose_topic_is_gone_is_kept",
             topic_gone,
         ),
+        Case::new("what_outlives_its_time_counts_from_when_it_is_due", expires),
         Case::new(
             "levels_that_are_not_ours_to_make_are_named",
             levels_not_ours,
@@ -396,6 +397,50 @@ async fn levels_not_ours() -> Outcome {
     let found = records(&stage, "t", 3).await?;
     let bodies: BTreeSet<_> = found.iter().filter_map(Message::payload).collect();
     assert_eq!(bodies, [&b"first"[..], b"1", b"2"].into());
+    close(&broker).await;
+    Ok(())
+}
+
+async fn expires() -> Outcome {
+    let stage = Stage::new().await?;
+    let broker = stage.connected("one").await?;
+    let mut inbox = Inbox::open(&broker, subscription("t")).await?;
+    let ttl = Duration::from_secs(3);
+    let due = SystemTime::now() + Duration::from_secs(4);
+    let mut in_time = message("t", "in-time");
+    in_time.ttl = Some(ttl);
+    assert_eq!(schedule(&broker, in_time, due).await, Ok(()));
+    // It waited for longer than it is worth delivering, but not since it was due.
+    let delivery = inbox.next().await;
+    assert_eq!(text(&delivery.incoming), "in-time");
+    inbox.consumer.pause().await;
+    let mut late = message("t", "late");
+    late.ttl = Some(Duration::from_secs(1));
+    publish(&broker, late).await;
+    publish(&broker, message("t", "last")).await;
+    sleep(Duration::from_millis(1_100)).await;
+    inbox.consumer.resume().await;
+    assert_eq!(text(&inbox.take().await), "last");
+    // A retry does not end what was in time.
+    let incoming = Arc::new(delivery.incoming);
+    let headers = incoming.headers.clone();
+    let wait = Duration::from_secs(1);
+    delivery.settlement.retry(incoming, wait, headers).await?;
+    assert_eq!(text(&inbox.take().await), "in-time");
+    let letters = broker.dead_letters().expect("they are kept");
+    let wanted = subscription("t");
+    let deadline = Instant::now() + LIMIT;
+    let found = loop {
+        let found = letters.list(&wanted, 10).await?;
+        if !found.is_empty() {
+            break found;
+        }
+        assert!(Instant::now() < deadline, "it is not given up");
+        sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(found.iter().map(text).collect::<Vec<_>>(), ["late"]);
+    let reason = found[0].headers.text("x-dlq-reason");
+    assert_eq!(reason.as_deref(), Some("expired"));
     close(&broker).await;
     Ok(())
 }

@@ -149,7 +149,7 @@ impl Core {
         let since_1970 = due.duration_since(UNIX_EPOCH).unwrap_or_default();
         // A part of a millisecond counts as a whole one: a message is never early.
         let due = u64::try_from(since_1970.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
-        let mut headers = own_headers(&outgoing);
+        let mut headers = own_headers(&outgoing, due);
         headers.set(TO, topic);
         headers.set(DUE, due.to_string());
         if outgoing.kafka.tombstone {

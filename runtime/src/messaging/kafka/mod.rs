@@ -7,6 +7,7 @@ mod core;
 mod dead_letters;
 mod durability;
 mod errors;
+mod expiry;
 mod group;
 mod headers;
 mod inspect;
@@ -205,7 +206,7 @@ impl MessageBroker for Kafka {
             patterns: true,
             ordered_across_instances: true,
             priorities: false,
-            message_ttl: false,
+            message_ttl: true,
             durable: true,
             // A topic that does not exist is reported; a topic that nobody reads is not.
             reports_unroutable: false,

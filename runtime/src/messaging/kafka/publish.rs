@@ -20,6 +20,7 @@ use crate::messaging::{BrokerError, BrokerErrorKind, TopologyMode};
 use super::admin;
 use super::core::{Core, Link, lock};
 use super::errors;
+use super::expiry;
 use super::headers;
 use super::link::{Watch, client_id};
 use super::topology::Part;
@@ -163,7 +164,7 @@ impl Core {
             |kind, message: String| PublishError::new(kind, outgoing.topic.clone(), message);
         let prefix = self.context.prefix.as_deref().unwrap_or_default();
         let topic = format!("{prefix}{}", outgoing.topic);
-        let headers = own_headers(&outgoing);
+        let headers = own_headers(&outgoing, self.context.clock.unix_millis());
         let mut missing = 0;
         loop {
             let sender = match (self.sender(), self.link.borrow().clone()) {
@@ -399,9 +400,11 @@ fn failed(code: RDKafkaErrorCode) -> (PublishErrorKind, String) {
     }
 }
 
-/// The headers of a record, its identity among them.
-pub(super) fn own_headers(outgoing: &Outgoing) -> Headers {
+/// The headers of a record that is published at `from`: its identity among them, and how long it is worth
+/// delivering.
+pub(super) fn own_headers(outgoing: &Outgoing, from: u64) -> Headers {
     let mut headers = outgoing.headers.clone();
+    expiry::stamp(&mut headers, outgoing.ttl, from);
     if !headers.contains(name::MESSAGE_ID) {
         headers.set(name::MESSAGE_ID, outgoing.id.to_string());
     }
