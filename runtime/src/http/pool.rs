@@ -1,11 +1,13 @@
 //! The endpoints of one service with what is known of each, and the choice among them.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::clock::Rng;
+use crate::discovery::{Endpoint, EndpointSet};
 use crate::observability::metrics::{CLIENT_ATTEMPTS, Labels, MetricsSink, Series};
 use crate::resilience::{CircuitBreaker, CircuitPermit, Load, LoadBalancer, Picker, Signal};
 
@@ -15,6 +17,8 @@ use super::transport::Transport;
 #[derive(Debug)]
 pub(super) struct Target {
     pub(super) url: Arc<str>,
+    /// Unlike its place, the same for as long as it is there, and never that of another one.
+    number: u64,
     pub(super) transport: Transport,
     load: Load,
     breaker: Option<CircuitBreaker>,
@@ -26,6 +30,7 @@ impl Target {
     pub(super) fn new(
         service: &Arc<str>,
         url: &str,
+        number: u64,
         transport: Transport,
         breaker: Option<CircuitBreaker>,
         metrics: Option<&dyn MetricsSink>,
@@ -38,6 +43,7 @@ impl Target {
         let (answered, failed) = (series("answered"), series("failed"));
         Self {
             url,
+            number,
             transport,
             load: Load::new(Instant::now()),
             breaker,
@@ -47,68 +53,94 @@ impl Target {
     }
 }
 
-impl AsRef<Load> for Target {
+/// A target in a pool: it outlives the pool in which it stands.
+#[derive(Clone, Debug)]
+pub(super) struct Member(Arc<Target>);
+
+impl AsRef<Load> for Member {
     fn as_ref(&self) -> &Load {
-        &self.load
+        &self.0.load
     }
 }
 
-/// All endpoints.
+/// All endpoints at one moment. Another set is another pool, with the same targets where an endpoint
+/// is still there.
 #[derive(Debug)]
 pub(super) struct Pool {
-    targets: Vec<Target>,
-    picker: Picker,
+    members: Vec<Member>,
+    picker: Arc<Picker>,
 }
 
-/// The endpoints that a call has been to: the places of the last few.
+/// The endpoints that a call has been to: the numbers of the last few.
 #[derive(Default)]
 pub(super) struct Tried {
-    places: [Option<usize>; 20],
+    numbers: [Option<u64>; 20],
     count: usize,
 }
 
 impl Tried {
-    fn add(&mut self, place: usize) {
-        self.places[self.count % self.places.len()] = Some(place);
+    fn add(&mut self, number: u64) {
+        self.numbers[self.count % self.numbers.len()] = Some(number);
         self.count += 1;
     }
 
-    fn contains(&self, place: usize) -> bool {
-        self.places.contains(&Some(place))
+    fn contains(&self, number: u64) -> bool {
+        self.numbers.contains(&Some(number))
     }
 }
 
 impl Pool {
-    pub(super) fn new(targets: Vec<Target>, balancer: LoadBalancer, rng: &Rng) -> Self {
-        let picker = Picker::new(balancer, rng);
-        Self { targets, picker }
+    /// One without endpoints.
+    pub(super) fn empty(balancer: LoadBalancer, rng: &Rng) -> Self {
+        Self {
+            members: Vec::new(),
+            picker: Arc::new(Picker::new(balancer, rng)),
+        }
     }
 
-    pub(super) fn targets(&self) -> &[Target] {
-        &self.targets
+    /// One of these endpoints: those that are known as they are, the others as `make` makes them.
+    pub(super) fn with(&self, endpoints: &EndpointSet, make: impl Fn(&Endpoint) -> Target) -> Self {
+        let known = self.members.iter();
+        let known: HashMap<&str, &Member> = known.map(|member| (&*member.0.url, member)).collect();
+        let members = endpoints.iter().map(|endpoint| {
+            let known = known.get(endpoint.url()).copied();
+            known
+                .cloned()
+                .unwrap_or_else(|| Member(Arc::new(make(endpoint))))
+        });
+        Self {
+            members: members.collect(),
+            picker: Arc::clone(&self.picker),
+        }
+    }
+
+    pub(super) fn urls(&self) -> impl Iterator<Item = &str> {
+        self.members.iter().map(|member| &*member.0.url)
     }
 
     /// Whether there is an endpoint that the call has not been to.
     pub(super) fn has_untried(&self, tried: &Tried) -> bool {
-        (0..self.targets.len()).any(|place| !tried.contains(place))
+        let mut members = self.members.iter();
+        members.any(|member| !tried.contains(member.0.number))
     }
 
     /// Chooses an endpoint for one attempt: of those it has not been to one that is not failing, else
     /// any of them, else any at all. `None` only where there is no endpoint.
     pub(super) fn pick(&self, tried: &mut Tried, now: Instant) -> Option<Lease<'_>> {
         let is_open = |place: usize| {
-            let breaker = self.targets[place].breaker.as_ref();
+            let breaker = self.members[place].0.breaker.as_ref();
             breaker.is_some_and(|breaker| breaker.is_open(now))
         };
-        let pick = |usable: &dyn Fn(usize) -> bool| self.picker.pick(&self.targets, usable, now);
-        let place = pick(&|place| !tried.contains(place) && !is_open(place))
+        let is_tried = |place: usize| tried.contains(self.members[place].0.number);
+        let pick = |usable: &dyn Fn(usize) -> bool| self.picker.pick(&self.members, usable, now);
+        let place = pick(&|place| !is_tried(place) && !is_open(place))
             // Where all are failing, one of them is still better than an outage of our own making: how
             // often they are bothered is for the breaker of the service.
-            .or_else(|| pick(&|place| !tried.contains(place)))
+            .or_else(|| pick(&|place| !is_tried(place)))
             .or_else(|| pick(&|place| !is_open(place)))
             .or_else(|| pick(&|_| true))?;
-        tried.add(place);
-        let target = &self.targets[place];
+        let target = &*self.members[place].0;
+        tried.add(target.number);
         target.load.begin();
         let permit = target.breaker.as_ref();
         Some(Lease {

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::config::{Faults, Section};
-use crate::discovery::{EndpointSet, read_static_list};
+use crate::discovery::{Backends, Whereabouts};
+use crate::observability::metrics::MetricsSink;
 use crate::resilience::{CircuitBreakerOptions, LoadBalancer};
 
 use super::options::{CallSettings, RetrySettings};
@@ -20,7 +21,8 @@ const SCHEMES: &[&str] = if cfg!(feature = "tls") {
 ///
 /// | key | default | |
 /// |---|---|---|
-/// | `urls` | must be given | the instances: scheme, host and port |
+/// | `urls` | this or `discovery` | the instances: scheme, host and port |
+/// | `discovery.*` | | see `Backends`: who tells where the instances are |
 /// | `timeout` | `10s` | of a call, all its attempts and waits included |
 /// | `attempt_timeout` | what remains | of one attempt |
 /// | `retry.attempts` | 3 | all attempts, the first one included |
@@ -42,7 +44,7 @@ const SCHEMES: &[&str] = if cfg!(feature = "tls") {
 /// | `methods.NAME.timeout`, .. | | what is said of one method above |
 #[derive(Clone, Debug)]
 pub(crate) struct ServiceSettings {
-    pub(crate) endpoints: EndpointSet,
+    pub(crate) whereabouts: Whereabouts,
     pub(crate) call: CallSettings,
     /// By the name of the method.
     pub(crate) methods: Vec<(String, CallSettings)>,
@@ -73,9 +75,11 @@ impl ServiceSettings {
     pub(crate) fn read(
         section: &Section<'_>,
         methods: &[&'static str],
+        backends: &Backends,
+        metrics: Option<&dyn MetricsSink>,
         faults: &mut Faults,
     ) -> Option<Self> {
-        let endpoints = read_static_list(section, SCHEMES, faults);
+        let whereabouts = backends.whereabouts(section, SCHEMES, metrics, faults);
         let retry = section.section("retry", faults);
         let named = section.section("methods", faults);
         let cache = section.section("cache", faults);
@@ -88,7 +92,7 @@ impl ServiceSettings {
         let seconds = Duration::from_millis(1)..=Duration::from_secs(3_600);
         // Read also where the addresses are wrong, so that every mistake is found at once.
         let settings = Self {
-            endpoints: endpoints.clone().unwrap_or_default(),
+            whereabouts: whereabouts.clone().unwrap_or_default(),
             call: read_call(section, faults),
             methods,
             budget: retry.float("budget", 0.0..=100.0, faults).unwrap_or(0.2),
@@ -118,7 +122,7 @@ impl ServiceSettings {
                 .unwrap_or(16 << 20),
             security: Security::read(section, endpoints.as_ref(), faults),
         };
-        endpoints.is_some().then_some(settings)
+        whereabouts.is_some().then_some(settings)
     }
 }
 

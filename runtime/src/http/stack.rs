@@ -1,16 +1,20 @@
 //! What happens around a call: limits, circuit breakers, attempts, and the choice of an endpoint for
 //! each of them.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::HeaderValue;
 use http::{HeaderMap, HeaderName, Method, StatusCode};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::clock::{Clock, Rng};
-use crate::discovery::Endpoint;
+use crate::discovery::{DiscoveryStatus, Endpoint, EndpointSet, Whereabouts};
 use crate::observability::metrics::{CIRCUIT_CHANGES, MetricsSink, Series};
 use crate::resilience::{Bulkhead, CircuitBreaker, CircuitState, RetryBudget, Signal, Transition};
 
@@ -36,7 +40,11 @@ pub(crate) struct Stack {
     pub(super) service: Arc<str>,
     pub(super) environment: Surroundings,
     pub(super) settings: ServiceSettings,
-    pool: Pool,
+    pool: ArcSwap<Pool>,
+    /// Whether it is known where the service is, if only that it is nowhere.
+    resolved: watch::Sender<bool>,
+    transport: Transport,
+    targets_made: AtomicU64,
     bulkhead: Bulkhead,
     breaker: Option<CircuitBreaker>,
     budget: RetryBudget,
@@ -131,38 +139,32 @@ impl Stack {
         settings: ServiceSettings,
         environment: Surroundings,
     ) -> Result<Self, String> {
-        let metrics = environment.metrics.as_deref();
-        let breaker = |endpoint: &str| {
-            let options = settings.breaker?;
-            let observer = observer(&service, endpoint, metrics);
-            Some(CircuitBreaker::observed(
-                options,
-                environment.rng.clone(),
-                observer,
-            ))
-        };
-        let tls = settings.security.prepare()?;
-        let targets = settings.endpoints.iter().map(|endpoint: &Endpoint| {
-            let transport = Transport::new(
-                settings.connect_timeout,
-                settings.idle_timeout,
-                settings.response_bytes_max,
-                &tls,
-            )?;
-            let url = endpoint.url();
-            Ok(Target::new(&service, url, transport, breaker(url), metrics))
-        });
-        let targets: Vec<Target> = targets.collect::<Result<_, String>>()?;
-        Ok(Self {
-            pool: Pool::new(targets, settings.balance, &environment.rng),
+        // One for all: it keeps the connections of each address apart, and those to one that is gone
+        // are closed when they have been idle for long enough.
+        let transport = Transport::new(
+            settings.connect_timeout,
+            settings.idle_timeout,
+            settings.response_bytes_max,
+            &settings.security.prepare()?,
+        )?;
+        let pool = Pool::empty(settings.balance, &environment.rng);
+        let this = Self {
+            pool: ArcSwap::from_pointee(pool),
+            resolved: watch::Sender::new(false),
+            transport,
+            targets_made: AtomicU64::new(0),
             bulkhead: Bulkhead::new(settings.concurrency, settings.queue),
-            breaker: breaker(""),
+            breaker: make_breaker(&service, "", &settings, &environment),
             budget: RetryBudget::new(settings.budget, settings.floor),
             cache: OnceLock::new(),
             service,
             environment,
             settings,
-        })
+        };
+        if let Whereabouts::Fixed(endpoints) = &this.settings.whereabouts {
+            this.apply(endpoints);
+        }
+        Ok(this)
     }
 
     /// The answers that are kept.
@@ -180,14 +182,98 @@ impl Stack {
 
     /// The endpoint to which a call of now would go, if there is one.
     pub(super) fn endpoint(&self) -> Option<Arc<str>> {
-        let lease = self.pool.pick(&mut Tried::default(), Instant::now())?;
+        let pool = self.pool.load_full();
+        let lease = pool.pick(&mut Tried::default(), Instant::now())?;
         Some(Arc::clone(&lease.target.url))
     }
 
-    /// The addresses of the endpoints.
-    pub(crate) fn endpoints(&self) -> Vec<Arc<str>> {
-        let targets = self.pool.targets().iter();
-        targets.map(|target| Arc::clone(&target.url)).collect()
+    /// Calls go to these endpoints from now on. What is known of those that were there before stays,
+    /// and calls that run at one that is not there any more go on.
+    fn apply(&self, endpoints: &EndpointSet) {
+        let pool = self.pool.load_full();
+        let pool = pool.with(endpoints, |endpoint| self.target(endpoint));
+        self.pool.store(Arc::new(pool));
+        self.resolved.send_replace(true);
+    }
+
+    fn target(&self, endpoint: &Endpoint) -> Target {
+        let url = endpoint.url();
+        Target::new(
+            &self.service,
+            url,
+            self.targets_made.fetch_add(1, Ordering::Relaxed),
+            self.transport.clone(),
+            make_breaker(&self.service, url, &self.settings, &self.environment),
+            self.environment.metrics.as_deref(),
+        )
+    }
+
+    /// Begins to follow the service, in tasks that go on until they are aborted.
+    pub(crate) fn follow(self: &Arc<Self>) -> Vec<AbortHandle> {
+        let Whereabouts::Watched(watch) = &self.settings.whereabouts else {
+            return Vec::new();
+        };
+        let asking = tokio::spawn(Arc::clone(watch).run());
+        let (stack, mut snapshots) = (Arc::clone(self), watch.snapshots());
+        let applying = tokio::spawn(async move {
+            loop {
+                let snapshot = snapshots.borrow_and_update().clone();
+                if snapshot.resolved {
+                    stack.apply(&snapshot.endpoints);
+                }
+                if snapshots.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+        vec![asking.abort_handle(), applying.abort_handle()]
+    }
+
+    /// What is known of where the service is.
+    pub(crate) fn discovery(&self) -> DiscoveryStatus {
+        match &self.settings.whereabouts {
+            // What calls go to, which is a moment behind what was told.
+            Whereabouts::Watched(watch) => DiscoveryStatus {
+                endpoints: self.pool.load().urls().count(),
+                resolved: *self.resolved.borrow(),
+                ..watch.status()
+            },
+            Whereabouts::Fixed(endpoints) => DiscoveryStatus::fixed(&self.service, endpoints),
+        }
+    }
+
+    /// Where the service is, in words.
+    pub(crate) fn whereabouts(&self) -> String {
+        match &self.settings.whereabouts {
+            Whereabouts::Watched(watch) => watch.describe(),
+            Whereabouts::Fixed(_) => {
+                let pool = self.pool.load();
+                pool.urls().collect::<Vec<_>>().join(", ")
+            }
+        }
+    }
+
+    /// Waits for the first answer of discovery. Whether it came now, so that it is worth looking again.
+    async fn first_answer(&self, deadline: Instant) -> bool {
+        let Whereabouts::Watched(watch) = &self.settings.whereabouts else {
+            return false;
+        };
+        let mut resolved = self.resolved.subscribe();
+        if *resolved.borrow_and_update() {
+            return false;
+        }
+        let until = deadline.min(Instant::now() + watch.first_answer());
+        let answer = resolved.wait_for(|resolved| *resolved);
+        matches!(timeout_at(until, answer).await, Ok(Ok(_)))
+    }
+
+    fn why_nowhere(&self) -> String {
+        match &self.settings.whereabouts {
+            Whereabouts::Watched(watch) => {
+                format!("no endpoint of the service is known: {}", watch.why())
+            }
+            Whereabouts::Fixed(_) => "no endpoint of the service is known".to_owned(),
+        }
     }
 
     /// Makes the call.
@@ -227,8 +313,12 @@ impl Stack {
         let mut attempt = 1;
         loop {
             let now = Instant::now();
-            let Some(lease) = self.pool.pick(&mut tried, now) else {
-                let text = "no endpoint of the service is known";
+            let pool = self.pool.load_full();
+            let Some(lease) = pool.pick(&mut tried, now) else {
+                if self.first_answer(prepared.deadline).await {
+                    continue;
+                }
+                let text = self.why_nowhere();
                 let kind = CallErrorKind::ServiceDiscovery;
                 return Err(Box::new(CallFailure::new(kind, &prepared.call, text)));
             };
@@ -248,7 +338,8 @@ impl Stack {
             if !may {
                 return Err(Box::new(failure));
             }
-            let elsewhere = matches!(verdict, Verdict::NotSent) && self.pool.has_untried(&tried);
+            let elsewhere =
+                matches!(verdict, Verdict::NotSent) && self.pool.load().has_untried(&tried);
             // It costs no server anything, so it costs nothing of the budget, once.
             let free = elsewhere && attempt == 1;
             let wait = match failure.retry_after {
@@ -493,6 +584,22 @@ fn signal_of_call(result: &Result<Answer, Box<CallFailure>>) -> Signal {
         (CallErrorKind::Request | CallErrorKind::ServiceDiscovery, None) => Signal::Ignored,
         _ => Signal::Failure,
     }
+}
+
+/// The circuit breaker of an endpoint, or of the whole service where none is named.
+fn make_breaker(
+    service: &Arc<str>,
+    endpoint: &str,
+    settings: &ServiceSettings,
+    environment: &Surroundings,
+) -> Option<CircuitBreaker> {
+    let options = settings.breaker?;
+    let observer = observer(service, endpoint, environment.metrics.as_deref());
+    Some(CircuitBreaker::observed(
+        options,
+        environment.rng.clone(),
+        observer,
+    ))
 }
 
 /// Tells log and metrics when a circuit opens or closes.

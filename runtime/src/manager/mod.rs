@@ -69,6 +69,9 @@ pub struct CommunicationManager {
     drain_timeout: Duration,
     #[cfg(feature = "http")]
     services: crate::http::Services,
+    /// What follows the services.
+    #[cfg(feature = "http")]
+    following: Mutex<Vec<tokio::task::AbortHandle>>,
 }
 
 /// How far an app has come.
@@ -136,6 +139,8 @@ impl CommunicationManager {
             drain_timeout: plan.drain_timeout,
             #[cfg(feature = "http")]
             services: plan.services,
+            #[cfg(feature = "http")]
+            following: Mutex::default(),
         }
     }
 
@@ -173,6 +178,11 @@ impl CommunicationManager {
                 "`initialize` was called before; an app is started once",
             ));
         }
+        #[cfg(feature = "http")]
+        self.following
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(self.services.follow());
         let mut errors = self.connect_all().await;
         if errors.is_empty() {
             errors = self.start_all().await;
@@ -292,6 +302,8 @@ impl CommunicationManager {
                 .iter()
                 .map(|runner| runner.health())
                 .collect(),
+            #[cfg(feature = "http")]
+            services: self.services.discovery(),
         };
         health.ready = phase == Phase::Running && health.obstacles().is_empty();
         health
@@ -420,6 +432,8 @@ impl CommunicationManager {
             closing.spawn(async move { broker.disconnect(deadline).await });
         }
         closing.join_all().await;
+        // Last, because handlers call services until they have ended.
+        self.follow_no_more();
         self.advance(Phase::Stopped);
         drained
     }
@@ -433,7 +447,19 @@ impl CommunicationManager {
             ending.spawn(async move { runner.abandon().await });
         }
         ending.join_all().await;
+        self.follow_no_more();
         self.advance(Phase::Stopped);
+    }
+
+    fn follow_no_more(&self) {
+        #[cfg(feature = "http")]
+        for task in &*self
+            .following
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+        {
+            task.abort();
+        }
     }
 
     /// Goes on to a later phase. Returns whether it was not there yet.

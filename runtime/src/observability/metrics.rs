@@ -93,6 +93,12 @@ catalogue! {
     STALE_SETTLEMENTS = Counter "interline.consumer.stale_settlements" in "{message}" by ["broker", "subscription"];
     /// Messages that a stream with a bounded length lost before they were handled.
     TRIMMED = Counter "interline.consumer.trimmed" in "{message}" by ["broker", "subscription"];
+    /// How long ago a backend of discovery answered last.
+    DISCOVERY_AGE = Gauge "interline.discovery.age" in "s" by ["service", "backend"];
+    /// How long a backend of discovery took to tell where a service is.
+    DISCOVERY_DURATION = Histogram "interline.discovery.duration" in "s" by ["service", "backend", "outcome"];
+    /// How many endpoints of a service are in use.
+    DISCOVERY_ENDPOINTS = Gauge "interline.discovery.endpoints" in "{endpoint}" by ["service"];
     /// How long a request waited for its reply.
     REQUEST_DURATION = Histogram "interline.request.duration" in "s" by ["broker", "destination", "outcome"];
     /// Replies that came when nobody waited for them any more.

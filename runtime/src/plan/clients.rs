@@ -22,7 +22,13 @@ pub(super) fn read(
         metrics: wiring.metrics.clone(),
     };
     let faults = &mut findings.faults;
-    let services = Services::read(&wiring.config, &registry.clients, &environment, faults);
+    let services = Services::read(
+        &wiring.config,
+        &registry.clients,
+        &wiring.discoveries,
+        &environment,
+        faults,
+    );
     let mut wiring = wiring.clone();
     services.provide(&registry.clients, &mut wiring.states);
     (services, wiring)

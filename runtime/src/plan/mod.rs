@@ -186,12 +186,15 @@ impl Plan {
 /// Services can be called only with the feature.
 #[cfg(not(feature = "http"))]
 fn refuse_services(wiring: &Wiring, faults: &mut Faults) {
-    let section = wiring.config.section("services");
-    if section.is_present() {
-        section.accept_all(faults);
-        let message = "clients of other services are not switched on in this program";
-        let fault = crate::config::Fault::new(section.origin().clone(), section.path(), message);
-        faults.push(fault.with_help("add the feature `http` to `interline` in Cargo.toml"));
+    for name in ["services", "discovery"] {
+        let section = wiring.config.section(name);
+        if section.is_present() {
+            section.accept_all(faults);
+            let message = "clients of other services are not switched on in this program";
+            let origin = section.origin().clone();
+            let fault = crate::config::Fault::new(origin, section.path(), message);
+            faults.push(fault.with_help("add the feature `http` to `interline` in Cargo.toml"));
+        }
     }
 }
 

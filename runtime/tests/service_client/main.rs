@@ -13,6 +13,7 @@ mod breakers;
 mod caching;
 mod calls;
 mod deadlines;
+mod discovery;
 mod fallbacks;
 #[cfg(feature = "tower")]
 mod layers;
