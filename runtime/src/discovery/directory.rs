@@ -62,9 +62,8 @@ impl DirectoryBackend {
 
     /// All instances that live. Blocks.
     fn look(&self, service: &str) -> Result<EndpointSet, String> {
-        let failed = |path: &Path, error: &io::Error| {
-            format!("{} cannot be read: {error}", path.display())
-        };
+        let failed =
+            |path: &Path, error: &io::Error| format!("{} cannot be read: {error}", path.display());
         let folder = self.folder(service).map_err(|error| error.to_string())?;
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
@@ -99,7 +98,10 @@ impl DirectoryBackend {
             let set = set.map_err(|why| format!("{}: {why}", path.display()))?;
             endpoints.extend(set.iter().cloned());
             if endpoints.len() > INSTANCES_MAX {
-                let text = format!("more than {INSTANCES_MAX} instances in {}", folder.display());
+                let text = format!(
+                    "more than {INSTANCES_MAX} instances in {}",
+                    folder.display()
+                );
                 return Err(text);
             }
         }
@@ -193,7 +195,8 @@ fn is_instance(path: &Path) -> bool {
 fn plain(name: &str) -> io::Result<&str> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if name.is_empty() || name.starts_with('.') || !name.chars().all(fits) {
-        let text = format!("`{name}` cannot be the name of a file: use letters, digits, `-`, `_`, `.`");
+        let text =
+            format!("`{name}` cannot be the name of a file: use letters, digits, `-`, `_`, `.`");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
     Ok(name)

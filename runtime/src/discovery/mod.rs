@@ -37,6 +37,21 @@
 //!   it, `servers`, `scheme`, `timeout`. Answers are asked for again when their time to live is over, within
 //!   `ttl_min` and `ttl_max`. That a name does not exist is an answer; a server that fails gives none.
 //!
+//! - `directory`: a directory that the programs of one machine have in common, with a file for each
+//!   instance (`path`, `ttl`, `poll`): it finds what was registered there.
+//!
+//! A program registers itself where `[registration] url` says where it can be called:
+//!
+//! | key of `[registration]` | default | |
+//! |---|---|---|
+//! | `url` | must be given | the address of this instance, for others |
+//! | `backends` | all that can | where it is registered |
+//! | `propagation` | `2s` | how long it still serves after it was taken away |
+//! | `zone`, `tags`, `metadata.KEY` | none | what others are to know of it |
+//! | `version` | that of the package | |
+//!
+//! It is registered when it is ready and taken away when it goes down, before anything is drained.
+//!
 //! ```toml
 //! [discovery.cluster]
 //! kind = "dns"
@@ -48,6 +63,7 @@
 //! [`Health::services`](crate::Health::services) tell how it is.
 
 mod cache;
+mod directory;
 #[cfg(feature = "dns")]
 mod dns;
 mod document;
@@ -56,16 +72,25 @@ mod feed;
 mod file;
 mod filter;
 mod following;
+mod manager;
 mod merge;
+mod own;
 mod port;
+mod registrar;
+mod registration;
 mod settings;
 mod static_list;
 mod status;
 
 pub use endpoint::{Endpoint, EndpointSet};
 pub use feed::{Asking, Feed};
+pub use manager::ServiceDiscoveryManager;
 pub use port::{Discovery, Following, Query};
+pub use registrar::{Registering, Registrar, RegistrarError, ServiceInstance};
+pub use registration::{RegistrationState, RegistrationStatus};
 pub use status::{DiscoveryStatus, SourceStatus};
 
 pub(crate) use following::ServiceWatch;
+pub(crate) use own::Registrations;
+pub(crate) use registration::Registration;
 pub(crate) use settings::{Backends, Whereabouts};

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use super::Feed;
+use super::{Feed, Registrar};
 
 /// What [`Discovery::follow`] returns: it goes on until it is dropped.
 pub type Following = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -50,4 +50,9 @@ pub trait Discovery: Send + Sync + 'static {
     /// it is dropped. It waits between questions by itself. One that ends or panics is begun again
     /// after a second.
     fn follow(&self, query: Query, feed: Feed) -> Following;
+
+    /// What registers instances at this backend, if it can.
+    fn registrar(&self) -> Option<Arc<dyn Registrar>> {
+        None
+    }
 }

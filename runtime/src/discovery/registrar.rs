@@ -26,11 +26,7 @@ impl ServiceInstance {
     /// An instance of this service with this identity. The identity may hold letters, digits, `-`, `_`
     /// and `.`; anything else is for the backend to refuse.
     #[must_use]
-    pub fn new(
-        service: impl Into<Arc<str>>,
-        id: impl Into<Arc<str>>,
-        endpoint: Endpoint,
-    ) -> Self {
+    pub fn new(service: impl Into<Arc<str>>, id: impl Into<Arc<str>>, endpoint: Endpoint) -> Self {
         Self {
             service: service.into(),
             id: id.into(),

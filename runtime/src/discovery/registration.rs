@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::clock::Rng;
@@ -72,6 +73,7 @@ pub(crate) struct Registration {
     instance: Arc<ServiceInstance>,
     at: Vec<(NamedRegistrar, watch::Receiver<Step>)>,
     stop: watch::Sender<bool>,
+    tasks: Vec<AbortHandle>,
 }
 
 impl Registration {
@@ -85,6 +87,7 @@ impl Registration {
     ) -> Self {
         let instance = Arc::new(instance);
         let stop = watch::Sender::new(false);
+        let mut tasks = Vec::with_capacity(registrars.len());
         let at = registrars.iter().map(|registrar| {
             let (told, status) = watch::channel(Step {
                 state: RegistrationState::Registering,
@@ -99,13 +102,21 @@ impl Registration {
                 stop: stop.subscribe(),
                 registered: Series::of(metrics, REGISTERED, labels),
             };
-            tokio::spawn(keeper.run());
+            tasks.push(tokio::spawn(keeper.run()).abort_handle());
             (registrar.clone(), status)
         });
         Self {
             at: at.collect(),
             instance,
             stop,
+            tasks,
+        }
+    }
+
+    /// Goes no further: what is registered stays until its time is over.
+    pub(super) fn abandon(&self) {
+        for task in &self.tasks {
+            task.abort();
         }
     }
 
@@ -191,7 +202,10 @@ impl Keeper {
         self.tell(RegistrationState::Deregistering, None);
         let mut failures = 0;
         loop {
-            let step = self.registrar.registrar.deregister(Arc::clone(&self.instance));
+            let step = self
+                .registrar
+                .registrar
+                .deregister(Arc::clone(&self.instance));
             match within(STEP_MAX, step).await {
                 Ok(()) | Err(RegistrarError::Unknown) => break,
                 Err(RegistrarError::Failed(why)) => {
@@ -214,7 +228,10 @@ impl Keeper {
         while !self.is_stopped() {
             // It is not cut off when it is told to stop: a registration that came through after it
             // was taken away would stay.
-            let step = self.registrar.registrar.register(Arc::clone(&self.instance));
+            let step = self
+                .registrar
+                .registrar
+                .register(Arc::clone(&self.instance));
             match within(STEP_MAX, step).await {
                 Ok(()) => {
                     self.tell(RegistrationState::Active, None);
@@ -248,7 +265,10 @@ impl Keeper {
                 return;
             }
             let begun = Instant::now();
-            let step = self.registrar.registrar.heartbeat(Arc::clone(&self.instance));
+            let step = self
+                .registrar
+                .registrar
+                .heartbeat(Arc::clone(&self.instance));
             match within(STEP_MAX.min(ttl), step).await {
                 Ok(()) => {
                     alive = begun;
@@ -284,8 +304,9 @@ impl Keeper {
     /// Waits, unless it is told to stop.
     async fn rest(&mut self, wait: Duration) {
         let stopped = self.stop.wait_for(|stop| *stop);
-        if let Ok(Err(_)) = timeout(wait, stopped).await {
-            // Nobody can tell it to stop any more: the program goes on without asking.
+        let nobody_can_tell = matches!(timeout(wait, stopped).await, Ok(Err(_)));
+        if nobody_can_tell {
+            // The program goes on without asking.
             sleep(wait).await;
         }
     }

@@ -10,15 +10,17 @@ use crate::config::{Config, Faults, Section, suggest::suggest};
 use crate::observability::metrics::MetricsSink;
 
 use super::cache::Cache;
+use super::directory::DirectoryBackend;
 use super::feed::{Hub, Rules};
 use super::file::FileBackend;
 use super::filter::Filter;
 use super::following::Backend;
 use super::merge::Merge;
+use super::registration::NamedRegistrar;
 use super::{Discovery, EndpointSet, Query, ServiceWatch, static_list};
 
 /// The kinds of backends.
-const KINDS: &[&str] = &["file", "dns"];
+const KINDS: &[&str] = &["file", "directory", "dns"];
 
 /// The backends of an app, by name.
 #[derive(Clone, Default)]
@@ -80,6 +82,26 @@ impl Backends {
         }
         this.all.extend(given.iter().cloned());
         this
+    }
+
+    /// Those at which instances can be registered.
+    pub(super) fn registrars(&self) -> Vec<NamedRegistrar> {
+        let registrars = self.all.iter().filter_map(|(name, backend)| {
+            Some(NamedRegistrar {
+                name: Arc::clone(name),
+                registrar: backend.registrar()?,
+            })
+        });
+        registrars.collect()
+    }
+
+    pub(super) fn knows(&self, name: &str) -> bool {
+        self.all.contains_key(name)
+    }
+
+    /// Whether there is one of this name with wrong settings.
+    pub(super) fn is_broken(&self, name: &str) -> bool {
+        self.broken.iter().any(|broken| broken == name)
     }
 
     /// Reads where a service is: `urls`, `discovery`, or both. `None` after pushing what is wrong.
@@ -222,6 +244,7 @@ fn read_backend(
     let before = faults.len();
     match section.choice("kind", KINDS, faults) {
         Some("file") => Some(Arc::new(FileBackend::read(section, faults)?)),
+        Some("directory") => Some(Arc::new(DirectoryBackend::read(section, faults)?)),
         #[cfg(feature = "dns")]
         Some("dns") => Some(Arc::new(super::dns::DnsBackend::read(
             section, rng, faults,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::task::AbortHandle;
 
 use crate::config::{Config, Faults, suggest::suggest};
-use crate::discovery::{Backends, Discovery, DiscoveryStatus};
+use crate::discovery::{Backends, DiscoveryStatus, Whereabouts};
 use crate::handling::{BindFault, States};
 
 use super::client::{HttpClient, Wire};
@@ -19,16 +19,15 @@ use super::stack::{Stack, Surroundings};
 pub(crate) struct Services(BTreeMap<Arc<str>, Arc<Stack>>);
 
 impl Services {
-    /// Reads `[services]` and `[discovery]`, and makes what is needed to call each service. Connects to
+    /// Reads `[services]`, and makes what is needed to call each service. Connects to
     /// nothing.
     pub(crate) fn read(
         config: &Config,
         clients: &[&'static ClientDescriptor],
-        discoveries: &[(Arc<str>, Arc<dyn Discovery>)],
+        backends: &Backends,
         environment: &Surroundings,
         faults: &mut Faults,
     ) -> Self {
-        let backends = Backends::read(config, discoveries, &environment.rng, faults);
         let metrics = environment.metrics.as_deref();
         let mut services = BTreeMap::new();
         for (name, section) in config.section("services").entries(faults) {
@@ -37,7 +36,7 @@ impl Services {
             let mut methods: Vec<_> = methods.map(|method| method.name).collect();
             methods.sort_unstable();
             methods.dedup();
-            let settings = ServiceSettings::read(&section, &methods, &backends, metrics, faults);
+            let settings = ServiceSettings::read(&section, &methods, backends, metrics, faults);
             let Some(settings) = settings else {
                 continue;
             };
@@ -95,6 +94,13 @@ impl Services {
     /// What is known of where each service is.
     pub(crate) fn discovery(&self) -> Vec<DiscoveryStatus> {
         self.0.values().map(|stack| stack.discovery()).collect()
+    }
+
+    /// Where each service is.
+    pub(crate) fn places(&self) -> BTreeMap<Arc<str>, Whereabouts> {
+        let all = self.0.iter();
+        all.map(|(name, stack)| (Arc::clone(name), stack.settings.whereabouts.clone()))
+            .collect()
     }
 
     /// The names of the services with where each is, in words.

@@ -307,6 +307,8 @@ impl Planned {
         self.manager.initialize().await?;
         let running = Running::new(self.manager, self.on_drain);
         running.when_ready(self.on_ready);
+        #[cfg(feature = "http")]
+        running.register_when_ready();
         Ok(running)
     }
 }

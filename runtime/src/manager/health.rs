@@ -30,6 +30,10 @@ pub struct Health {
     #[cfg(feature = "http")]
     #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
     pub services: Vec<crate::discovery::DiscoveryStatus>,
+    /// Where this program is registered, and what else it has registered.
+    #[cfg(feature = "http")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
+    pub registrations: Vec<crate::discovery::RegistrationStatus>,
 }
 
 /// The connection to one broker.

@@ -69,6 +69,8 @@ pub struct CommunicationManager {
     drain_timeout: Duration,
     #[cfg(feature = "http")]
     services: crate::http::Services,
+    #[cfg(feature = "http")]
+    discovery: crate::discovery::ServiceDiscoveryManager,
     /// What follows the services.
     #[cfg(feature = "http")]
     following: Mutex<Vec<tokio::task::AbortHandle>>,
@@ -139,6 +141,8 @@ impl CommunicationManager {
             drain_timeout: plan.drain_timeout,
             #[cfg(feature = "http")]
             services: plan.services,
+            #[cfg(feature = "http")]
+            discovery: plan.discovery,
             #[cfg(feature = "http")]
             following: Mutex::default(),
         }
@@ -280,6 +284,14 @@ impl CommunicationManager {
         self.services.http_client(name).map_err(not_configured)
     }
 
+    /// Where services are, and where instances are registered.
+    #[cfg(feature = "http")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
+    #[must_use]
+    pub fn discovery(&self) -> &crate::discovery::ServiceDiscoveryManager {
+        &self.discovery
+    }
+
     /// How everything is. Answers at once.
     #[must_use]
     pub fn health(&self) -> Health {
@@ -304,6 +316,8 @@ impl CommunicationManager {
                 .collect(),
             #[cfg(feature = "http")]
             services: self.services.discovery(),
+            #[cfg(feature = "http")]
+            registrations: self.discovery.registrations(),
         };
         health.ready = phase == Phase::Running && health.obstacles().is_empty();
         health
@@ -393,6 +407,14 @@ impl CommunicationManager {
         self.advance(Phase::Draining);
     }
 
+    /// Nobody finds it any more: the second step of going down, while everything still works.
+    pub(crate) async fn leave(&self, deadline: Instant) {
+        #[cfg(feature = "http")]
+        self.discovery.leave(deadline).await;
+        #[cfg(not(feature = "http"))]
+        let _ = deadline;
+    }
+
     /// Waits until it is down.
     pub(crate) async fn stopped(&self) {
         let mut phase = self.phase.subscribe();
@@ -409,6 +431,7 @@ impl CommunicationManager {
             let _ = timeout_at(deadline, self.stopped()).await;
             return Drained::default();
         }
+        self.leave(deadline).await;
         let left = deadline.saturating_duration_since(Instant::now());
         let handlers_until = deadline - CLOSING_MAX.min(left / 4);
         // What only this process holds would be gone with it: it is handled first.
@@ -442,6 +465,8 @@ impl CommunicationManager {
     /// caller to cut.
     #[cfg(feature = "testing")]
     pub(crate) async fn abandon(&self) {
+        #[cfg(feature = "http")]
+        self.discovery.abandon();
         let mut ending = JoinSet::new();
         for runner in std::mem::take(&mut *self.runners()) {
             ending.spawn(async move { runner.abandon().await });

@@ -99,6 +99,8 @@ catalogue! {
     DISCOVERY_DURATION = Histogram "interline.discovery.duration" in "s" by ["service", "backend", "outcome"];
     /// How many endpoints of a service are in use.
     DISCOVERY_ENDPOINTS = Gauge "interline.discovery.endpoints" in "{endpoint}" by ["service"];
+    /// Whether this instance is registered (1) or not (0).
+    REGISTERED = Gauge "interline.discovery.registered" in "1" by ["service", "backend"];
     /// How long a request waited for its reply.
     REQUEST_DURATION = Histogram "interline.request.duration" in "s" by ["broker", "destination", "outcome"];
     /// Replies that came when nobody waited for them any more.

@@ -17,6 +17,7 @@ mod discovery;
 mod fallbacks;
 #[cfg(feature = "tower")]
 mod layers;
+mod registration;
 mod retries;
 mod server;
 mod shop;
