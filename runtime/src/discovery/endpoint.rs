@@ -107,6 +107,21 @@ impl Endpoint {
         &self.url
     }
 
+    /// Host and port; the scheme's own port where none is written.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        let scheme = self.scheme();
+        let authority = &self.url[scheme.len() + "://".len()..];
+        let has_port = authority
+            .rsplit_once(':')
+            .is_some_and(|(_, port)| !port.contains(']'));
+        if has_port {
+            return authority.to_owned();
+        }
+        let port = if scheme == "https" { 443 } else { 80 };
+        format!("{authority}:{port}")
+    }
+
     /// Where it is, if that is known.
     #[must_use]
     pub fn zone(&self) -> Option<&str> {
@@ -212,6 +227,15 @@ mod tests {
             assert_eq!(Endpoint::parse(text).unwrap().url(), url, "{text}");
         }
         assert_eq!(Endpoint::parse("HTTPS://x").unwrap().scheme(), "https");
+        for (url, authority) in [
+            ("http://a", "a:80"),
+            ("https://a", "a:443"),
+            ("https://a:80", "a:80"),
+            ("http://[::1]", "[::1]:80"),
+            ("http://[::1]:8080", "[::1]:8080"),
+        ] {
+            assert_eq!(Endpoint::parse(url).unwrap().authority(), authority);
+        }
     }
 
     #[test]

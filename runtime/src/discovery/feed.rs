@@ -311,6 +311,7 @@ impl Hub {
         DiscoveryStatus {
             service: Arc::clone(&self.service),
             endpoints: snapshot.endpoints.len(),
+            unhealthy: 0,
             resolved: snapshot.resolved,
             cached: match &*self.kept() {
                 Some(kept) if snapshot.cached => Some(now - kept.since),

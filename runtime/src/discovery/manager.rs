@@ -14,13 +14,28 @@ use crate::observability::metrics::MetricsSink;
 
 use super::registration::NamedRegistrar;
 use super::{
-    EndpointSet, Registration, RegistrationStatus, Registrations, ServiceInstance, Whereabouts,
+    Endpoint, EndpointSet, Registration, RegistrationStatus, Registrations, ServiceInstance,
+    Whereabouts, reach,
 };
 
 /// How long a registration is waited for.
 const REGISTERED_MAX: Duration = Duration::from_secs(10);
 /// How long a registration may take to be taken away.
 const DEREGISTERED_MAX: Duration = Duration::from_secs(5);
+
+/// How long a connection may take that only tells whether it can be made, and how many at once.
+const CHECK_MAX: Duration = Duration::from_secs(2);
+const CHECKS_AT_ONCE: usize = 64;
+
+/// Whether an instance can be reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EndpointCheck {
+    /// The instance.
+    pub endpoint: Endpoint,
+    /// How long it took to connect; or why it did not work.
+    pub result: Result<Duration, String>,
+}
 
 /// Knows where the configured services are, and keeps instances registered: taken from
 /// [`CommunicationManager::discovery`](crate::CommunicationManager::discovery). Cheap to clone.
@@ -162,6 +177,36 @@ impl ServiceDiscoveryManager {
                 Err(failed(&text).with_retryable(true))
             }
         }
+    }
+
+    /// Connects to every instance of a configured service that is in use now, and tells which of them
+    /// can be reached. Whether they are ready for calls is told by
+    /// [`HttpClient::health_check`](crate::HttpClient::health_check), and all the time by
+    /// `[services.NAME.health]`.
+    ///
+    /// # Errors
+    /// As [`discover_service`](Self::discover_service).
+    pub async fn health_check_service(
+        &self,
+        service: &str,
+    ) -> Result<Vec<EndpointCheck>, CommunicationError> {
+        let endpoints = self.discover_service(service).await?;
+        let mut checks = Vec::with_capacity(endpoints.len());
+        let mut running = tokio::task::JoinSet::new();
+        for endpoint in endpoints.iter().cloned() {
+            if running.len() >= CHECKS_AT_ONCE
+                && let Some(check) = running.join_next().await
+            {
+                checks.extend(check);
+            }
+            running.spawn(async move {
+                let result = reach(&endpoint, CHECK_MAX).await;
+                EndpointCheck { endpoint, result }
+            });
+        }
+        checks.extend(running.join_all().await);
+        checks.sort_by(|one, two| one.endpoint.url().cmp(two.endpoint.url()));
+        Ok(checks)
     }
 
     /// What is registered where.

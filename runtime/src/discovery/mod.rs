@@ -76,6 +76,7 @@ mod manager;
 mod merge;
 mod own;
 mod port;
+mod reach;
 mod registrar;
 mod registration;
 mod settings;
@@ -84,7 +85,7 @@ mod status;
 
 pub use endpoint::{Endpoint, EndpointSet};
 pub use feed::{Asking, Feed};
-pub use manager::ServiceDiscoveryManager;
+pub use manager::{EndpointCheck, ServiceDiscoveryManager};
 pub use port::{Discovery, Following, Query};
 pub use registrar::{Registering, Registrar, RegistrarError, ServiceInstance};
 pub use registration::{RegistrationState, RegistrationStatus};
@@ -92,5 +93,6 @@ pub use status::{DiscoveryStatus, SourceStatus};
 
 pub(crate) use following::ServiceWatch;
 pub(crate) use own::Registrations;
+pub(crate) use reach::reach;
 pub(crate) use registration::Registration;
 pub(crate) use settings::{Backends, Whereabouts};

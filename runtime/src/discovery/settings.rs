@@ -32,6 +32,9 @@ pub(crate) struct Backends {
     cache: Option<PathBuf>,
 }
 
+/// The schemes that can stand in the configuration, and those of what is found.
+type Schemes = (&'static [&'static str], &'static [&'static str]);
+
 /// Where a service is.
 #[derive(Clone, Debug)]
 pub(crate) enum Whereabouts {
@@ -117,7 +120,7 @@ impl Backends {
     pub(crate) fn whereabouts(
         &self,
         service: &Section<'_>,
-        schemes: &'static [&'static str],
+        (known, schemes): Schemes,
         metrics: Option<&dyn MetricsSink>,
         faults: &mut Faults,
     ) -> Option<Whereabouts> {
@@ -125,14 +128,14 @@ impl Backends {
         let is_discovered =
             section.is_present() || !service.contains("urls") && !self.all.is_empty();
         if !is_discovered {
-            let fixed = static_list::read(service, schemes, faults)?;
+            let fixed = static_list::read(service, known, faults)?;
             return Some(Whereabouts::Fixed(Arc::new(fixed)));
         }
         let before = faults.len();
         let mut backends = self.chosen(&section, faults);
         if service.contains("urls") {
             // What the configuration says is there when nobody else knows anything.
-            if let Some(fixed) = static_list::read(service, schemes, faults) {
+            if let Some(fixed) = static_list::read(service, known, faults) {
                 backends.push(Backend {
                     name: "urls".into(),
                     discovery: Arc::new(static_list::StaticList(fixed)),

@@ -13,6 +13,8 @@ pub struct DiscoveryStatus {
     pub service: Arc<str>,
     /// How many endpoints are in use.
     pub endpoints: usize,
+    /// How many of them fail their active checks.
+    pub unhealthy: usize,
     /// Whether it is known where the service is, if only that it is nowhere. Always so where the
     /// addresses stand in the configuration.
     pub resolved: bool,
@@ -30,6 +32,7 @@ impl DiscoveryStatus {
         Self {
             service: Arc::clone(service),
             endpoints: endpoints.len(),
+            unhealthy: 0,
             resolved: true,
             cached: None,
             sources: Vec::new(),

@@ -19,6 +19,7 @@
 mod body;
 mod cache;
 mod call;
+mod checks;
 mod client;
 mod context;
 mod descriptor;

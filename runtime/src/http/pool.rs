@@ -11,6 +11,7 @@ use crate::discovery::{Endpoint, EndpointSet};
 use crate::observability::metrics::{CLIENT_ATTEMPTS, Labels, MetricsSink, Series};
 use crate::resilience::{CircuitBreaker, CircuitPermit, Load, LoadBalancer, Picker, Signal};
 
+use super::checks::Checked;
 use super::transport::Transport;
 
 /// One endpoint.
@@ -20,6 +21,7 @@ pub(super) struct Target {
     /// Unlike its place, the same for as long as it is there, and never that of another one.
     number: u64,
     pub(super) transport: Transport,
+    pub(super) checked: Checked,
     load: Load,
     breaker: Option<CircuitBreaker>,
     answered: Series,
@@ -45,6 +47,7 @@ impl Target {
             url,
             number,
             transport,
+            checked: Checked::default(),
             load: Load::new(Instant::now()),
             breaker,
             answered,
@@ -114,6 +117,10 @@ impl Pool {
         }
     }
 
+    pub(super) fn targets(&self) -> impl Iterator<Item = &Arc<Target>> + Clone {
+        self.members.iter().map(|member| &member.0)
+    }
+
     pub(super) fn urls(&self) -> impl Iterator<Item = &str> {
         self.members.iter().map(|member| &*member.0.url)
     }
@@ -128,8 +135,9 @@ impl Pool {
     /// any of them, else any at all. `None` only where there is no endpoint.
     pub(super) fn pick(&self, tried: &mut Tried, now: Instant) -> Option<Lease<'_>> {
         let is_open = |place: usize| {
-            let breaker = self.members[place].0.breaker.as_ref();
-            breaker.is_some_and(|breaker| breaker.is_open(now))
+            let target = &self.members[place].0;
+            let breaker = target.breaker.as_ref();
+            target.checked.is_down() || breaker.is_some_and(|breaker| breaker.is_open(now))
         };
         let is_tried = |place: usize| tried.contains(self.members[place].0.number);
         let pick = |usable: &dyn Fn(usize) -> bool| self.picker.pick(&self.members, usable, now);

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use crate::config::{Faults, Section};
-use crate::discovery::{Backends, Whereabouts};
+use crate::discovery::{Backends, EndpointSet, Whereabouts};
 use crate::observability::metrics::MetricsSink;
 use crate::resilience::{CircuitBreakerOptions, LoadBalancer};
 
+use super::checks::CheckSettings;
 use super::options::{CallSettings, RetrySettings};
 use super::tls::Security;
 
@@ -30,6 +31,7 @@ const SCHEMES: &[&str] = if cfg!(feature = "tls") {
 /// | `retry.budget`, `retry.floor` | 0.2, 3 | repeats as a share of recent calls, and so many a second beside |
 /// | `balance` | `p2c_ewma` | or `round_robin`, `random`, `least_request` |
 /// | `breaker.*` | | see `CircuitBreakerOptions`; `breaker.enabled = false` for none |
+/// | `health.*` | | see `CheckSettings`: endpoints are asked how they are |
 /// | `concurrency`, `queue` | 256, 256 | calls at once, and waiting for their turn |
 /// | `connect_timeout` | `2s` | |
 /// | `idle_timeout` | `15s` | how long an unused connection is kept: less than servers keep theirs |
@@ -52,6 +54,7 @@ pub(crate) struct ServiceSettings {
     pub(crate) floor: u32,
     pub(crate) balance: LoadBalancer,
     pub(crate) breaker: Option<CircuitBreakerOptions>,
+    pub(crate) checks: Option<CheckSettings>,
     pub(crate) concurrency: usize,
     pub(crate) queue: usize,
     pub(crate) connect_timeout: Duration,
@@ -79,7 +82,10 @@ impl ServiceSettings {
         metrics: Option<&dyn MetricsSink>,
         faults: &mut Faults,
     ) -> Option<Self> {
-        let whereabouts = backends.whereabouts(section, SCHEMES, metrics, faults);
+        // Read once more by whoever says what is wrong with it.
+        let https_only = section.bool("https_only", &mut Faults::new()) == Some(true);
+        let callable = if https_only { &["https"] } else { SCHEMES };
+        let whereabouts = backends.whereabouts(section, (SCHEMES, callable), metrics, faults);
         let retry = section.section("retry", faults);
         let named = section.section("methods", faults);
         let cache = section.section("cache", faults);
@@ -99,6 +105,7 @@ impl ServiceSettings {
             floor: retry.integer("floor", 0..=100_000, faults).unwrap_or(3),
             balance: balance.and_then(LoadBalancer::named).unwrap_or_default(),
             breaker: read_breaker(&section.section("breaker", faults), faults),
+            checks: CheckSettings::read(&section.section("health", faults), faults),
             concurrency: section
                 .integer("concurrency", 1..=1 << 20, faults)
                 .unwrap_or(256),
@@ -120,9 +127,17 @@ impl ServiceSettings {
                 .size("response_bytes_max", 1..=1 << 32, faults)
                 .and_then(|bytes| usize::try_from(bytes).ok())
                 .unwrap_or(16 << 20),
-            security: Security::read(section, endpoints.as_ref(), faults),
+            security: Security::read(section, fixed(whereabouts.as_ref()), faults),
         };
         whereabouts.is_some().then_some(settings)
+    }
+}
+
+/// The addresses, where they are known before anybody was asked.
+fn fixed(whereabouts: Option<&Whereabouts>) -> Option<&EndpointSet> {
+    match whereabouts {
+        Some(Whereabouts::Fixed(endpoints)) => Some(endpoints),
+        Some(Whereabouts::Watched(_)) | None => None,
     }
 }
 

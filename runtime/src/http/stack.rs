@@ -20,6 +20,7 @@ use crate::resilience::{Bulkhead, CircuitBreaker, CircuitState, RetryBudget, Sig
 
 use super::body::Body;
 use super::cache::Cache;
+use super::checks;
 use super::error::{CallErrorKind, CallFailure, CallName, Sent, may_be_repeated};
 use super::events::Again;
 use super::options::Decided;
@@ -208,10 +209,20 @@ impl Stack {
         )
     }
 
-    /// Begins to follow the service, in tasks that go on until they are aborted.
+    /// The endpoints of now.
+    pub(super) fn pool(&self) -> Arc<Pool> {
+        self.pool.load_full()
+    }
+
+    /// Begins to follow the service and to check its endpoints, in tasks that go on until they are aborted.
     pub(crate) fn follow(self: &Arc<Self>) -> Vec<AbortHandle> {
+        let mut tasks = Vec::new();
+        if let Some(checks) = &self.settings.checks {
+            let checking = checks::run(Arc::clone(self), checks.clone());
+            tasks.push(tokio::spawn(checking).abort_handle());
+        }
         let Whereabouts::Watched(watch) = &self.settings.whereabouts else {
-            return Vec::new();
+            return tasks;
         };
         let asking = tokio::spawn(Arc::clone(watch).run());
         let (stack, mut snapshots) = (Arc::clone(self), watch.snapshots());
@@ -226,19 +237,23 @@ impl Stack {
                 }
             }
         });
-        vec![asking.abort_handle(), applying.abort_handle()]
+        tasks.extend([asking.abort_handle(), applying.abort_handle()]);
+        tasks
     }
 
     /// What is known of where the service is.
     pub(crate) fn discovery(&self) -> DiscoveryStatus {
-        match &self.settings.whereabouts {
-            // What calls go to, which is a moment behind what was told.
-            Whereabouts::Watched(watch) => DiscoveryStatus {
-                endpoints: self.pool.load().urls().count(),
-                resolved: *self.resolved.borrow(),
-                ..watch.status()
-            },
+        let pool = self.pool.load();
+        let told = match &self.settings.whereabouts {
+            Whereabouts::Watched(watch) => watch.status(),
             Whereabouts::Fixed(endpoints) => DiscoveryStatus::fixed(&self.service, endpoints),
+        };
+        DiscoveryStatus {
+            // What calls go to, which is a moment behind what was told.
+            endpoints: pool.targets().count(),
+            resolved: *self.resolved.borrow(),
+            unhealthy: checks::down(&pool),
+            ..told
         }
     }
 
@@ -551,7 +566,7 @@ fn outgoing(prepared: &Prepared, url: &str, attempt: u32, left: Duration) -> Out
     }
 }
 
-fn explain(error: &TransportError) -> String {
+pub(super) fn explain(error: &TransportError) -> String {
     match error {
         TransportError::Connect(cause) => format!("no connection: {cause}"),
         TransportError::Lost(cause) => format!("the connection was lost: {cause}"),

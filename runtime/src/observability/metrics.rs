@@ -67,6 +67,8 @@ catalogue! {
     CIRCUIT_CHANGES = Counter "interline.client.circuit_changes" in "{change}" by ["service", "endpoint", "state"];
     /// Calls that a fallback answered because the service did not.
     CLIENT_FALLBACKS = Counter "interline.client.fallbacks" in "{call}" by ["service", "method"];
+    /// Active checks of endpoints.
+    HEALTH_CHECKS = Counter "interline.client.health_checks" in "{check}" by ["service", "outcome"];
     /// Whether the breaker of a subscription has stopped its fetching (1) or not (0).
     BREAKER_OPEN = Gauge "interline.consumer.breaker_open" in "1" by ["subscription"];
     /// Messages moved to the dead letters.

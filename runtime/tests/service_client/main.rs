@@ -12,6 +12,7 @@ mod bodies;
 mod breakers;
 mod caching;
 mod calls;
+mod checks;
 mod deadlines;
 mod discovery;
 mod fallbacks;

@@ -30,7 +30,7 @@ impl Place {
         let mut faults = Faults::new();
         let backends = Backends::read(&config, &[], &Rng::new(), &mut faults);
         let section = config.section("services.\"orders/v1\"");
-        let place = backends.whereabouts(&section, &["http"], None, &mut faults);
+        let place = backends.whereabouts(&section, (&["http"], &["http"]), None, &mut faults);
         config.finish(&mut faults);
         faults.into_result().unwrap();
         let Some(Whereabouts::Watched(watch)) = place else {

@@ -33,7 +33,7 @@ impl Followed {
         let mut faults = Faults::new();
         let backends = Backends::read(&config, &[], &Rng::new(), &mut faults);
         let section = config.section("services.orders");
-        let place = backends.whereabouts(&section, &["http"], None, &mut faults);
+        let place = backends.whereabouts(&section, (&["http"], &["http"]), None, &mut faults);
         faults.into_result().unwrap();
         let Some(Whereabouts::Watched(watch)) = place else {
             panic!("not followed");

@@ -8,7 +8,7 @@ fn read(toml: &str) -> Result<Vec<String>, String> {
     let mut faults = Faults::new();
     let backends = Backends::read(&config, &[], &Rng::new(), &mut faults);
     let service = config.section("services.orders");
-    let place = backends.whereabouts(&service, &["http"], None, &mut faults);
+    let place = backends.whereabouts(&service, (&["http"], &["http"]), None, &mut faults);
     config.finish(&mut faults);
     faults.into_result().map_err(|error| error.to_string())?;
     Ok(match place.expect("no fault, so a place") {
