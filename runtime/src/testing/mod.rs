@@ -17,5 +17,6 @@ pub use discovery::ScriptedDiscovery;
 pub use proxy::{Direction, FaultProxy};
 #[cfg(unix)]
 pub use server::{
-    KafkaDoor, KafkaNode, RabbitMqNode, RedisNode, ServerError, ServerFixture, TlsFiles,
+    KafkaCluster, KafkaDoor, KafkaNode, RabbitMqNode, RedisNode, ServerError, ServerFixture,
+    TlsFiles,
 };

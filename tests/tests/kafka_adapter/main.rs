@@ -8,6 +8,7 @@ mod later;
 mod positions;
 mod publishing;
 mod support;
+mod tls;
 mod topology;
 
 use std::process::ExitCode;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         closing::cases(),
         later::cases(),
         topology::cases(),
+        tls::cases(),
         connections::cases(),
     ];
     let needing = |case: Case| case.needs(Server::Kafka).limit(Duration::from_secs(180));

@@ -1,6 +1,6 @@
 //! `[brokers.NAME]` of kind `kafka`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -263,6 +263,7 @@ impl Settings {
             ];
             for (key, file) in files {
                 if let Some(file) = file {
+                    self.tls.readable(file)?;
                     config.set(key, file.display().to_string());
                 }
             }
@@ -380,6 +381,11 @@ impl Settings {
         self.revoke_wait.min(session)
     }
 
+    /// Whether we show the server a certificate.
+    pub(super) fn has_certificate(&self) -> bool {
+        self.tls.certificate_file.is_some()
+    }
+
     /// The servers, for people: no credentials.
     pub(super) fn place(&self) -> String {
         let url = self.url.read().ok();
@@ -466,6 +472,25 @@ fn decode(text: &str) -> Option<String> {
 }
 
 impl Tls {
+    /// A file that cannot be read is told by its name, which the library does not do.
+    fn readable(&self, file: &Path) -> Result<(), Wrong> {
+        let Err(error) = std::fs::File::open(file) else {
+            return Ok(());
+        };
+        let key = if self.ca_file.as_deref() == Some(file) {
+            "ca_file"
+        } else if self.certificate_file.as_deref() == Some(file) {
+            "certificate_file"
+        } else {
+            "key_file"
+        };
+        let text = format!(
+            "`{}` of `tls.{key}` cannot be read: {error}",
+            file.display()
+        );
+        Err((BrokerErrorKind::Configuration, text))
+    }
+
     fn read(section: &Section<'_>, faults: &mut Faults) -> Self {
         let mut path = |key: &str| section.string(key, faults).map(PathBuf::from);
         let tls = Self {
