@@ -25,6 +25,10 @@ pub(crate) struct Security {
     protocol: Protocol,
     https_only: bool,
     /// Whether an address may be one of TLS.
+    #[cfg_attr(
+        not(feature = "tls"),
+        allow(dead_code, reason = "only TLS has use of it")
+    )]
     wanted: bool,
     #[cfg_attr(
         not(feature = "tls"),
