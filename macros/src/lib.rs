@@ -198,16 +198,23 @@ pub fn subscriber(attribute: TokenStream, item: TokenStream) -> TokenStream {
 /// | `#[idempotent]` | its calls carry an `Idempotency-Key`, the same on every attempt, so that they may be repeated |
 /// | `#[timeout("2s")]`, `#[attempt_timeout("500ms")]` | in place of the trait's |
 /// | `#[retry(attempts, first, max, hedge)]` | in place of the trait's |
+/// | `#[fallback(no_order)]` | where the service gives nothing, this `async fn` of the error gives the result |
+/// | `#[fallback(no_order(id))]` | the same, with arguments of the method, by reference, after the error |
+/// | `#[fallback(value = Vec::new())]` | the same with a value |
+/// | `#[cache]`, `#[cache(ttl = "30s")]` | answers are kept as long as the service says, and where it says nothing for `ttl`, which is also the most |
+/// | `#[cache(.., stale_while_revalidate = "10s", stale_if_error = "5m")]` | how much longer they stand in while another is asked for, and where the service does not answer |
+/// | `#[reconnect]` | a stream of events that breaks is asked for again, with `Last-Event-ID` |
 ///
 /// GET, HEAD, PUT, DELETE and what is `#[idempotent]` is repeated after a failure; anything else only
 /// where it was not sent.
 ///
 /// **Its arguments** are values of the path, by their names in its template, or have `#[query]` (a
 /// scalar, a list, or a struct whose fields are the keys; `#[query("name")]` renames),
-/// `#[header("name")]`, or `#[body]`, which is sent in JSON.
+/// `#[header("name")]`, or `#[body]`, which is sent in JSON; `#[body(form)]`, `#[body(msgpack)]` and
+/// `#[body(bytes)]` send it in another form, and a `BodyStream` is sent in pieces.
 ///
-/// **It returns** a `Result` of what the answer's JSON is read as, `()`, `Bytes`, `Option<..>` (`None`
-/// for 404) or `Response<..>` (with status and headers), and of `CallError` or an error that implements
+/// **It returns** a `Result` of what the answer's JSON is read as, `()`, `Bytes`, `ByteStream`,
+/// `EventStream`, `Option<..>` (`None` for 404) or `Response<..>` (with status and headers), and of `CallError` or an error that implements
 /// `From<CallError>`. These types are recognised by name; an alias is not seen.
 #[proc_macro_attribute]
 pub fn service_client(attribute: TokenStream, item: TokenStream) -> TokenStream {

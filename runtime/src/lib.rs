@@ -32,6 +32,7 @@
 //! | [`handling`] | extractors, outcomes, failures, middleware, publishing |
 //! | [`messaging`] | options of subscribers, the broker port, adapters, dead letters |
 //! | `http` | clients of other services (feature `http`) |
+//! | `discovery` | where those services are (feature `http`) |
 //! | [`observability`] | trace context and the metrics catalogue |
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -60,6 +61,8 @@ pub mod testing;
 
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(any(feature = "http", feature = "rabbitmq"))]
+mod security;
 mod start;
 
 #[doc(hidden)]

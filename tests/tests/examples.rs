@@ -91,6 +91,23 @@ fn shop_embedded() -> Outcome {
         text.ends_with("32 shipped + 8 given up = 40 of 40 orders: adds up\n"),
         "{text}"
     );
+    // One of two instances of stock fails for a third of the orders, and no order is the worse for it.
+    let count = |what: &str| -> Result<usize, Box<dyn std::error::Error>> {
+        let line = text.lines().find_map(|line| line.strip_prefix(what));
+        Ok(line.ok_or(text.clone())?.trim().parse()?)
+    };
+    assert_eq!(count("calls to stock that were answered")?, 40);
+    assert!(
+        (1..=13).contains(&count("  refused there, asked elsewhere")?),
+        "{text}"
+    );
+    let output = program("shop")?.arg("--sound-stock").output()?;
+    assert_success(&output);
+    let sound = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        sound.contains("  refused there, asked elsewhere         0\n"),
+        "{sound}"
+    );
     let file = workspace().join("examples/shop/orders.jsonl");
     let output = program("shop")?.arg("--file").arg(file).output()?;
     assert_success(&output);
@@ -370,6 +387,8 @@ fn program(name: &str) -> Result<Command, Box<dyn std::error::Error>> {
                 "dead-letters",
                 "-p",
                 "existing-queue",
+                "-p",
+                "gateway",
                 "-p",
                 "quickstart",
                 "-p",

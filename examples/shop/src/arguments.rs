@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use shop_contracts::OrderPlaced;
 
 const HELP: &str = "\
-usage: shop [--orders N] [--file ORDERS.jsonl] [--only orders|payments|shipping]
+usage: shop [--orders N] [--file ORDERS.jsonl] [--only orders|payments|shipping] [--sound-stock]
 
   --orders N    how many orders to make up (default 40)
   --file FILE   the orders, one JSON object a line, as in examples/shop/orders.jsonl
-  --only NAME   host one service; `orders` also places the orders and keeps the account";
+  --only NAME   host one service; `orders` also places the orders and keeps the account
+  --sound-stock let no instance of stock fail; else one of the two does in the middle of the orders";
 
 /// One of the services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,7 @@ pub(crate) struct Arguments {
     only: Option<Role>,
     count: usize,
     file: Option<PathBuf>,
+    sound_stock: bool,
 }
 
 /// One line of an order file.
@@ -43,6 +45,7 @@ impl Arguments {
             only: None,
             count: 40,
             file: None,
+            sound_stock: false,
         };
         while let Some(word) = words.next() {
             let mut value = || {
@@ -57,6 +60,7 @@ impl Arguments {
                         .parse()
                         .map_err(|_| format!("--orders wants a number, not `{text}`\n\n{HELP}"))?;
                 }
+                "--sound-stock" => arguments.sound_stock = true,
                 "--file" => arguments.file = Some(value()?.into()),
                 "--only" => {
                     arguments.only = Some(match value()?.as_str() {
@@ -75,6 +79,11 @@ impl Arguments {
     /// Whether this process hosts a service.
     pub(crate) fn hosts(&self, role: Role) -> bool {
         self.only.is_none_or(|only| only == role)
+    }
+
+    /// Whether one instance of stock fails when order `number` of `all` is placed.
+    pub(crate) fn stock_fails_at(&self, number: usize, all: usize) -> bool {
+        !self.sound_stock && (all / 3..all * 2 / 3).contains(&number)
     }
 
     /// The orders of this run, from the file or made up.

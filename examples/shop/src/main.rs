@@ -1,4 +1,5 @@
-//! A shop in three services that exchange messages: orders, payments, shipping.
+//! A shop in three services that exchange messages: orders, payments, shipping; orders asks a fourth one,
+//! stock, over HTTP, of which there are two instances, and one fails for a while.
 //!
 //! By default one process hosts all of them on the embedded broker, places some orders, tells what
 //! happens, and ends when every order is accounted for. With `--only SERVICE` a process hosts one of
@@ -7,6 +8,7 @@
 mod account;
 mod arguments;
 mod narrator;
+mod storeroom;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -18,6 +20,7 @@ use shop_contracts::{Charged, OrderPlaced, Shipped};
 use account::Account;
 use arguments::{Arguments, Role};
 use narrator::Narrator;
+use storeroom::Storeroom;
 
 interline::service!("shop");
 
@@ -56,7 +59,10 @@ async fn main() -> interline::Result<ExitCode> {
         }
     };
     let account = Arc::new(Account::new());
-    let mut app = App::new(Config::load()?)
+    let mut config = Config::load()?;
+    let storeroom = Storeroom::open(&mut config).await?;
+    let mut app = App::new(config)
+        .metrics(storeroom.metrics())
         .state(Arc::clone(&account))
         .state(shop_orders::OrderBook::default())
         .state(shop_payments::Bank::default())
@@ -79,13 +85,16 @@ async fn main() -> interline::Result<ExitCode> {
     println!("{}\n", running.report().banner());
     running.ready(Duration::from_secs(30)).await?;
     let publisher = running.publisher();
-    for order in &orders {
-        shop_orders::place(&publisher, order).await?;
+    let stock = running.client()?;
+    for (number, order) in orders.iter().enumerate() {
+        storeroom.fail(arguments.stock_fails_at(number, orders.len()));
+        shop_orders::place(&publisher, &stock, order).await?;
     }
     let complete = account.wait_for(&running, orders.len(), PATIENCE).await?;
     running.stop_within(Duration::from_secs(10)).await;
-    println!("\n{}", account.summary(orders.len()));
-    Ok(if complete {
+    println!("\n{}", storeroom.summary());
+    println!("{}", account.summary(orders.len()));
+    Ok(if complete && storeroom.adds_up(orders.len()) {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

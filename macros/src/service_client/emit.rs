@@ -7,7 +7,7 @@ use syn::{FnArg, ItemTrait, Pat, ReturnType, Signature, TraitItem};
 use crate::args::Args;
 use crate::{emit, path};
 
-use super::method::{Argument, Method, Place};
+use super::method::{Argument, Format, Method, Place};
 use super::template::Piece;
 use super::{Model, Names, is_ours, with_lifetime};
 
@@ -288,7 +288,13 @@ fn emit_call(model: &Model<'_>, number: usize, method: &Method) -> TokenStream {
         let value = quote_spanned!(emit::place(ty)=> &#name);
         steps.extend(match place {
             Place::Path => continue,
-            Place::Body => quote!(let __call = #http::json(__call, #value);),
+            Place::Body(Format::Bytes) => quote!(let __call = #http::bytes(__call, #value);),
+            Place::Body(Format::Form) => quote!(let __call = #http::form(__call, #value);),
+            Place::Body(Format::Json) => quote!(let __call = #http::json(__call, #value);),
+            Place::Body(Format::Msgpack) => {
+                quote!(let __call = __private::needs_feature_msgpack::body(__call, #value);)
+            }
+            Place::Body(Format::Stream) => quote!(let __call = #http::stream(__call, #name);),
             Place::Query(key) => quote!(let __call = #http::query(__call, #key, #value);),
             Place::Header {
                 name,
@@ -307,10 +313,25 @@ fn emit_call(model: &Model<'_>, number: usize, method: &Method) -> TokenStream {
     };
     // Every token of it stands where the type does, or a fault of the type is told a second time, at
     // the attribute.
-    let failed = emit::placed(
-        quote!(map_err(|__error| #http::failed::<#problem, #error>(__error))),
-        emit::place(error),
-    );
+    let at_type = |tokens| emit::placed(tokens, emit::place(error));
+    let sent = quote!(#http::send::<#reader, #problem>(__call).await);
+    let end = match &method.fallback {
+        None => {
+            let failed =
+                at_type(quote!(map_err(|__error| #http::failed::<#problem, #error>(__error))));
+            quote!(#sent.#failed)
+        }
+        Some(fallback) => {
+            let came = at_type(quote!(#http::came::<_, #problem, #error>));
+            let stand_in = fallback.emit(&method.ok);
+            quote! {
+                match #came(__wire, #number, #sent) {
+                    #http::Came::Result(__result) => __result,
+                    #http::Came::Nothing(__error) => #stand_in,
+                }
+            }
+        }
+    };
     quote! {
         async fn #ident(&self, #(#arguments),*) -> #output {
             let __wire = match &self.0 {
@@ -321,7 +342,7 @@ fn emit_call(model: &Model<'_>, number: usize, method: &Method) -> TokenStream {
             };
             let __call = __wire.call(#number);
             #steps
-            #http::send::<#reader, #problem>(__call).await.#failed
+            #end
         }
     }
 }
@@ -335,10 +356,20 @@ fn emit_record(model: &Model<'_>, method: &Method) -> TokenStream {
     let verb = format_ident!("{verb}");
     let path = format!("{}{}", model.base, method.template);
     let keyed = method.keyed.then(|| quote!(.keyed()));
+    let reconnects = method.reconnects.then(|| quote!(.reconnects()));
+    let cache = method.cache.as_ref().map(|cache| {
+        let keys = ["ttl", "stale_if_error", "stale_while_revalidate"];
+        let said = keys.into_iter().filter_map(|key| {
+            let duration = emit::duration(cache.duration(key)?);
+            let key = format_ident!("{key}");
+            Some(quote!(.#key(#duration)))
+        });
+        quote!(.cache(#http::CacheSettings::UNSET #(#said)*))
+    });
     let retry = Some(&method.retry);
     let settings = emit_settings(http, method.timeout, method.attempt_timeout, retry);
     let settings = settings.map(|settings| quote!(.settings(#settings)));
-    quote!(#http::MethodDescriptor::new(#name, #http::Verb::#verb, #path)#keyed #settings)
+    quote!(#http::MethodDescriptor::new(#name, #http::Verb::#verb, #path)#keyed #reconnects #cache #settings)
 }
 
 /// Limits and retries as the runtime's `CallSettings`; `None` if nothing is said.

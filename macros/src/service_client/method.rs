@@ -11,12 +11,21 @@ use crate::diagnostics::{Errors, suggestion};
 use crate::literals;
 use crate::signature::is_called;
 
+use super::fallback::Fallback;
 use super::template::{self, Piece};
 
 /// The attributes that say which request a method makes.
 pub(super) const VERBS: &[&str] = &["get", "post", "put", "patch", "delete", "head"];
 /// The other attributes of a method.
-pub(super) const EXTRAS: &[&str] = &["idempotent", "timeout", "attempt_timeout", "retry"];
+pub(super) const EXTRAS: &[&str] = &[
+    "idempotent",
+    "timeout",
+    "attempt_timeout",
+    "retry",
+    "fallback",
+    "reconnect",
+    "cache",
+];
 /// The attributes of arguments.
 pub(super) const PLACES: &[&str] = &["query", "header", "body"];
 
@@ -27,6 +36,12 @@ pub(super) const RETRY: &[Key] = &[
     Key::new("hedge", Kind::Duration),
 ];
 
+pub(super) const CACHE: &[Key] = &[
+    Key::new("ttl", Kind::Duration),
+    Key::new("stale_if_error", Kind::Duration),
+    Key::new("stale_while_revalidate", Kind::Duration),
+];
+
 /// What is known of a method that has no mistake.
 pub(super) struct Method {
     pub(super) ident: Ident,
@@ -34,13 +49,17 @@ pub(super) struct Method {
     pub(super) template: String,
     pub(super) pieces: Vec<Piece>,
     pub(super) keyed: bool,
+    pub(super) reconnects: bool,
     /// In the places of its options: `timeout`, `attempt_timeout`.
     pub(super) timeout: Option<std::time::Duration>,
     pub(super) attempt_timeout: Option<std::time::Duration>,
     pub(super) retry: Args,
+    pub(super) fallback: Option<Fallback>,
+    pub(super) cache: Option<Args>,
     pub(super) arguments: Vec<Argument>,
     pub(super) shape: Shape,
     pub(super) output: Type,
+    pub(super) ok: Type,
     pub(super) error: Type,
 }
 
@@ -52,19 +71,31 @@ pub(super) struct Argument {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    Body,
+    Body(Format),
     Header { name: String, optional: bool },
     Path,
     Query(String),
 }
 
+/// How a body is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    Bytes,
+    Form,
+    Json,
+    Msgpack,
+    Stream,
+}
+
 /// How the answer is read.
 pub(super) enum Shape {
     Bytes,
+    Events,
     Json(Box<Type>),
     Nothing,
     Optional(Box<Self>),
     Response(Box<Self>),
+    Stream,
 }
 
 /// Reads a method. `None` after noting what is wrong.
@@ -85,8 +116,12 @@ pub(super) fn read(item: &TraitItemFn, errors: &mut Errors) -> Option<Method> {
     let timeout = duration(item, "timeout", errors);
     let attempt_timeout = duration(item, "attempt_timeout", errors);
     let retry = retry(item, errors);
+    let fallback = extra(item, "fallback");
+    let fallback = fallback.and_then(|attribute| Fallback::read(attribute, item, errors));
+    once(item, errors);
     let arguments = arguments(item, verb, &pieces, errors);
-    let (shape, output, error) = returned(item, verb, errors);
+    let returned = returned(item, verb, errors);
+    let shape = returned.as_ref().map(|(shape, ..)| shape);
     if let (Some(attribute), Some(verb @ ("post" | "patch")), None) =
         (extra(item, "retry"), verb, keyed)
     {
@@ -97,22 +132,39 @@ pub(super) fn read(item: &TraitItemFn, errors: &mut Errors) -> Option<Method> {
              leave out `#[retry]`",
         );
     }
+    let cache = cache(item, verb, shape, errors);
+    let reconnects = reconnects(item, shape, errors);
+    if let Some(gone) = fallback
+        .as_ref()
+        .and_then(|fallback| fallback.wants_of(&arguments))
+    {
+        errors.at(
+            gone,
+            format!("`{gone}` is gone when the fallback is called: it was sent"),
+            "leave it out",
+        );
+    }
     if errors.count() > before {
         return None;
     }
+    let (shape, output, [ok, error]) = returned?;
     Some(Method {
         ident: item.sig.ident.clone(),
         verb: verb?,
         template,
         pieces,
         keyed: keyed.is_some(),
+        reconnects,
         timeout,
         attempt_timeout,
         retry,
+        fallback,
+        cache,
         arguments,
-        shape: shape?,
-        output: output?,
-        error: error?,
+        shape,
+        output,
+        ok,
+        error,
     })
 }
 
@@ -168,6 +220,81 @@ fn check_signature(item: &TraitItemFn, errors: &mut Errors) {
 
 fn extra<'i>(item: &'i TraitItemFn, name: &str) -> Option<&'i Attribute> {
     item.attrs.iter().find(|found| found.path().is_ident(name))
+}
+
+fn cache(
+    item: &TraitItemFn,
+    verb: Option<&str>,
+    shape: Option<&Shape>,
+    errors: &mut Errors,
+) -> Option<Args> {
+    let attribute = extra(item, "cache")?;
+    if let Some(verb) = verb.filter(|verb| !matches!(*verb, "get" | "head")) {
+        errors.at(
+            attribute,
+            format!(
+                "the answer to a {} is not kept: it changes something",
+                verb.to_uppercase()
+            ),
+            "leave it out",
+        );
+    }
+    if shape.is_some_and(Shape::is_streamed) {
+        errors.at(
+            attribute,
+            "an answer that is read while it comes is not kept",
+            "return the whole of it, for example as `Bytes`, or leave out `#[cache]`",
+        );
+    }
+    match &attribute.meta {
+        syn::Meta::Path(_) => Some(Args::default()),
+        syn::Meta::List(list) if !list.tokens.is_empty() => {
+            Some(Args::parse(list.tokens.clone(), CACHE, "#[cache]", errors))
+        }
+        _ => {
+            errors.at(
+                attribute,
+                "how long are answers kept?",
+                "write for example `#[cache(ttl = \"30s\")]`, or `#[cache]` for as long as the service says",
+            );
+            None
+        }
+    }
+}
+
+fn reconnects(item: &TraitItemFn, shape: Option<&Shape>, errors: &mut Errors) -> bool {
+    let Some(attribute) = extra(item, "reconnect") else {
+        return false;
+    };
+    if attribute.meta.require_path_only().is_err() {
+        let what = "`#[reconnect]` has no options: the server says how long to wait";
+        errors.at(attribute, what, "write `#[reconnect]`");
+    }
+    if shape.is_some_and(|shape| !shape.is_events()) {
+        errors.at(
+            attribute,
+            "only a stream of events is asked for again when it breaks",
+            "return `Result<EventStream, ..>`, or leave out `#[reconnect]`",
+        );
+    }
+    true
+}
+
+/// Of two attributes of one name only the first would count.
+fn once(item: &TraitItemFn, errors: &mut Errors) {
+    for name in EXTRAS {
+        let mut found = item
+            .attrs
+            .iter()
+            .filter(|found| found.path().is_ident(name));
+        if let Some(second) = found.nth(1) {
+            errors.at(
+                second,
+                format!("`#[{name}]` stands twice on this method"),
+                "keep one of the two",
+            );
+        }
+    }
 }
 
 type Path = (String, Vec<Piece>);
@@ -287,7 +414,7 @@ fn arguments(
             }
             continue;
         };
-        if place == Place::Body {
+        if let Place::Body(_) = place {
             if let Some(verb @ ("get" | "head")) = verb {
                 errors.at(
                     &argument.ty,
@@ -295,7 +422,10 @@ fn arguments(
                     "mark it `#[query]`, or use `#[post(..)]`",
                 );
             }
-            if arguments.iter().any(|other| other.place == Place::Body) {
+            if arguments
+                .iter()
+                .any(|other| matches!(other.place, Place::Body(_)))
+            {
                 errors.at(
                     &argument.ty,
                     "a request has one body",
@@ -364,15 +494,7 @@ fn place(
         return None;
     }
     if mark.path().is_ident("body") {
-        if mark.meta.require_path_only().is_err() {
-            errors.at(
-                mark,
-                "`#[body]` has no options: it is sent in JSON",
-                "write `#[body]`",
-            );
-            return None;
-        }
-        return Some(Place::Body);
+        return format(mark, &argument.ty, errors).map(Place::Body);
     }
     if mark.path().is_ident("query") {
         if mark.meta.require_path_only().is_ok() {
@@ -406,6 +528,55 @@ fn place(
         name: header.to_ascii_lowercase(),
         optional: is_called(&argument.ty, "Option"),
     })
+}
+
+fn format(mark: &Attribute, ty: &Type, errors: &mut Errors) -> Option<Format> {
+    if let Type::Reference(reference) = ty
+        && is_called(&reference.elem, "BodyStream")
+    {
+        errors.at(
+            ty,
+            "a stream is given away when it is sent",
+            "write `BodyStream`",
+        );
+        return None;
+    }
+    let is_stream = is_called(ty, "BodyStream");
+    if mark.meta.require_path_only().is_ok() {
+        return Some(if is_stream {
+            Format::Stream
+        } else {
+            Format::Json
+        });
+    }
+    let word = mark.parse_args::<Ident>().ok().map(|word| word.to_string());
+    let format = match word.as_deref() {
+        Some("bytes") if is_stream => Format::Stream,
+        Some("bytes") => Format::Bytes,
+        Some("form") => Format::Form,
+        Some("json") => Format::Json,
+        Some("msgpack") => Format::Msgpack,
+        other => {
+            let known = ["json", "form", "msgpack", "bytes"];
+            let near = other.and_then(|word| suggestion(word, known));
+            let help = match near {
+                Some(near) => format!("did you mean `#[body({near})]`?"),
+                None => "write `#[body]` for JSON, or `#[body(form)]`, `#[body(msgpack)]`, `#[body(bytes)]`"
+                    .to_owned(),
+            };
+            errors.at(mark, "a body has no such format", help);
+            return None;
+        }
+    };
+    if is_stream && format != Format::Stream {
+        errors.at(
+            mark,
+            "a stream is sent as the bytes that it is",
+            "write `#[body]`",
+        );
+        return None;
+    }
+    Some(format)
 }
 
 fn no_place(
@@ -463,7 +634,8 @@ fn plain(name: &Ident) -> String {
     name.to_string().trim_start_matches("r#").to_owned()
 }
 
-type Returned = (Option<Shape>, Option<Type>, Option<Type>);
+/// How the answer is read; what is returned, and the two types that it is made of.
+type Returned = Option<(Shape, Type, [Type; 2])>;
 
 fn returned(item: &TraitItemFn, verb: Option<&str>, errors: &mut Errors) -> Returned {
     const HELP: &str = "write for example `Result<Order, CallError>`";
@@ -473,13 +645,13 @@ fn returned(item: &TraitItemFn, verb: Option<&str>, errors: &mut Errors) -> Retu
             "a call can fail, so a client returns a `Result`",
             HELP,
         );
-        return (None, None, None);
+        return None;
     };
     let Some([ok, error]) = result_of(output) else {
         let what =
             "a call can fail, so a client returns a `Result` with its error (an alias is not seen)";
         errors.at(output, what, HELP);
-        return (None, None, None);
+        return None;
     };
     let shape = shape(ok);
     if verb == Some("head") && !shape.is_without_body() {
@@ -489,7 +661,7 @@ fn returned(item: &TraitItemFn, verb: Option<&str>, errors: &mut Errors) -> Retu
             "write `Result<Response<()>, ..>` for its headers, or `Result<(), ..>`",
         );
     }
-    (Some(shape), Some((**output).clone()), Some(error.clone()))
+    Some((shape, (**output).clone(), [ok.clone(), error.clone()]))
 }
 
 /// The two types of `Result<T, E>`.
@@ -534,6 +706,8 @@ fn shape(ty: &Type) -> Shape {
     match ty {
         Type::Tuple(tuple) if tuple.elems.is_empty() => Shape::Nothing,
         _ if is_called(ty, "Bytes") => Shape::Bytes,
+        _ if is_called(ty, "ByteStream") => Shape::Stream,
+        _ if is_called(ty, "EventStream") => Shape::Events,
         _ => Shape::Json(Box::new(ty.clone())),
     }
 }
@@ -543,7 +717,23 @@ impl Shape {
         match self {
             Self::Nothing => true,
             Self::Optional(inner) | Self::Response(inner) => inner.is_without_body(),
-            Self::Bytes | Self::Json(_) => false,
+            Self::Bytes | Self::Events | Self::Json(_) | Self::Stream => false,
+        }
+    }
+
+    fn is_streamed(&self) -> bool {
+        match self {
+            Self::Events | Self::Stream => true,
+            Self::Optional(inner) | Self::Response(inner) => inner.is_streamed(),
+            Self::Bytes | Self::Json(_) | Self::Nothing => false,
+        }
+    }
+
+    fn is_events(&self) -> bool {
+        match self {
+            Self::Events => true,
+            Self::Optional(inner) | Self::Response(inner) => inner.is_events(),
+            Self::Bytes | Self::Json(_) | Self::Nothing | Self::Stream => false,
         }
     }
 
@@ -551,6 +741,8 @@ impl Shape {
     pub(super) fn reader(&self, http: &Ident) -> TokenStream {
         match self {
             Self::Bytes => quote!(#http::Raw),
+            Self::Events => quote!(#http::Events),
+            Self::Stream => quote!(#http::Pieces),
             Self::Json(ty) => quote!(#http::Json<#ty>),
             Self::Nothing => quote!(#http::Empty),
             Self::Optional(inner) => {

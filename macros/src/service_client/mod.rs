@@ -1,6 +1,7 @@
 //! `#[service_client]`: a trait whose methods are requests to another service.
 
 mod emit;
+mod fallback;
 mod method;
 mod template;
 #[cfg(test)]

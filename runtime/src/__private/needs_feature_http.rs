@@ -8,8 +8,9 @@ use serde::Serialize;
 
 pub use crate::handling::BoxFuture;
 pub use crate::http::{
-    Answered, Call, CallError, CallOptions, CallSettings, ClientDescriptor, Empty, Full, Json,
-    Maybe, MethodDescriptor, Problem, Raw, Read, ServiceClient, Verb, Wire,
+    Answered, AsBody, BodyStream, CacheSettings, Call, CallError, CallOptions, CallSettings,
+    ClientDescriptor, Empty, Events, Full, Json, Maybe, MethodDescriptor, Pieces, Problem, Raw,
+    Read, ServiceClient, Verb, Wire,
 };
 use crate::message::Location;
 
@@ -111,6 +112,21 @@ pub fn json<T: Written + ?Sized>(call: Call, value: &T) -> Call {
     call.json(value)
 }
 
+/// Adds the body, as the fields of a form.
+pub fn form<T: Written + ?Sized>(call: Call, value: &T) -> Call {
+    call.form(value)
+}
+
+/// Adds the body, as it is.
+pub fn bytes<T: AsBody + ?Sized>(call: Call, value: &T) -> Call {
+    call.bytes(value.as_body())
+}
+
+/// Adds the body, in pieces.
+pub fn stream(call: Call, body: BodyStream) -> Call {
+    call.stream(body)
+}
+
 /// Makes the call.
 ///
 /// # Errors
@@ -123,6 +139,31 @@ pub async fn send<R: Read, P: Answered>(call: Call) -> Result<R::Output, CallErr
 /// function that does not hold is told twice.
 pub fn failed<P, E: Fails<P>>(error: CallError<P>) -> E {
     E::from(error)
+}
+
+/// What came of the call of a method with a fallback.
+#[derive(Debug)]
+pub enum Came<T, P, E> {
+    /// This, and it stays.
+    Result(Result<T, E>),
+    /// Nothing, and that is not the fault of the request: the fallback gives something.
+    Nothing(CallError<P>),
+}
+
+/// Decides whether the fallback of the method at this place of the record is needed.
+pub fn came<T, P, E: Fails<P>>(
+    wire: &Wire,
+    method: usize,
+    result: Result<T, CallError<P>>,
+) -> Came<T, P, E> {
+    match result {
+        Ok(value) => Came::Result(Ok(value)),
+        Err(error) if error.is_client_error() => Came::Result(Err(E::from(error))),
+        Err(error) => {
+            wire.falls_back(method, &error);
+            Came::Nothing(error)
+        }
+    }
 }
 
 /// What stands in for the record of a client with a mistake.

@@ -170,6 +170,15 @@ pub mod needs_feature_json {
 pub mod needs_feature_msgpack {
     /// The feature is on.
     pub const ON: () = ();
+
+    /// Adds the body of a request.
+    #[cfg(feature = "http")]
+    pub fn body<T: crate::__private::needs_feature_http::Written + ?Sized>(
+        call: crate::http::Call,
+        value: &T,
+    ) -> crate::http::Call {
+        call.msgpack(value)
+    }
 }
 
 /// A type that can stand as a text in a key, an id or a topic.

@@ -1,17 +1,28 @@
 //! An address of a service, and all of them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
 /// The largest weight of an endpoint.
 pub(super) const WEIGHT_MAX: u32 = 100;
 
-/// One instance of a service: `http://orders-1:8080`.
+/// One instance of a service: `http://orders-1:8080`, and what is known of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     url: Arc<str>,
     weight: u32,
     zone: Option<Arc<str>>,
+    /// `None` where nothing is known, as of most: sets can be large.
+    about: Option<Arc<About>>,
+}
+
+/// What is known of an instance beside where it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct About {
+    version: Option<String>,
+    tags: BTreeSet<String>,
+    metadata: BTreeMap<String, String>,
 }
 
 impl Endpoint {
@@ -59,6 +70,7 @@ impl Endpoint {
             url: url.into(),
             weight: 1,
             zone: None,
+            about: None,
         })
     }
 
@@ -77,6 +89,31 @@ impl Endpoint {
         self
     }
 
+    /// Of this version, such as `1.4.2`.
+    #[must_use]
+    pub fn with_version(mut self, version: impl Into<String>) -> Self {
+        self.about().version = Some(version.into());
+        self
+    }
+
+    /// With this tag.
+    #[must_use]
+    pub fn with_tag(mut self, tag: impl Into<String>) -> Self {
+        self.about().tags.insert(tag.into());
+        self
+    }
+
+    /// With this said about `key`.
+    #[must_use]
+    pub fn with_metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.about().metadata.insert(key.into(), value.into());
+        self
+    }
+
+    fn about(&mut self) -> &mut About {
+        Arc::make_mut(self.about.get_or_insert_default())
+    }
+
     /// The address without a slash at its end.
     #[must_use]
     pub fn url(&self) -> &str {
@@ -89,10 +126,57 @@ impl Endpoint {
         self.weight
     }
 
+    /// Host and port; the scheme's own port where none is written.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        let scheme = self.scheme();
+        let authority = &self.url[scheme.len() + "://".len()..];
+        let has_port = authority
+            .rsplit_once(':')
+            .is_some_and(|(_, port)| !port.contains(']'));
+        if has_port {
+            return authority.to_owned();
+        }
+        let port = if scheme == "https" { 443 } else { 80 };
+        format!("{authority}:{port}")
+    }
+
     /// Where it is, if that is known.
     #[must_use]
     pub fn zone(&self) -> Option<&str> {
         self.zone.as_deref()
+    }
+
+    /// Its version, if that is known.
+    #[must_use]
+    pub fn version(&self) -> Option<&str> {
+        self.about.as_ref()?.version.as_deref()
+    }
+
+    /// Its tags, in order.
+    pub fn tags(&self) -> impl Iterator<Item = &str> {
+        let tags = self.about.iter().flat_map(|about| &about.tags);
+        tags.map(String::as_str)
+    }
+
+    /// Whether it has this tag.
+    #[must_use]
+    pub fn has_tag(&self, tag: &str) -> bool {
+        let about = self.about.as_ref();
+        about.is_some_and(|about| about.tags.contains(tag))
+    }
+
+    /// What it says about `key`.
+    #[must_use]
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        let value = self.about.as_ref()?.metadata.get(key)?;
+        Some(value)
+    }
+
+    /// Everything that it says, by key.
+    pub fn all_metadata(&self) -> impl Iterator<Item = (&str, &str)> {
+        let all = self.about.iter().flat_map(|about| &about.metadata);
+        all.map(|(key, value)| (&**key, &**value))
     }
 
     /// The scheme, in small letters.
@@ -117,12 +201,29 @@ impl EndpointSet {
     pub fn iter(&self) -> impl Iterator<Item = &Endpoint> {
         self.0.iter()
     }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn as_slice(&self) -> &[Endpoint] {
+        &self.0
+    }
 }
 
 impl FromIterator<Endpoint> for EndpointSet {
     fn from_iter<I: IntoIterator<Item = Endpoint>>(endpoints: I) -> Self {
         let mut all: Vec<Endpoint> = endpoints.into_iter().collect();
         all.sort_by(|one, two| one.url.cmp(&two.url));
+        // The sort is stable: of two that differ in the rest, the first one's word counts.
         all.dedup_by(|one, two| one.url == two.url);
         Self(all)
     }
@@ -145,6 +246,15 @@ mod tests {
             assert_eq!(Endpoint::parse(text).unwrap().url(), url, "{text}");
         }
         assert_eq!(Endpoint::parse("HTTPS://x").unwrap().scheme(), "https");
+        for (url, authority) in [
+            ("http://a", "a:80"),
+            ("https://a", "a:443"),
+            ("https://a:80", "a:80"),
+            ("http://[::1]", "[::1]:80"),
+            ("http://[::1]:8080", "[::1]:8080"),
+        ] {
+            assert_eq!(Endpoint::parse(url).unwrap().authority(), authority);
+        }
     }
 
     #[test]

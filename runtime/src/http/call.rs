@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
@@ -12,16 +12,20 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use crate::handling::Scope;
-use crate::message::{Headers, headers::name};
-use crate::observability::metrics::{CLIENT_DURATION, Labels, Series};
-use crate::observability::{Correlation, TraceContext};
+use crate::message::Headers;
+use crate::observability::TraceContext;
+use crate::observability::metrics::{CLIENT_DURATION, CLIENT_FALLBACKS, Labels, Series};
 
-use super::error::{CallError, CallErrorKind, CallFailure, CallName};
+use super::body::{Body, BodyStream};
+use super::cache::{CacheSettings, Cached, Key, Rules};
+use super::context::Ambient;
+use super::error::{CallError, CallErrorKind, CallFailure, CallName, Sent};
+use super::events::{Again, EventStream};
 use super::options::{CallOptions, CallSettings, Decided};
-use super::read::{Empty, Full, Json, Raw, Read, Received};
+use super::read::{Empty, Events, Full, Json, Pieces, Raw, Read, Received};
 use super::response::Response;
 use super::stack::{Answer, Prepared, Stack};
+use super::stream::ByteStream;
 use super::{encode, query};
 
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -32,9 +36,13 @@ pub(super) struct Meta {
     call: Arc<CallName>,
     method: Method,
     keyed: bool,
+    reconnects: bool,
+    cache: Option<Arc<Rules>>,
     decided: Decided,
     answered: Series,
     failed: Series,
+    /// Made when it is needed: most methods have no fallback.
+    fallbacks: OnceLock<Series>,
 }
 
 impl Meta {
@@ -62,11 +70,46 @@ impl Meta {
             }),
             method,
             keyed,
+            reconnects: false,
+            cache: None,
             decided: Decided::of(layers),
             answered,
             failed,
+            fallbacks: OnceLock::new(),
         }
     }
+
+    /// A stream of events that breaks is asked for again.
+    pub(super) fn reconnecting(mut self, reconnects: bool) -> Self {
+        self.reconnects = reconnects;
+        self
+    }
+
+    /// Its answers are kept by these rules.
+    pub(super) fn caching(mut self, settings: Option<CacheSettings>) -> Self {
+        self.cache = settings.map(|settings| Arc::new(Rules::new(settings)));
+        self
+    }
+
+    /// The fallback gives what the service did not.
+    pub(super) fn falls_back(&self, stack: &Stack, why: &str) {
+        let series = self.fallbacks.get_or_init(|| {
+            let method: Arc<str> = (*self.call.method).into();
+            let labels: Labels = vec![Arc::clone(&self.call.service), method];
+            let sink = stack.environment.metrics.as_deref();
+            Series::of(sink, CLIENT_FALLBACKS, labels)
+        });
+        series.record(1.0);
+        let (service, method) = (&*self.call.service, &*self.call.method);
+        tracing::debug!(service, method, why, "the fallback answers");
+    }
+}
+
+/// How the answer will be read.
+struct Reading {
+    not_found_is_fine: bool,
+    streamed: bool,
+    accept: Option<&'static str>,
 }
 
 /// A call that is being put together. What is wrong with its parts is said when it is sent.
@@ -79,7 +122,7 @@ pub struct Call {
     path: String,
     query: String,
     headers: HeaderMap,
-    body: Option<Bytes>,
+    body: Body,
     flaw: Option<String>,
 }
 
@@ -93,7 +136,7 @@ impl Call {
             path: String::new(),
             query: String::new(),
             headers: HeaderMap::new(),
-            body: None,
+            body: Body::None,
             flaw: None,
         }
     }
@@ -158,7 +201,7 @@ impl Call {
     pub fn json<T: Serialize + ?Sized>(mut self, value: &T) -> Self {
         match serde_json::to_vec(value) {
             Ok(bytes) => {
-                self.body = Some(bytes.into());
+                self.body = Body::Whole(bytes.into());
                 let json = HeaderValue::from_static("application/json");
                 self.headers.entry(CONTENT_TYPE).or_insert(json);
             }
@@ -169,7 +212,47 @@ impl Call {
 
     /// With this as the body, of a content type that a [`header`](Self::header) names.
     pub fn bytes(mut self, body: impl Into<Bytes>) -> Self {
-        self.body = Some(body.into());
+        self.body = Body::Whole(body.into());
+        let octets = HeaderValue::from_static("application/octet-stream");
+        self.headers.entry(CONTENT_TYPE).or_insert(octets);
+        self
+    }
+
+    /// With this as the body, as the fields of a form.
+    pub fn form<T: Serialize + ?Sized>(mut self, value: &T) -> Self {
+        let mut fields = String::new();
+        // The name is for a value that has no fields.
+        if let Err(why) = query::add(&mut fields, "value", value) {
+            self.note(|| format!("the form cannot be written: {why}"));
+        }
+        self.body = Body::Whole(fields.into());
+        let form = HeaderValue::from_static("application/x-www-form-urlencoded");
+        self.headers.entry(CONTENT_TYPE).or_insert(form);
+        self
+    }
+
+    /// With this as the body, in MessagePack with the names of fields. An answer in MessagePack is
+    /// asked for too, and read as what it says it is.
+    #[cfg(feature = "msgpack")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "msgpack")))]
+    pub fn msgpack<T: Serialize + ?Sized>(mut self, value: &T) -> Self {
+        match rmp_serde::to_vec_named(value) {
+            Ok(bytes) => {
+                self.body = Body::Whole(bytes.into());
+                let msgpack = HeaderValue::from_static("application/msgpack");
+                self.headers.entry(CONTENT_TYPE).or_insert(msgpack);
+                let either = "application/msgpack, application/json;q=0.8, */*;q=0.5";
+                let either = HeaderValue::from_static(either);
+                self.headers.entry(ACCEPT).or_insert(either);
+            }
+            Err(error) => self.note(|| format!("the body cannot be written: {error}")),
+        }
+        self
+    }
+
+    /// With the body that comes from this stream. The call is not repeated once that has begun.
+    pub fn stream(mut self, body: BodyStream) -> Self {
+        self.body = Body::Pieces(body);
         let octets = HeaderValue::from_static("application/octet-stream");
         self.headers.entry(CONTENT_TYPE).or_insert(octets);
         self
@@ -205,6 +288,22 @@ impl Call {
         self.send::<Raw, _>().await
     }
 
+    /// Sends it and takes the bytes of the answer while they come.
+    ///
+    /// # Errors
+    /// [`CallError`] says what happened before they did.
+    pub async fn receive_stream(self) -> Result<ByteStream, CallError> {
+        self.send::<Pieces, _>().await
+    }
+
+    /// Sends it and takes the answer as events of the server.
+    ///
+    /// # Errors
+    /// [`CallError`] says what happened before they came.
+    pub async fn receive_events(self) -> Result<EventStream, CallError> {
+        self.send::<Events, _>().await
+    }
+
     /// Sends it and is content with success.
     ///
     /// # Errors
@@ -221,14 +320,19 @@ impl Call {
     pub async fn send<R: Read, E: DeserializeOwned>(self) -> Result<R::Output, CallError<E>> {
         let meta = Arc::clone(&self.meta);
         let begun = Instant::now();
-        let answer = self.exchange(R::NOT_FOUND_IS_FINE).await;
+        let reading = Reading {
+            not_found_is_fine: R::NOT_FOUND_IS_FINE,
+            streamed: R::STREAMED,
+            accept: R::ACCEPT,
+        };
+        let answer = self.exchange(reading).await;
         let result = answer.and_then(|answer| {
-            let received = Received(answer);
-            R::read(&received).map_err(|why| {
+            let mut received = Received(answer);
+            R::read(&mut received).map_err(|why| {
                 let mut failure = CallFailure::new(CallErrorKind::Decode, &meta.call, why);
                 failure.endpoint = Some(received.0.endpoint);
                 failure.attempts = received.0.attempts;
-                failure.sent = super::Sent::Yes;
+                failure.sent = Sent::Yes;
                 failure.status = Some(received.0.status);
                 failure.headers = received.0.headers;
                 Box::new(failure.with_body(received.0.body))
@@ -253,19 +357,19 @@ impl Call {
     }
 
     /// Everything that depends on no type.
-    async fn exchange(mut self, not_found_is_fine: bool) -> Result<Answer, Box<CallFailure>> {
+    async fn exchange(mut self, reading: Reading) -> Result<Answer, Box<CallFailure>> {
         let meta = &self.meta;
         if let Some(flaw) = self.flaw {
             let failure = CallFailure::new(CallErrorKind::Request, &meta.call, flaw);
             return Err(Box::new(failure));
         }
-        let scope = Scope::current();
+        let ambient = Ambient::current();
         let now = Instant::now();
         let limits = [
             Some(now + meta.decided.timeout),
             self.options.timeout.map(|limit| now + limit),
             self.options.deadline,
-            scope.as_ref().map(Scope::deadline),
+            ambient.as_ref().and_then(Ambient::deadline),
         ];
         let deadline = limits.into_iter().flatten().min().unwrap_or(now);
         let mut decided = meta.decided;
@@ -276,7 +380,7 @@ impl Call {
             self.path.push('?');
             self.path.push_str(&self.query);
         }
-        let trace = self.stack.trace(scope.as_ref());
+        let trace = self.stack.trace(ambient.as_ref());
         let span = tracing::info_span!(
             "call",
             otel.name = %meta.call.method,
@@ -287,8 +391,17 @@ impl Call {
         if !span.is_disabled() {
             span.record("trace_id", trace.trace_id());
         }
+        if let Some(accept) = reading.accept {
+            let accept = HeaderValue::from_static(accept);
+            self.headers.entry(ACCEPT).or_insert(accept);
+        }
+        let kept_under = self.meta.cache.as_ref().map(|rules| {
+            let headers = [&self.headers, &self.options.headers];
+            let key = Key::new(&self.meta.method, &self.path, &headers);
+            (Arc::clone(rules), key)
+        });
         self.stack
-            .add_headers(&mut self.headers, &trace, scope.as_ref());
+            .add_headers(&mut self.headers, &trace, ambient.as_ref());
         if self.keyed && !self.headers.contains_key(&IDEMPOTENCY_KEY) {
             let key = self.stack.new_key();
             self.headers.insert(IDEMPOTENCY_KEY.clone(), key);
@@ -307,9 +420,35 @@ impl Call {
             deadline,
             hash: self.options.hash,
             zone: self.options.zone,
-            not_found_is_fine,
+            streamed: reading.streamed,
+            not_found_is_fine: reading.not_found_is_fine,
+            not_modified_is_fine: false,
         };
-        self.stack.call(&prepared).instrument(span).await
+        if let Some((rules, key)) = kept_under {
+            let cached = Cached {
+                stack: self.stack,
+                prepared: Arc::new(prepared),
+                rules,
+                key,
+            };
+            return cached.call().instrument(span).await;
+        }
+        let result = self.stack.call(&prepared).instrument(span).await;
+        if result
+            .as_ref()
+            .map_or_else(|failure| failure.sent, |_| Sent::Yes)
+            != Sent::No
+        {
+            self.stack.written(&prepared);
+        }
+        let mut answer = result?;
+        if self.meta.reconnects {
+            answer.again = Some(Again {
+                stack: self.stack,
+                prepared: Arc::new(prepared),
+            });
+        }
+        Ok(answer)
     }
 
     /// Keeps the first thing that is wrong.
@@ -320,25 +459,25 @@ impl Call {
 
 impl Stack {
     /// Where the call stands in its trace.
-    fn trace(&self, scope: Option<&Scope>) -> TraceContext {
+    fn trace(&self, ambient: Option<&Ambient>) -> TraceContext {
         let rng = &self.environment.rng;
-        match scope {
-            Some(scope) => scope.trace().child(rng),
+        match ambient {
+            Some(ambient) => ambient.trace().child(rng),
             None => TraceContext::root(rng),
         }
     }
 
     /// The headers that every call has. What the call itself says stays.
-    fn add_headers(&self, headers: &mut HeaderMap, trace: &TraceContext, scope: Option<&Scope>) {
+    fn add_headers(
+        &self,
+        headers: &mut HeaderMap,
+        trace: &TraceContext,
+        ambient: Option<&Ambient>,
+    ) {
         let mut ours = Headers::new();
         trace.write(&mut ours);
-        if let Some(scope) = scope {
-            let correlation = Correlation::following(scope.input());
-            ours.set(name::CORRELATION_ID, correlation.correlation_id);
-            ours.set(
-                name::CAUSATION_ID,
-                correlation.causation_id.as_str().to_owned(),
-            );
+        if let Some(ambient) = ambient {
+            ambient.write_correlation(&mut ours);
         }
         for (name, value) in ours.iter() {
             let name = HeaderName::from_bytes(name.as_bytes());

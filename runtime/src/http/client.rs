@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Method;
 
@@ -10,8 +11,12 @@ use crate::resilience::CircuitBreaker;
 
 use super::call::{Call, Meta};
 use super::descriptor::ClientDescriptor;
+use super::error::CallError;
 use super::options::CallOptions;
 use super::stack::Stack;
+
+/// How long a service may take to say how it is.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a generated client makes its calls through.
 #[derive(Clone)]
@@ -32,13 +37,10 @@ impl Wire {
                 client.settings,
             ];
             let name = Cow::Owned(format!("{}::{}", client.name, method.name));
-            Arc::new(Meta::new(
-                stack,
-                name,
-                method.verb.method(),
-                method.keyed,
-                &layers,
-            ))
+            let verb = method.verb.method();
+            let meta = Meta::new(stack, name, verb, method.keyed, &layers);
+            let cache = method.cache.filter(|_| stack.settings.cache_enabled);
+            Arc::new(meta.reconnecting(method.reconnects).caching(cache))
         });
         Self {
             stack: Arc::clone(stack),
@@ -61,6 +63,12 @@ impl Wire {
     #[doc(hidden)]
     pub fn call(&self, method: usize) -> Call {
         Call::new(&self.stack, &self.methods[method], &self.options)
+    }
+
+    /// Notes that the fallback of the method at this place of the record stands in for an answer.
+    #[doc(hidden)]
+    pub fn falls_back<E>(&self, method: usize, error: &CallError<E>) {
+        self.methods[method].falls_back(&self.stack, &error.to_string());
     }
 }
 
@@ -126,6 +134,24 @@ impl HttpClient {
     #[must_use]
     pub fn circuit(&self) -> Option<&CircuitBreaker> {
         self.stack.circuit()
+    }
+
+    /// The address to which a call of now would go: for what speaks to the service in another way.
+    /// `None` where none is known.
+    #[must_use]
+    pub fn endpoint(&self) -> Option<Arc<str>> {
+        self.stack.endpoint()
+    }
+
+    /// Asks one instance of the service, once and for at most 2 s, whether it is ready: a GET of
+    /// `/health/ready`.
+    ///
+    /// # Errors
+    /// [`CallError`] says why it is not, or that nobody knows.
+    pub async fn health_check(&self) -> Result<(), CallError> {
+        let options = CallOptions::new().no_retry().timeout(HEALTH_TIMEOUT);
+        let asking = self.with(options).get("/health/ready");
+        asking.receive_nothing().await
     }
 
     /// Begins a GET.

@@ -7,6 +7,7 @@ use http::Method;
 use crate::handling::{BindFault, States};
 use crate::message::Location;
 
+use super::cache::CacheSettings;
 use super::client::Wire;
 use super::options::CallSettings;
 
@@ -53,6 +54,10 @@ pub struct MethodDescriptor {
     pub path: &'static str,
     /// Whether its calls carry an `Idempotency-Key`.
     pub keyed: bool,
+    /// Whether its stream of events is asked for again when it breaks.
+    pub reconnects: bool,
+    /// How its answers are kept, if they are.
+    pub cache: Option<CacheSettings>,
     /// What it says about its calls.
     pub settings: CallSettings,
 }
@@ -67,6 +72,8 @@ impl MethodDescriptor {
             verb,
             path,
             keyed: false,
+            reconnects: false,
+            cache: None,
             settings: CallSettings::UNSET,
         }
     }
@@ -76,6 +83,22 @@ impl MethodDescriptor {
     #[must_use]
     pub const fn keyed(mut self) -> Self {
         self.keyed = true;
+        self
+    }
+
+    /// Its stream of events is asked for again when it breaks.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn reconnects(mut self) -> Self {
+        self.reconnects = true;
+        self
+    }
+
+    /// Its answers are kept.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn cache(mut self, settings: CacheSettings) -> Self {
+        self.cache = Some(settings);
         self
     }
 

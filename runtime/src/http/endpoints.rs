@@ -1,7 +1,6 @@
 //! What a pool makes for an endpoint that it has not known before, and who hears of its health.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -14,7 +13,6 @@ use crate::resilience::{
 
 use super::settings::ServiceSettings;
 use super::stack::Surroundings;
-use super::transport::Transport;
 
 /// Makes what belongs to one endpoint.
 #[derive(Debug)]
@@ -22,9 +20,6 @@ pub(super) struct Maker {
     service: Arc<str>,
     environment: Surroundings,
     breaker: Option<CircuitBreakerOptions>,
-    connect_timeout: Duration,
-    idle_timeout: Duration,
-    response_bytes_max: usize,
     ejected: Series,
 }
 
@@ -48,19 +43,8 @@ impl Maker {
             // A mesh has many endpoints behind the one address: that one of them fails says nothing of
             // the others, and leaving it alone is the mesh's business.
             breaker: settings.breaker.filter(|_| !settings.mesh),
-            connect_timeout: settings.connect_timeout,
-            idle_timeout: settings.idle_timeout,
-            response_bytes_max: settings.response_bytes_max,
             ejected: Series::of(metrics, EJECTED, vec![Arc::clone(service)]),
         }
-    }
-
-    pub(super) fn transport(&self) -> Result<Transport, String> {
-        Transport::new(
-            self.connect_timeout,
-            self.idle_timeout,
-            self.response_bytes_max,
-        )
     }
 
     pub(super) fn counts(&self, url: &str) -> Counts {

@@ -84,7 +84,7 @@ pub(crate) struct CallFailure {
 }
 
 /// Which call it was.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct CallName {
     pub(super) service: Arc<str>,
     /// `Orders::order`, or the path where there is no trait.
@@ -109,6 +109,24 @@ impl CallFailure {
             retry_after: None,
             text: text.into(),
             source: None,
+        }
+    }
+
+    /// The same for somebody else who waited for it.
+    pub(super) fn copy(&self) -> Self {
+        let source = self.source.as_ref().map(|source| source.to_string().into());
+        Self {
+            kind: self.kind,
+            call: Arc::clone(&self.call),
+            endpoint: self.endpoint.clone(),
+            attempts: self.attempts,
+            sent: self.sent,
+            status: self.status,
+            headers: self.headers.clone(),
+            body: self.body.clone(),
+            retry_after: self.retry_after,
+            text: self.text.clone(),
+            source,
         }
     }
 
@@ -205,6 +223,18 @@ impl<E> CallError<E> {
                 .status
                 .is_some_and(|status| status.is_server_error() || may_be_repeated(status)),
             _ => true,
+        }
+    }
+
+    /// Whether the request itself is at fault, so that it fails wherever it goes: it could not be
+    /// written, or was refused with a status from 400 on that does not ask to come again. No fallback
+    /// covers that up.
+    #[must_use]
+    pub fn is_client_error(&self) -> bool {
+        match (self.failure.kind, self.failure.status) {
+            (CallErrorKind::Request, _) => true,
+            (CallErrorKind::Decode | CallErrorKind::TooLarge, _) | (_, None) => false,
+            (_, Some(status)) => status.is_client_error() && !may_be_repeated(status),
         }
     }
 

@@ -23,12 +23,17 @@
 //! ejection.panic = 0.5        # where fewer are healthy, all are called
 //! ```
 
+mod body;
+mod cache;
 mod call;
+mod checks;
 mod client;
+mod context;
 mod descriptor;
 mod encode;
 mod endpoints;
 mod error;
+mod events;
 mod limits;
 mod options;
 mod pool;
@@ -37,19 +42,29 @@ mod query;
 mod read;
 mod response;
 mod retry_after;
+#[cfg(feature = "tower")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
+pub mod server;
 mod services;
 mod settings;
 mod stack;
+mod stream;
+mod tls;
 mod transport;
 
+pub use body::{AsBody, BodyStream};
+pub use cache::CacheSettings;
 pub use call::Call;
 pub use client::{HttpClient, Wire};
+pub use context::{RequestContext, carry};
 pub use descriptor::{ClientDescriptor, MethodDescriptor, ServiceClient, Verb};
 pub use error::{CallError, CallErrorKind, Sent};
+pub use events::{Event, EventStream};
 pub use options::{CallOptions, CallSettings, RetrySettings};
 pub use problem::Problem;
 #[doc(hidden)]
-pub use read::{Answered, Empty, Full, Json, Maybe, Raw, Read, Received};
+pub use read::{Answered, Empty, Events, Full, Json, Maybe, Pieces, Raw, Read, Received};
 pub use response::Response;
 pub(crate) use services::Services;
 pub(crate) use stack::Surroundings;
+pub use stream::ByteStream;

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tokio::task::AbortHandle;
+
 use crate::config::{Config, Faults, suggest::suggest};
+use crate::discovery::{Backends, DiscoveryStatus, Whereabouts};
 use crate::handling::{BindFault, States};
 
 use super::client::{HttpClient, Wire};
@@ -16,13 +19,16 @@ use super::stack::{Stack, Surroundings};
 pub(crate) struct Services(BTreeMap<Arc<str>, Arc<Stack>>);
 
 impl Services {
-    /// Reads `[services]`, and makes what is needed to call each of them. Connects to nothing.
+    /// Reads `[services]`, and makes what is needed to call each service. Connects to
+    /// nothing.
     pub(crate) fn read(
         config: &Config,
         clients: &[&'static ClientDescriptor],
+        backends: &Backends,
         environment: &Surroundings,
         faults: &mut Faults,
     ) -> Self {
+        let metrics = environment.metrics.as_deref();
         let mut services = BTreeMap::new();
         let zone: Option<Arc<str>> = config
             .section("service")
@@ -34,7 +40,8 @@ impl Services {
             let mut methods: Vec<_> = methods.map(|method| method.name).collect();
             methods.sort_unstable();
             methods.dedup();
-            let Some(mut settings) = ServiceSettings::read(&section, &methods, faults) else {
+            let settings = ServiceSettings::read(&section, &methods, backends, metrics, faults);
+            let Some(mut settings) = settings else {
                 continue;
             };
             settings.zone.clone_from(&zone);
@@ -84,11 +91,28 @@ impl Services {
         Ok(HttpClient::new(Arc::clone(stack)))
     }
 
-    /// The names of the services with the addresses of each.
-    pub(crate) fn endpoints(&self) -> impl Iterator<Item = (&str, Vec<Arc<str>>)> {
+    /// Begins to follow every service that is discovered, in tasks that go on until they are aborted.
+    pub(crate) fn follow(&self) -> Vec<AbortHandle> {
+        self.0.values().flat_map(Stack::follow).collect()
+    }
+
+    /// What is known of where each service is.
+    pub(crate) fn discovery(&self) -> Vec<DiscoveryStatus> {
+        self.0.values().map(|stack| stack.discovery()).collect()
+    }
+
+    /// Where each service is.
+    pub(crate) fn places(&self) -> BTreeMap<Arc<str>, Whereabouts> {
+        let all = self.0.iter();
+        all.map(|(name, stack)| (Arc::clone(name), stack.settings.whereabouts.clone()))
+            .collect()
+    }
+
+    /// The names of the services with where each is, in words.
+    pub(crate) fn whereabouts(&self) -> impl Iterator<Item = (&str, String)> {
         self.0
             .iter()
-            .map(|(name, stack)| (&**name, stack.endpoints()))
+            .map(|(name, stack)| (&**name, stack.whereabouts()))
     }
 
     fn not_configured(&self, name: &str) -> (String, String) {

@@ -4,21 +4,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{Faults, Section};
-use crate::discovery::{EndpointSet, read_static_list};
+use crate::discovery::{Backends, EndpointSet, Whereabouts};
+use crate::observability::metrics::MetricsSink;
 #[cfg(feature = "redis")]
 use crate::resilience::SharedRateSettings;
 use crate::resilience::{CircuitBreakerOptions, LoadBalancer, OutlierOptions};
 
+use super::checks::CheckSettings;
 use super::options::{CallSettings, RetrySettings};
+use super::tls::Security;
 
 /// The schemes that can be called.
-const SCHEMES: &[&str] = &["http"];
+const SCHEMES: &[&str] = if cfg!(feature = "tls") {
+    &["http", "https"]
+} else {
+    &["http"]
+};
 
 /// What the configuration says about a service.
 ///
 /// | key | default | |
 /// |---|---|---|
-/// | `urls` | must be given | the instances: scheme, host and port |
+/// | `urls` | this or `discovery` | the instances: scheme, host and port |
+/// | `discovery.*` | | see `Backends`: who tells where the instances are |
 /// | `timeout` | `10s` | of a call, all its attempts and waits included |
 /// | `attempt_timeout` | what remains | of one attempt |
 /// | `retry.attempts` | 3 | all attempts, the first one included |
@@ -38,14 +46,22 @@ const SCHEMES: &[&str] = &["http"];
 /// | `ejection.panic` | 0.5 | where a smaller share is healthy, all are called |
 /// | `slow_start` | `10s` | over which an endpoint that is new, or was left alone, gets its share; `0s` for at once |
 /// | `breaker.*` | | see `CircuitBreakerOptions`; `breaker.enabled = false` for none |
+/// | `health.*` | | see `CheckSettings`: endpoints are asked how they are |
 /// | `concurrency`, `queue` | 256, 256 | calls at once, and waiting for their turn |
 /// | `connect_timeout` | `2s` | |
 /// | `idle_timeout` | `15s` | how long an unused connection is kept: less than servers keep theirs |
+/// | `https_only` | `false` | an address in the clear is a mistake |
+/// | `tls.ca_file` | the system's | PEM: the authorities that are trusted, and no others; read at the start, like the next two |
+/// | `tls.certificate_file`, `tls.key_file` | | PEM, for a client certificate |
+/// | `protocol` | `auto` | HTTP/2 where a server of TLS offers it; or `http1`, `http2` (in the clear too) |
+/// | `cache.enabled` | `true` | whether methods with `#[cache]` keep answers |
+/// | `cache.bytes_max` | `32MiB` | the room for all answers of the service |
+/// | `stream_idle_timeout` | `30s` | the longest silence within an answer that is read while it comes |
 /// | `response_bytes_max` | `16MiB` | longer answers are errors |
 /// | `methods.NAME.timeout`, .. | | what is said of one method above |
 #[derive(Clone, Debug)]
 pub(crate) struct ServiceSettings {
-    pub(crate) endpoints: EndpointSet,
+    pub(crate) whereabouts: Whereabouts,
     pub(crate) call: CallSettings,
     /// By the name of the method.
     pub(crate) methods: Vec<(String, CallSettings)>,
@@ -59,11 +75,16 @@ pub(crate) struct ServiceSettings {
     pub(crate) zone: Option<Arc<str>>,
     pub(crate) outliers: OutlierOptions,
     pub(crate) breaker: Option<CircuitBreakerOptions>,
+    pub(crate) checks: Option<CheckSettings>,
     pub(crate) concurrency: usize,
     pub(crate) queue: usize,
     pub(crate) connect_timeout: Duration,
     pub(crate) idle_timeout: Duration,
+    pub(crate) stream_idle_timeout: Duration,
+    pub(crate) cache_enabled: bool,
+    pub(crate) cache_bytes_max: u64,
     pub(crate) response_bytes_max: usize,
+    pub(crate) security: Security,
 }
 
 /// `[services.NAME.rate]`
@@ -91,22 +112,28 @@ impl ServiceSettings {
     pub(crate) fn read(
         section: &Section<'_>,
         methods: &[&'static str],
+        backends: &Backends,
+        metrics: Option<&dyn MetricsSink>,
         faults: &mut Faults,
     ) -> Option<Self> {
-        let endpoints = read_static_list(section, SCHEMES, faults);
+        // Read once more by whoever says what is wrong with it.
+        let https_only = section.bool("https_only", &mut Faults::new()) == Some(true);
+        let callable = if https_only { &["https"] } else { SCHEMES };
+        let whereabouts = backends.whereabouts(section, (SCHEMES, callable), metrics, faults);
         let retry = section.section("retry", faults);
         let named = section.section("methods", faults);
+        let cache = section.section("cache", faults);
         let methods = methods.iter().map(|name| {
             let settings = read_call(&named.section(name, faults), faults);
             ((*name).to_owned(), settings)
         });
         let methods = methods.collect();
         let balance = read_balance(section, faults);
-        let mesh = read_mode(section, endpoints.as_ref(), faults);
+        let mesh = read_mode(section, fixed(whereabouts.as_ref()), faults);
         let seconds = Duration::from_millis(1)..=Duration::from_secs(3_600);
         // Read also where the addresses are wrong, so that every mistake is found at once.
         let settings = Self {
-            endpoints: endpoints.clone().unwrap_or_default(),
+            whereabouts: whereabouts.clone().unwrap_or_default(),
             call: read_call(section, faults),
             methods,
             budget: retry.float("budget", 0.0..=100.0, faults).unwrap_or(0.2),
@@ -121,6 +148,7 @@ impl ServiceSettings {
             zone: None,
             outliers: read_outliers(section, faults),
             breaker: read_breaker(&section.section("breaker", faults), faults),
+            checks: CheckSettings::read(&section.section("health", faults), faults),
             concurrency: section
                 .integer("concurrency", 1..=1 << 20, faults)
                 .unwrap_or(256),
@@ -131,12 +159,28 @@ impl ServiceSettings {
             idle_timeout: section
                 .duration("idle_timeout", seconds, faults)
                 .unwrap_or(Duration::from_secs(15)),
+            cache_enabled: cache.bool("enabled", faults).unwrap_or(true),
+            cache_bytes_max: cache
+                .size("bytes_max", 1..=1 << 40, faults)
+                .unwrap_or(32 << 20),
+            stream_idle_timeout: section
+                .nonzero_duration("stream_idle_timeout", faults)
+                .unwrap_or(Duration::from_secs(30)),
             response_bytes_max: section
                 .size("response_bytes_max", 1..=1 << 32, faults)
                 .and_then(|bytes| usize::try_from(bytes).ok())
                 .unwrap_or(16 << 20),
+            security: Security::read(section, fixed(whereabouts.as_ref()), faults),
         };
-        endpoints.is_some().then_some(settings)
+        whereabouts.is_some().then_some(settings)
+    }
+}
+
+/// The addresses, where they are known before anybody was asked.
+fn fixed(whereabouts: Option<&Whereabouts>) -> Option<&EndpointSet> {
+    match whereabouts {
+        Some(Whereabouts::Fixed(endpoints)) => Some(endpoints),
+        Some(Whereabouts::Watched(_)) | None => None,
     }
 }
 
@@ -164,11 +208,18 @@ fn read_mode(section: &Section<'_>, endpoints: Option<&EndpointSet>, faults: &mu
     if !mesh {
         return false;
     }
-    if endpoints.is_some_and(|endpoints| endpoints.iter().count() > 1) {
+    if endpoints.is_some_and(|endpoints| endpoints.len() > 1) {
         let fault = section.fault("urls", "names several addresses, and a mesh has one");
         faults.push(fault.with_help("name the service's address in the mesh, or leave out `mode`"));
     }
-    for key in ["balance", "ejection", "hedge", "retry", "slow_start"] {
+    for key in [
+        "balance",
+        "discovery",
+        "ejection",
+        "hedge",
+        "retry",
+        "slow_start",
+    ] {
         if section.contains(key) {
             let message = "has no effect with `mode = \"mesh\"`: that is the mesh's business";
             faults.push(section.fault(key, message).with_help("leave it out"));

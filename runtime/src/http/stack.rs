@@ -1,31 +1,40 @@
 //! What happens around a call: limits, circuit breakers, attempts, and the choice of an endpoint for
 //! each of them.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::HeaderValue;
 use http::{HeaderMap, HeaderName, Method, StatusCode};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::clock::{Clock, Rng};
+use crate::discovery::{DiscoveryStatus, EndpointSet, Whereabouts};
 use crate::observability::metrics::MetricsSink;
 use crate::resilience::{Bulkhead, CircuitBreaker, RetryBudget, Signal};
 
+use super::body::Body;
+use super::cache::Cache;
+use super::checks;
 use super::endpoints::{Maker, observer};
 use super::error::{CallErrorKind, CallFailure, CallName, Sent, may_be_repeated};
+use super::events::Again;
 use super::limits::{Hedging, Limiter};
 use super::options::Decided;
 use super::pool::{Lease, Pool, Tried, Wish};
 use super::retry_after;
 use super::settings::ServiceSettings;
-use super::transport::{Incoming, Outgoing, TransportError};
+use super::stream::Rest;
+use super::transport::{Incoming, Outgoing, Transport, TransportError};
 
 /// Which attempt it is, from 1.
 static ATTEMPT: HeaderName = HeaderName::from_static("x-attempt");
 /// How many milliseconds the caller will still wait.
-static TIMEOUT: HeaderName = HeaderName::from_static("x-timeout-ms");
+pub(super) static TIMEOUT: HeaderName = HeaderName::from_static("x-timeout-ms");
 
 /// Everything that the calls of one service share.
 #[derive(Debug)]
@@ -33,12 +42,16 @@ pub(crate) struct Stack {
     pub(super) service: Arc<str>,
     pub(super) environment: Surroundings,
     pub(super) settings: ServiceSettings,
-    pool: Pool,
+    pool: ArcSwap<Pool>,
+    /// Whether it is known where the service is, if only that it is nowhere.
+    resolved: watch::Sender<bool>,
     bulkhead: Bulkhead,
     breaker: Option<CircuitBreaker>,
     budget: RetryBudget,
     limiter: Option<Limiter>,
     hedging: Hedging,
+    /// Made when the first call asks for it.
+    cache: OnceLock<Cache>,
 }
 
 /// What a stack takes from the app.
@@ -59,13 +72,16 @@ impl std::fmt::Debug for Surroundings {
 }
 
 /// A request, ready to be sent as often as it takes.
+#[derive(Clone)]
 pub(super) struct Prepared {
     pub(super) call: Arc<CallName>,
     pub(super) method: Method,
     /// Path and query, from the first slash on.
     pub(super) target: String,
     pub(super) headers: HeaderMap,
-    pub(super) body: Option<Bytes>,
+    pub(super) body: Body,
+    /// Whether the answer is read while it comes.
+    pub(super) streamed: bool,
     /// Whether the service may see it more than once.
     pub(super) repeatable: bool,
     pub(super) decided: Decided,
@@ -76,6 +92,8 @@ pub(super) struct Prepared {
     pub(super) zone: Option<Arc<str>>,
     /// Whether 404 is an answer like any other.
     pub(super) not_found_is_fine: bool,
+    /// Whether 304 is, because the request names what is kept.
+    pub(super) not_modified_is_fine: bool,
 }
 
 /// An answer, with the name of who gave it.
@@ -86,6 +104,28 @@ pub(super) struct Answer {
     pub(super) body: Bytes,
     pub(super) endpoint: Arc<str>,
     pub(super) attempts: u32,
+    /// What is still to come of a streamed answer.
+    pub(super) rest: Option<Rest>,
+    /// How to ask for it once more, where that was declared.
+    pub(super) again: Option<Again>,
+    /// The longest answer, or event, that may come.
+    pub(super) bytes_max: usize,
+}
+
+impl Answer {
+    /// The same once more, of one that came whole.
+    pub(super) fn copy(&self) -> Self {
+        Self {
+            status: self.status,
+            headers: self.headers.clone(),
+            body: self.body.clone(),
+            endpoint: Arc::clone(&self.endpoint),
+            attempts: self.attempts,
+            rest: None,
+            again: None,
+            bytes_max: self.bytes_max,
+        }
+    }
 }
 
 /// What came of an attempt with perhaps a second one beside it.
@@ -113,35 +153,156 @@ impl Stack {
         settings: ServiceSettings,
         environment: Surroundings,
     ) -> Result<Self, String> {
+        // One for all: it keeps the connections of each address apart, and those to one that is gone
+        // are closed when they have been idle for long enough.
+        let transport = Transport::new(
+            settings.connect_timeout,
+            settings.idle_timeout,
+            settings.response_bytes_max,
+            &settings.security.prepare()?,
+        )?;
         let rng = &environment.rng;
         let metrics = environment.metrics.as_deref();
         let breaker = settings.breaker.map(|options| {
             CircuitBreaker::observed(options, rng.clone(), observer(&service, "", metrics))
         });
         let maker = Maker::new(&service, &settings, &environment);
-        // Each endpoint gets its own when it is first called; what stands against every one is told now.
-        maker.transport()?;
         let (balance, outliers) = (settings.balance, settings.outliers);
-        let pool = Pool::new(maker, &settings.endpoints, balance, outliers, rng);
+        let pool = Pool::empty(maker, transport, balance, outliers, rng);
         let rate = settings.rate.as_ref();
         let limiter = rate.map(|rate| Limiter::new(rate, &service, metrics));
         let hedging = Hedging::new(settings.hedge_share, &service, metrics);
-        Ok(Self {
-            pool,
+        let this = Self {
+            pool: ArcSwap::from_pointee(pool),
+            resolved: watch::Sender::new(false),
             bulkhead: Bulkhead::new(settings.concurrency, settings.queue),
             breaker,
-            budget: RetryBudget::new(settings.budget, settings.floor),
             limiter,
             hedging,
+            budget: RetryBudget::new(settings.budget, settings.floor),
+            cache: OnceLock::new(),
             service,
             environment,
             settings,
-        })
+        };
+        if let Whereabouts::Fixed(endpoints) = &this.settings.whereabouts {
+            this.apply(endpoints);
+        }
+        Ok(this)
     }
 
-    /// The addresses of the endpoints.
-    pub(crate) fn endpoints(&self) -> Vec<Arc<str>> {
-        self.pool.urls()
+    /// The answers that are kept.
+    pub(super) fn cache(&self) -> &Cache {
+        let bytes_max = self.settings.cache_bytes_max;
+        self.cache.get_or_init(|| Cache::new(bytes_max))
+    }
+
+    /// A call that may have written something has ended.
+    pub(super) fn written(&self, prepared: &Prepared) {
+        if let Some(cache) = self.cache.get() {
+            cache.written(&prepared.method, &prepared.target);
+        }
+    }
+
+    /// The endpoint to which a call of now would go, if there is one.
+    pub(super) fn endpoint(&self) -> Option<Arc<str>> {
+        let pool = self.pool.load_full();
+        let wish = Wish {
+            hash: None,
+            zone: self.settings.zone.as_deref(),
+        };
+        let lease = pool.pick(&mut Tried::default(), wish, Instant::now())?;
+        Some(Arc::clone(&lease.target.url))
+    }
+
+    /// Calls go to these endpoints from now on. What is known of those that were there before stays,
+    /// and calls that run at one that is not there any more go on.
+    fn apply(&self, endpoints: &EndpointSet) {
+        let pool = self.pool.load_full();
+        self.pool.store(Arc::new(pool.with(endpoints)));
+        self.resolved.send_replace(true);
+    }
+
+    /// The endpoints of now.
+    pub(super) fn pool(&self) -> Arc<Pool> {
+        self.pool.load_full()
+    }
+
+    /// Begins to follow the service and to check its endpoints, in tasks that go on until they are aborted.
+    pub(crate) fn follow(self: &Arc<Self>) -> Vec<AbortHandle> {
+        let mut tasks = Vec::new();
+        if let Some(checks) = &self.settings.checks {
+            let checking = checks::run(Arc::clone(self), checks.clone());
+            tasks.push(tokio::spawn(checking).abort_handle());
+        }
+        let Whereabouts::Watched(watch) = &self.settings.whereabouts else {
+            return tasks;
+        };
+        let asking = tokio::spawn(Arc::clone(watch).run());
+        let (stack, mut snapshots) = (Arc::clone(self), watch.snapshots());
+        let applying = tokio::spawn(async move {
+            loop {
+                let snapshot = snapshots.borrow_and_update().clone();
+                if snapshot.resolved {
+                    stack.apply(&snapshot.endpoints);
+                }
+                if snapshots.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+        tasks.extend([asking.abort_handle(), applying.abort_handle()]);
+        tasks
+    }
+
+    /// What is known of where the service is.
+    pub(crate) fn discovery(&self) -> DiscoveryStatus {
+        let pool = self.pool.load();
+        let told = match &self.settings.whereabouts {
+            Whereabouts::Watched(watch) => watch.status(),
+            Whereabouts::Fixed(endpoints) => DiscoveryStatus::fixed(&self.service, endpoints),
+        };
+        DiscoveryStatus {
+            // What calls go to, which is a moment behind what was told.
+            endpoints: pool.targets().count(),
+            resolved: *self.resolved.borrow(),
+            unhealthy: checks::down(&pool),
+            ..told
+        }
+    }
+
+    /// Where the service is, in words.
+    pub(crate) fn whereabouts(&self) -> String {
+        match &self.settings.whereabouts {
+            Whereabouts::Watched(watch) => watch.describe(),
+            Whereabouts::Fixed(_) => {
+                let pool = self.pool.load();
+                pool.urls().collect::<Vec<_>>().join(", ")
+            }
+        }
+    }
+
+    /// Waits for the first answer of discovery. Whether it came now, so that it is worth looking again.
+    async fn first_answer(&self, deadline: Instant) -> bool {
+        let Whereabouts::Watched(watch) = &self.settings.whereabouts else {
+            return false;
+        };
+        let mut resolved = self.resolved.subscribe();
+        if *resolved.borrow_and_update() {
+            return false;
+        }
+        let until = deadline.min(Instant::now() + watch.first_answer());
+        let answer = resolved.wait_for(|resolved| *resolved);
+        matches!(timeout_at(until, answer).await, Ok(Ok(_)))
+    }
+
+    fn why_nowhere(&self) -> String {
+        match &self.settings.whereabouts {
+            Whereabouts::Watched(watch) => {
+                format!("no endpoint of the service is known: {}", watch.why())
+            }
+            Whereabouts::Fixed(_) => "no endpoint of the service is known".to_owned(),
+        }
     }
 
     /// The circuit of the service, if it has one.
@@ -205,8 +366,12 @@ impl Stack {
                 };
                 return Err(Box::new(failure));
             }
-            let Some(lease) = self.pick(&mut tried, prepared) else {
-                let text = "no endpoint of the service is known";
+            let pool = self.pool.load_full();
+            let Some(lease) = self.pick(&pool, &mut tried, prepared) else {
+                if self.first_answer(prepared.deadline).await {
+                    continue;
+                }
+                let text = self.why_nowhere();
                 let kind = CallErrorKind::ServiceDiscovery;
                 return Err(Box::new(CallFailure::new(kind, &prepared.call, text)));
             };
@@ -235,6 +400,7 @@ impl Stack {
             failure.sent = sent;
             failure.attempts = attempt;
             let may = match verdict {
+                _ if prepared.body.is_begun() => false,
                 Verdict::NotSent => true,
                 Verdict::Retryable => prepared.repeatable,
                 Verdict::Final => false,
@@ -242,7 +408,8 @@ impl Stack {
             if !may {
                 return Err(Box::new(failure));
             }
-            let elsewhere = matches!(verdict, Verdict::NotSent) && self.pool.has_untried(&tried);
+            let elsewhere =
+                matches!(verdict, Verdict::NotSent) && self.pool.load().has_untried(&tried);
             // It costs no server anything, so it costs nothing of the budget, once.
             let free = elsewhere && attempt == 1;
             let wait = match failure.retry_after {
@@ -292,10 +459,11 @@ impl Stack {
         let may = tokio::select! {
             biased;
             result = &mut first => return Hedged { result, attempts: 1 },
-            may = self.may_hedge() => may,
+            may = self.may_hedge(prepared) => may,
         };
+        let pool = self.pool.load_full();
         let lease = match may {
-            true => self.pick(tried, prepared),
+            true => self.pick(&pool, tried, prepared),
             false => None,
         };
         let Some(lease) = lease else {
@@ -329,8 +497,8 @@ impl Stack {
     }
 
     /// Whether a second request may be sent now.
-    async fn may_hedge(&self) -> bool {
-        if !self.hedging.withdraw() {
+    async fn may_hedge(&self, prepared: &Prepared) -> bool {
+        if prepared.body.is_begun() || !self.hedging.withdraw() {
             return false;
         }
         match &self.limiter {
@@ -339,13 +507,18 @@ impl Stack {
         }
     }
 
-    fn pick(&self, tried: &mut Tried, prepared: &Prepared) -> Option<Lease<'_>> {
+    fn pick<'p>(
+        &self,
+        pool: &'p Pool,
+        tried: &mut Tried,
+        prepared: &Prepared,
+    ) -> Option<Lease<'p>> {
         let zone = prepared.zone.as_deref();
         let wish = Wish {
             hash: prepared.hash,
             zone: zone.or(self.settings.zone.as_deref()),
         };
-        self.pool.pick(tried, wish, Instant::now())
+        pool.pick(tried, wish, Instant::now())
     }
 
     /// Tries once.
@@ -357,11 +530,7 @@ impl Stack {
         });
         let outgoing = outgoing(prepared, &lease.target.url, attempt, until - begun);
         let endpoint = Arc::clone(&lease.target.url);
-        let send = async {
-            let transport = lease.transport().map_err(TransportError::NoTransport)?;
-            transport.send(outgoing).await
-        };
-        let result = timeout_at(until, send).await;
+        let result = timeout_at(until, lease.target.transport.send(outgoing)).await;
         let now = Instant::now();
         let failed = |kind, sent, verdict, text: String| {
             let mut failure = CallFailure::new(kind, &prepared.call, text);
@@ -392,13 +561,6 @@ impl Stack {
                         Verdict::NotSent,
                         Signal::Failure,
                     ),
-                    // Says nothing of the endpoint.
-                    TransportError::NoTransport(_) => (
-                        CallErrorKind::Connect,
-                        Sent::No,
-                        Verdict::NotSent,
-                        Signal::Ignored,
-                    ),
                     TransportError::Lost(_) => (
                         CallErrorKind::ConnectionLost,
                         Sent::Maybe,
@@ -408,6 +570,13 @@ impl Stack {
                     TransportError::Request(_) => (
                         CallErrorKind::Request,
                         Sent::No,
+                        Verdict::Final,
+                        Signal::Ignored,
+                    ),
+                    // The endpoint cannot help it.
+                    TransportError::Body(_) => (
+                        CallErrorKind::Request,
+                        Sent::Maybe,
                         Verdict::Final,
                         Signal::Ignored,
                     ),
@@ -423,17 +592,19 @@ impl Stack {
                 failure.source = match error {
                     TransportError::Connect(cause)
                     | TransportError::Lost(cause)
-                    | TransportError::Request(cause) => Some(Box::new(cause)),
-                    TransportError::NoTransport(_) | TransportError::TooLarge(_) => None,
+                    | TransportError::Request(cause)
+                    | TransportError::Body(cause) => Some(Box::new(cause)),
+                    TransportError::TooLarge(_) => None,
                 };
                 (Err((failure, verdict)), signal)
             }
             Ok(Ok(incoming)) => {
                 let signal = signal_of(incoming.status);
                 let fine = incoming.status.is_success()
-                    || prepared.not_found_is_fine && incoming.status == StatusCode::NOT_FOUND;
+                    || prepared.not_found_is_fine && incoming.status == StatusCode::NOT_FOUND
+                    || prepared.not_modified_is_fine && incoming.status == StatusCode::NOT_MODIFIED;
                 let result = if fine {
-                    Ok(answer(incoming, &endpoint, attempt))
+                    Ok(self.answer(prepared, incoming, &endpoint, attempt))
                 } else {
                     let verdict = if may_be_repeated(incoming.status) {
                         Verdict::Retryable
@@ -458,6 +629,35 @@ impl Stack {
             .and_then(|(failure, _)| failure.retry_after);
         lease.record(signal, left_alone, now);
         result.map_err(Box::new)
+    }
+}
+
+impl Stack {
+    fn answer(
+        &self,
+        prepared: &Prepared,
+        incoming: Incoming,
+        endpoint: &Arc<str>,
+        attempts: u32,
+    ) -> Answer {
+        let rest = incoming.rest.map(|body| Rest {
+            body,
+            call: Arc::clone(&prepared.call),
+            endpoint: Arc::clone(endpoint),
+            attempts,
+            idle: self.settings.stream_idle_timeout,
+            silence: None,
+        });
+        Answer {
+            status: incoming.status,
+            headers: incoming.headers,
+            body: incoming.body,
+            endpoint: Arc::clone(endpoint),
+            attempts,
+            rest,
+            again: None,
+            bytes_max: self.settings.response_bytes_max,
+        }
     }
 }
 
@@ -496,25 +696,16 @@ fn outgoing(prepared: &Prepared, url: &str, attempt: u32, left: Duration) -> Out
         url: whole,
         headers,
         body: prepared.body.clone(),
+        streamed: prepared.streamed,
     }
 }
 
-fn answer(incoming: Incoming, endpoint: &Arc<str>, attempts: u32) -> Answer {
-    Answer {
-        status: incoming.status,
-        headers: incoming.headers,
-        body: incoming.body,
-        endpoint: Arc::clone(endpoint),
-        attempts,
-    }
-}
-
-fn explain(error: &TransportError) -> String {
+pub(super) fn explain(error: &TransportError) -> String {
     match error {
         TransportError::Connect(cause) => format!("no connection: {cause}"),
-        TransportError::NoTransport(cause) => format!("no connection can be made: {cause}"),
         TransportError::Lost(cause) => format!("the connection was lost: {cause}"),
         TransportError::Request(cause) => format!("the request cannot be sent: {cause}"),
+        TransportError::Body(cause) => format!("the body broke off: {cause}"),
         TransportError::TooLarge(limit) => {
             format!("the answer is longer than {limit} bytes (`response_bytes_max`)")
         }

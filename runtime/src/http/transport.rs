@@ -7,6 +7,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode};
 
+use super::body::Body;
+use super::tls;
+
 /// Connections to one endpoint.
 #[derive(Clone, Debug)]
 pub(super) struct Transport {
@@ -19,15 +22,18 @@ pub(super) struct Outgoing {
     pub(super) method: Method,
     pub(super) url: String,
     pub(super) headers: HeaderMap,
-    pub(super) body: Option<Bytes>,
+    pub(super) body: Body,
+    /// Whether the body of a success is left to whoever asked.
+    pub(super) streamed: bool,
 }
 
-/// What came back, whole.
+/// What came back, whole unless the body is streamed.
 #[derive(Debug)]
 pub(super) struct Incoming {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
+    pub(super) rest: Option<reqwest::Body>,
 }
 
 /// Why nothing came back.
@@ -37,10 +43,10 @@ pub(super) enum TransportError {
     Connect(Cause),
     /// The connection was lost, or what came is not HTTP.
     Lost(Cause),
-    /// The system gives nothing to connect with.
-    NoTransport(String),
     /// The request cannot be sent as it is.
     Request(Cause),
+    /// The body of the request could not be had from where it comes.
+    Body(Cause),
     /// The body is longer than may be.
     TooLarge(usize),
 }
@@ -51,6 +57,7 @@ impl Transport {
         connect_timeout: Duration,
         idle_timeout: Duration,
         bytes_max: usize,
+        tls: &tls::Prepared,
     ) -> Result<Self, String> {
         let client = reqwest::Client::builder()
             .connect_timeout(connect_timeout)
@@ -61,9 +68,8 @@ impl Transport {
             .retry(reqwest::retry::never())
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
-            .referer(false)
-            .build();
-        match client {
+            .referer(false);
+        match tls.apply(client).build() {
             Ok(client) => Ok(Self { client, bytes_max }),
             Err(error) => Err(Cause::of(&error).0),
         }
@@ -72,17 +78,31 @@ impl Transport {
     pub(super) async fn send(&self, outgoing: Outgoing) -> Result<Incoming, TransportError> {
         let mut request = self.client.request(outgoing.method, outgoing.url);
         request = request.headers(outgoing.headers);
-        if let Some(body) = outgoing.body {
+        if let Some(body) = outgoing.body.to_reqwest() {
             request = request.body(body);
         }
-        let mut response = request.send().await.map_err(|error| classify(&error))?;
+        let response = request.send().await;
+        let mut response = response.map_err(|error| match outgoing.body.has_failed() {
+            true => TransportError::Body(Cause::of(&error)),
+            false => classify(&error),
+        })?;
         let status = response.status();
         let headers = std::mem::take(response.headers_mut());
+        if outgoing.streamed && status.is_success() {
+            let rest = http::Response::from(response).into_body();
+            return Ok(Incoming {
+                status,
+                headers,
+                body: Bytes::new(),
+                rest: Some(rest),
+            });
+        }
         let body = self.read(response).await?;
         Ok(Incoming {
             status,
             headers,
             body,
+            rest: None,
         })
     }
 
@@ -135,7 +155,7 @@ fn classify(error: &reqwest::Error) -> TransportError {
 pub(super) struct Cause(pub(super) String);
 
 impl Cause {
-    fn of(error: &reqwest::Error) -> Self {
+    pub(super) fn of(error: &reqwest::Error) -> Self {
         let mut text = String::new();
         let mut source = error.source();
         while let Some(cause) = source {

@@ -166,6 +166,22 @@ impl App {
         self
     }
 
+    /// Adds a backend of discovery, above one of the configuration of the same name:
+    /// `[services.orders.discovery] backends = ["name"]` asks it.
+    #[cfg(feature = "http")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
+    #[must_use]
+    pub fn discovery(
+        mut self,
+        name: impl Into<Arc<str>>,
+        backend: Arc<dyn crate::discovery::Discovery>,
+    ) -> Self {
+        let name = name.into();
+        self.wiring.discoveries.retain(|(known, _)| *known != name);
+        self.wiring.discoveries.push((name, backend));
+        self
+    }
+
     /// Uses this broker under its own name, in place of what the configuration says about that name:
     /// for tests.
     #[must_use]
@@ -291,6 +307,8 @@ impl Planned {
         self.manager.initialize().await?;
         let running = Running::new(self.manager, self.on_drain);
         running.when_ready(self.on_ready);
+        #[cfg(feature = "http")]
+        running.register_when_ready();
         Ok(running)
     }
 }

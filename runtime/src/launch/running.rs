@@ -54,6 +54,25 @@ impl Running {
         });
     }
 
+    /// Lets others find the app once it is ready, where that is configured.
+    #[cfg(feature = "http")]
+    pub(super) fn register_when_ready(&self) {
+        if !self.manager().discovery().registers_itself() {
+            return;
+        }
+        let running = self.clone();
+        tokio::spawn(async move {
+            loop {
+                match running.manager().ready(READY_ROUND).await {
+                    Ok(()) => break,
+                    Err(error) if error.is_timeout() => {}
+                    Err(_) => return,
+                }
+            }
+            running.manager().discovery().register_itself();
+        });
+    }
+
     /// Publishes for the service.
     #[must_use]
     pub fn publisher(&self) -> Publisher {
@@ -88,6 +107,20 @@ impl Running {
         self.0.manager.health()
     }
 
+    /// A layer for an HTTP server that answers `/health/live` and `/health/ready` by the health of this
+    /// app.
+    #[cfg(feature = "tower")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
+    #[must_use]
+    pub fn health_layer(&self) -> crate::http::server::HealthLayer {
+        let running = self.clone();
+        crate::http::server::HealthLayer::new(move || {
+            let health = running.health();
+            let obstacles = health.obstacles();
+            crate::http::server::HealthReport::new(health.live, health.ready, obstacles)
+        })
+    }
+
     /// Waits until every broker is connected and every subscription consumes.
     ///
     /// # Errors
@@ -112,7 +145,7 @@ impl Running {
         self.0.manager.resume(subscriber).await
     }
 
-    /// Goes down until `deadline`: not ready, `on_drain` hooks, no more fetching, what is in flight
+    /// Goes down until `deadline`: not ready, not registered any more, `on_drain` hooks, no more fetching, what is in flight
     /// finished or given back, publishes confirmed, connections closed. It goes on when the returned
     /// future is dropped; a second call waits for the first.
     pub async fn stop(&self, deadline: Instant) {
@@ -136,6 +169,8 @@ impl Running {
 
     async fn drain(&self, deadline: Instant) {
         self.0.manager.begin_draining();
+        // Before the hooks, which may close the server that others call.
+        self.0.manager.leave(deadline).await;
         let hooks = std::mem::take(
             &mut *self
                 .0

@@ -25,6 +25,15 @@ pub struct Health {
     pub brokers: Vec<BrokerStatus>,
     /// The subscriptions that were started.
     pub subscriptions: Vec<SubscriptionHealth>,
+    /// What is known of where the services are that the app calls. Not knowing it keeps the app from
+    /// no readiness: its own callers are not helped if it goes, too.
+    #[cfg(feature = "http")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
+    pub services: Vec<crate::discovery::DiscoveryStatus>,
+    /// Where this program is registered, and what else it has registered.
+    #[cfg(feature = "http")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
+    pub registrations: Vec<crate::discovery::RegistrationStatus>,
 }
 
 /// The connection to one broker.

@@ -69,6 +69,11 @@ pub struct CommunicationManager {
     drain_timeout: Duration,
     #[cfg(feature = "http")]
     services: crate::http::Services,
+    #[cfg(feature = "http")]
+    discovery: crate::discovery::ServiceDiscoveryManager,
+    /// What follows the services.
+    #[cfg(feature = "http")]
+    following: Mutex<Vec<tokio::task::AbortHandle>>,
 }
 
 /// How far an app has come.
@@ -136,6 +141,10 @@ impl CommunicationManager {
             drain_timeout: plan.drain_timeout,
             #[cfg(feature = "http")]
             services: plan.services,
+            #[cfg(feature = "http")]
+            discovery: plan.discovery,
+            #[cfg(feature = "http")]
+            following: Mutex::default(),
         }
     }
 
@@ -173,6 +182,11 @@ impl CommunicationManager {
                 "`initialize` was called before; an app is started once",
             ));
         }
+        #[cfg(feature = "http")]
+        self.following
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(self.services.follow());
         let mut errors = self.connect_all().await;
         if errors.is_empty() {
             errors = self.start_all().await;
@@ -270,6 +284,14 @@ impl CommunicationManager {
         self.services.http_client(name).map_err(not_configured)
     }
 
+    /// Where services are, and where instances are registered.
+    #[cfg(feature = "http")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
+    #[must_use]
+    pub fn discovery(&self) -> &crate::discovery::ServiceDiscoveryManager {
+        &self.discovery
+    }
+
     /// How everything is. Answers at once.
     #[must_use]
     pub fn health(&self) -> Health {
@@ -292,6 +314,10 @@ impl CommunicationManager {
                 .iter()
                 .map(|runner| runner.health())
                 .collect(),
+            #[cfg(feature = "http")]
+            services: self.services.discovery(),
+            #[cfg(feature = "http")]
+            registrations: self.discovery.registrations(),
         };
         health.ready = phase == Phase::Running && health.obstacles().is_empty();
         health
@@ -381,6 +407,14 @@ impl CommunicationManager {
         self.advance(Phase::Draining);
     }
 
+    /// Nobody finds it any more: the second step of going down, while everything still works.
+    pub(crate) async fn leave(&self, deadline: Instant) {
+        #[cfg(feature = "http")]
+        self.discovery.leave(deadline).await;
+        #[cfg(not(feature = "http"))]
+        let _ = deadline;
+    }
+
     /// Waits until it is down.
     pub(crate) async fn stopped(&self) {
         let mut phase = self.phase.subscribe();
@@ -397,6 +431,7 @@ impl CommunicationManager {
             let _ = timeout_at(deadline, self.stopped()).await;
             return Drained::default();
         }
+        self.leave(deadline).await;
         let left = deadline.saturating_duration_since(Instant::now());
         let handlers_until = deadline - CLOSING_MAX.min(left / 4);
         // What only this process holds would be gone with it: it is handled first.
@@ -420,6 +455,8 @@ impl CommunicationManager {
             closing.spawn(async move { broker.disconnect(deadline).await });
         }
         closing.join_all().await;
+        // Last, because handlers call services until they have ended.
+        self.follow_no_more();
         self.advance(Phase::Stopped);
         drained
     }
@@ -428,12 +465,26 @@ impl CommunicationManager {
     /// caller to cut.
     #[cfg(feature = "testing")]
     pub(crate) async fn abandon(&self) {
+        #[cfg(feature = "http")]
+        self.discovery.abandon();
         let mut ending = JoinSet::new();
         for runner in std::mem::take(&mut *self.runners()) {
             ending.spawn(async move { runner.abandon().await });
         }
         ending.join_all().await;
+        self.follow_no_more();
         self.advance(Phase::Stopped);
+    }
+
+    fn follow_no_more(&self) {
+        #[cfg(feature = "http")]
+        for task in &*self
+            .following
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+        {
+            task.abort();
+        }
     }
 
     /// Goes on to a later phase. Returns whether it was not there yet.

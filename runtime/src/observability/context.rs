@@ -186,7 +186,7 @@ impl Correlation {
 }
 
 /// Whether an id from outside can be passed on: 1 to 128 of `A-Z a-z 0-9 . _ : -`.
-fn is_correlation_id(id: &str) -> bool {
+pub(crate) fn is_correlation_id(id: &str) -> bool {
     let allowed =
         |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b':' | b'-');
     (1..=128).contains(&id.len()) && id.bytes().all(allowed)

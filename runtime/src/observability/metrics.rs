@@ -61,12 +61,18 @@ catalogue! {
     RECONNECTS = Counter "interline.broker.reconnects" in "{reconnect}" by ["broker"];
     /// Attempts at calls of another service.
     CLIENT_ATTEMPTS = Counter "interline.client.attempts" in "{attempt}" by ["service", "endpoint", "outcome"];
+    /// Calls of methods whose answers are kept, by what they found: `hit`, `miss`, `revalidated`, `stale`, `coalesced`.
+    CLIENT_CACHE = Counter "interline.client.cache" in "{call}" by ["service", "method", "outcome"];
     /// Circuits that opened, half-opened or closed; of the whole service where no endpoint is named.
     CIRCUIT_CHANGES = Counter "interline.client.circuit_changes" in "{change}" by ["service", "endpoint", "state"];
     /// Endpoints of a service that are left alone because they are worse than the others.
     EJECTED = Gauge "interline.client.ejected" in "{endpoint}" by ["service"];
     /// Endpoints that were left alone because they were worse than the others.
     EJECTIONS = Counter "interline.client.ejections" in "{ejection}" by ["service", "endpoint"];
+    /// Calls that a fallback answered because the service did not.
+    CLIENT_FALLBACKS = Counter "interline.client.fallbacks" in "{call}" by ["service", "method"];
+    /// Active checks of endpoints.
+    HEALTH_CHECKS = Counter "interline.client.health_checks" in "{check}" by ["service", "outcome"];
     /// Second requests that were sent because the first took long, and whether they answered first.
     HEDGES = Counter "interline.client.hedges" in "{attempt}" by ["service", "outcome"];
     /// Attempts for which an instance kept a shared rate alone, because Redis did not answer.
@@ -99,6 +105,14 @@ catalogue! {
     STALE_SETTLEMENTS = Counter "interline.consumer.stale_settlements" in "{message}" by ["broker", "subscription"];
     /// Messages that a stream with a bounded length lost before they were handled.
     TRIMMED = Counter "interline.consumer.trimmed" in "{message}" by ["broker", "subscription"];
+    /// How long ago a backend of discovery answered last.
+    DISCOVERY_AGE = Gauge "interline.discovery.age" in "s" by ["service", "backend"];
+    /// How long a backend of discovery took to tell where a service is.
+    DISCOVERY_DURATION = Histogram "interline.discovery.duration" in "s" by ["service", "backend", "outcome"];
+    /// How many endpoints of a service are in use.
+    DISCOVERY_ENDPOINTS = Gauge "interline.discovery.endpoints" in "{endpoint}" by ["service"];
+    /// Whether this instance is registered (1) or not (0).
+    REGISTERED = Gauge "interline.discovery.registered" in "1" by ["service", "backend"];
     /// How long a request waited for its reply.
     REQUEST_DURATION = Histogram "interline.request.duration" in "s" by ["broker", "destination", "outcome"];
     /// Replies that came when nobody waited for them any more.

@@ -3,4 +3,6 @@
 mod context;
 pub mod metrics;
 
+#[cfg(feature = "http")]
+pub(crate) use context::is_correlation_id;
 pub use context::{Correlation, TraceContext};

@@ -2,18 +2,28 @@
 
 use std::sync::Arc;
 
+use crate::discovery::{Backends, Registrations, ServiceDiscoveryManager};
 use crate::http::{Services, Surroundings};
 use crate::registry::Registry;
 
 use super::Findings;
 use super::wiring::Wiring;
 
-/// Reads `[services]`; gives them, and the wiring with every client among its states.
+/// What is known of other services.
+#[derive(Clone, Debug)]
+pub(super) struct Others {
+    pub(super) services: Services,
+    pub(super) discovery: ServiceDiscoveryManager,
+}
+
+/// Reads `[services]`, `[discovery]` and `[registration]`; gives what was read, and the wiring with every
+/// client among its states.
 pub(super) fn read(
     wiring: &Wiring,
-    service: &Arc<str>,
+    (service, instance): (&Arc<str>, &Arc<str>),
+    version: Option<&str>,
     findings: &mut Findings,
-) -> (Services, Wiring) {
+) -> (Others, Wiring) {
     let registry = wiring.registry.clone().unwrap_or_else(Registry::linked);
     let environment = Surroundings {
         caller: format!("{service} interline/{}", env!("CARGO_PKG_VERSION")).into(),
@@ -21,9 +31,19 @@ pub(super) fn read(
         rng: wiring.rng.clone(),
         metrics: wiring.metrics.clone(),
     };
-    let faults = &mut findings.faults;
-    let services = Services::read(&wiring.config, &registry.clients, &environment, faults);
+    let (config, faults) = (&wiring.config, &mut findings.faults);
+    let backends = Backends::read(config, &wiring.discoveries, &wiring.rng, faults);
+    let services = Services::read(config, &registry.clients, &backends, &environment, faults);
+    let who = (service, instance);
+    let registrations = Registrations::read(config, &backends, who, version, faults);
+    let metrics = wiring.metrics.clone();
+    let places = services.places();
+    let discovery = ServiceDiscoveryManager::new(places, registrations, &wiring.rng, metrics);
     let mut wiring = wiring.clone();
     services.provide(&registry.clients, &mut wiring.states);
-    (services, wiring)
+    let others = Others {
+        services,
+        discovery,
+    };
+    (others, wiring)
 }

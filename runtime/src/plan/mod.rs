@@ -54,6 +54,9 @@ pub struct Plan {
     /// The services that may be called.
     #[cfg(feature = "http")]
     pub(crate) services: crate::http::Services,
+    /// Where services are, and where instances are registered.
+    #[cfg(feature = "http")]
+    pub(crate) discovery: crate::discovery::ServiceDiscoveryManager,
     /// What is odd but can run.
     pub warnings: Vec<Problem>,
     /// How long going down may take.
@@ -119,7 +122,12 @@ impl Plan {
         let service: Arc<str> = admitted.service.clone().unwrap_or_else(|| "app".into());
         let instance = wiring.instance();
         #[cfg(feature = "http")]
-        let (services, wiring) = &clients::read(wiring, &service, &mut findings);
+        let (others, wiring) = &clients::read(
+            wiring,
+            (&service, &instance),
+            admitted.version,
+            &mut findings,
+        );
         #[cfg(not(feature = "http"))]
         refuse_services(wiring, &mut findings.faults);
         let brokers = Brokers::read(wiring, &service, &instance, prefix, &mut findings);
@@ -176,7 +184,9 @@ impl Plan {
             routes,
             subscriptions,
             #[cfg(feature = "http")]
-            services: services.clone(),
+            services: others.services.clone(),
+            #[cfg(feature = "http")]
+            discovery: others.discovery.clone(),
             warnings,
             drain_timeout,
         })
@@ -186,12 +196,15 @@ impl Plan {
 /// Services can be called only with the feature.
 #[cfg(not(feature = "http"))]
 fn refuse_services(wiring: &Wiring, faults: &mut Faults) {
-    let section = wiring.config.section("services");
-    if section.is_present() {
-        section.accept_all(faults);
-        let message = "clients of other services are not switched on in this program";
-        let fault = crate::config::Fault::new(section.origin().clone(), section.path(), message);
-        faults.push(fault.with_help("add the feature `http` to `interline` in Cargo.toml"));
+    for name in ["services", "discovery", "registration"] {
+        let section = wiring.config.section(name);
+        if section.is_present() {
+            section.accept_all(faults);
+            let message = "clients of other services are not switched on in this program";
+            let origin = section.origin().clone();
+            let fault = crate::config::Fault::new(origin, section.path(), message);
+            faults.push(fault.with_help("add the feature `http` to `interline` in Cargo.toml"));
+        }
     }
 }
 

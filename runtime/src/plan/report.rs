@@ -99,9 +99,9 @@ impl fmt::Display for PlanReport {
 
 #[cfg(feature = "http")]
 fn services(plan: &Plan) -> Vec<(String, String)> {
-    let endpoints = plan.services.endpoints();
-    endpoints
-        .map(|(name, urls)| (name.to_owned(), urls.join(", ")))
+    let services = plan.services.whereabouts();
+    services
+        .map(|(name, place)| (name.to_owned(), place))
         .collect()
 }
 

@@ -51,6 +51,8 @@ pub struct Wiring {
     pub(crate) metrics: Option<Arc<dyn MetricsSink>>,
     pub(crate) kinds: Vec<(Arc<str>, BrokerFactory)>,
     pub(crate) brokers: Vec<(Arc<str>, Arc<dyn MessageBroker>)>,
+    #[cfg(feature = "http")]
+    pub(crate) discoveries: Vec<(Arc<str>, Arc<dyn crate::discovery::Discovery>)>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) rng: Rng,
     pub(crate) instance: Option<Arc<str>>,
@@ -77,6 +79,8 @@ impl Wiring {
             metrics: None,
             kinds: Vec::new(),
             brokers: Vec::new(),
+            #[cfg(feature = "http")]
+            discoveries: Vec::new(),
             clock: Arc::new(SystemClock),
             rng: Rng::new(),
             instance: None,

@@ -99,6 +99,15 @@ impl RateLimiter {
         self.reserve(now, Some(now)).map(Turn::take)
     }
 
+    /// Lets one more start now; what is refused counts for nothing.
+    ///
+    /// # Errors
+    /// How long it takes until one more may start.
+    pub fn try_ready(&self) -> Result<(), Duration> {
+        let admitted = self.admit(Instant::now());
+        admitted.map_err(|limited| limited.retry_after)
+    }
+
     fn reserve(&self, now: Instant, latest: Option<Instant>) -> Result<Turn<'_>, RateLimited> {
         let now = nanos(now.saturating_duration_since(self.base));
         let latest = latest.map(|latest| nanos(latest.saturating_duration_since(self.base)));
@@ -177,6 +186,18 @@ mod tests {
             "{:?}",
             start.elapsed()
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_refused_counts_for_nothing() {
+        let limiter = RateLimiter::new(2, Duration::from_secs(1));
+        assert_eq!((limiter.try_ready(), limiter.try_ready()), (Ok(()), Ok(())));
+        for _ in 0..3 {
+            assert_eq!(limiter.try_ready(), Err(Duration::from_millis(500)));
+        }
+        tokio::time::advance(Duration::from_millis(500)).await;
+        assert_eq!(limiter.try_ready(), Ok(()));
+        assert!(limiter.try_ready().is_err());
     }
 
     #[tokio::test(start_paused = true)]

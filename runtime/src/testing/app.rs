@@ -176,6 +176,47 @@ impl TestApp {
         self.process().manager.publisher()
     }
 
+    /// The client of this type; see [`CommunicationManager::client`].
+    ///
+    /// # Panics
+    /// If its service is not configured, with what to write.
+    #[cfg(feature = "http")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
+    #[must_use]
+    pub fn client<C: crate::http::ServiceClient>(&self) -> C {
+        match self.process().manager.client() {
+            Ok(client) => client,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Waits until calls of this service go to so many endpoints; see
+    /// [`TestAppBuilder::discovery`].
+    ///
+    /// # Panics
+    /// If they do not within ten seconds, with what is known; or if there is no such service.
+    #[cfg(feature = "http")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
+    pub async fn until_endpoints(&self, service: &str, count: usize) {
+        let limit = Instant::now() + Duration::from_secs(10);
+        loop {
+            let health = self.process().manager.health();
+            let found = health.services.iter().find(|one| *one.service == *service);
+            let Some(found) = found else {
+                panic!("no service `{service}` is configured");
+            };
+            if found.endpoints == count {
+                return;
+            }
+            assert!(
+                Instant::now() < limit,
+                "{}",
+                self.failure(&format!("not {count} endpoints of `{service}`: {found:?}"))
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Waits until nothing is queued, in flight or due now, without sleeping. A message that waits
     /// for a later retry stays there, and so does one whose subscription is paused or not running.
     ///

@@ -4,13 +4,19 @@
 mod app;
 #[doc(hidden)]
 pub mod assertions;
+#[cfg(feature = "http")]
+mod discovery;
 mod proxy;
 #[cfg(unix)]
 mod server;
 
 pub use app::{TestApp, TestAppBuilder};
+#[cfg(feature = "http")]
+#[cfg_attr(docsrs, doc(cfg(feature = "http")))]
+pub use discovery::ScriptedDiscovery;
 pub use proxy::{Direction, FaultProxy};
 #[cfg(unix)]
 pub use server::{
-    KafkaDoor, KafkaNode, RabbitMqNode, RedisNode, ServerError, ServerFixture, TlsFiles,
+    KafkaCluster, KafkaDoor, KafkaNode, RabbitMqNode, RedisNode, ServerError, ServerFixture,
+    TlsFiles,
 };

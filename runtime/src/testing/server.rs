@@ -18,7 +18,7 @@ use std::time::Duration;
 use local::LocalServer;
 use readiness::Probe;
 
-pub use kafka::{KafkaDoor, KafkaNode};
+pub use kafka::{KafkaCluster, KafkaDoor, KafkaNode};
 pub use rabbitmq::{RabbitMqNode, TlsFiles};
 pub use redis_node::RedisNode;
 
@@ -57,6 +57,7 @@ pub struct ServerFixture {
     management_url: Option<String>,
     tls_url: Option<String>,
     password_url: Option<String>,
+    tls_password_url: Option<String>,
     doors: Vec<KafkaDoor>,
     probes: Vec<Probe>,
     local: Option<LocalServer>,
@@ -99,8 +100,8 @@ impl ServerFixture {
         url::with_path(&self.url, vhost)
     }
 
-    /// The address of the TLS listener; `None` unless [`RabbitMqNode::tls`] or [`RedisNode::tls`] asked
-    /// for one.
+    /// The address of the TLS listener; `None` unless [`KafkaNode::tls`], [`RabbitMqNode::tls`] or
+    /// [`RedisNode::tls`] asked for one.
     pub fn tls_url(&self) -> Option<&str> {
         self.tls_url.as_deref()
     }
@@ -109,6 +110,12 @@ impl ServerFixture {
     /// [`KafkaNode::user`] asked for one.
     pub fn password_url(&self) -> Option<&str> {
         self.password_url.as_deref()
+    }
+
+    /// The address of the TLS listener that wants a name and a password, without them; `None` unless
+    /// [`KafkaNode::user`] and [`KafkaNode::tls`] asked for one.
+    pub fn tls_password_url(&self) -> Option<&str> {
+        self.tls_password_url.as_deref()
     }
 
     /// The address of the management API, credentials included: `http://user:password@host:port`;

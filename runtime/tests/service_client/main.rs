@@ -8,13 +8,24 @@
 ))]
 
 mod balancers;
+#[cfg(feature = "msgpack")]
+mod bodies;
 mod breakers;
+mod caching;
 mod calls;
+mod checks;
 mod deadlines;
+mod discovery;
+mod fallbacks;
 mod hedges;
+#[cfg(feature = "tower")]
+mod layers;
 mod rates;
+mod registration;
 mod retries;
 mod server;
 mod shop;
+#[cfg(feature = "tls")]
+mod tls;
 
 interline::service!("till");

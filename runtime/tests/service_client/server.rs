@@ -1,19 +1,25 @@
 //! An HTTP server that notes what it is asked and answers by a script.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use http_body_util::BodyExt;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
-use hyper::{HeaderMap, Method, Request, Response};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpListener;
+use hyper::{HeaderMap, Method, Request, Response, Version};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio::time::{Sleep, sleep};
+use tokio_rustls::TlsAcceptor;
 
 /// A request as it came.
 #[derive(Clone, Debug)]
@@ -21,6 +27,7 @@ pub(crate) struct Seen {
     /// Which request it was, from 0.
     pub(crate) number: usize,
     pub(crate) method: Method,
+    pub(crate) version: Version,
     /// Path and query.
     pub(crate) target: String,
     pub(crate) headers: HeaderMap,
@@ -40,6 +47,8 @@ pub(crate) struct Reply {
     status: u16,
     headers: Vec<(&'static str, String)>,
     body: Bytes,
+    /// After the body, each after its wait.
+    pieces: VecDeque<(Duration, Bytes)>,
     after: Duration,
 }
 
@@ -49,8 +58,18 @@ impl Reply {
             status,
             headers: Vec::new(),
             body: Bytes::new(),
+            pieces: VecDeque::new(),
             after: Duration::ZERO,
         }
+    }
+
+    /// With a body in pieces, each after its wait.
+    pub(crate) fn pieces(mut self, pieces: &[(Duration, &'static str)]) -> Self {
+        let pieces = pieces.iter();
+        self.pieces = pieces
+            .map(|(wait, text)| (*wait, Bytes::from_static(text.as_bytes())))
+            .collect();
+        self
     }
 
     pub(crate) fn json(body: &str) -> Self {
@@ -79,11 +98,22 @@ impl Reply {
     }
 }
 
+/// How the server is spoken to.
+#[derive(Clone)]
+pub(crate) enum Way {
+    Http1,
+    /// In the clear.
+    Http2,
+    /// Either of the two, as they agree.
+    Tls(TlsAcceptor),
+}
+
 type Script = dyn Fn(&Seen) -> Reply + Send + Sync;
 
 /// The server; it ends when it is dropped.
 pub(crate) struct Server {
     address: SocketAddr,
+    scheme: &'static str,
     state: Arc<State>,
     _accepting: JoinSet<()>,
 }
@@ -96,6 +126,13 @@ struct State {
 
 impl Server {
     pub(crate) async fn start(script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
+        Self::start_with(script, Way::Http1).await
+    }
+
+    pub(crate) async fn start_with(
+        script: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
+        way: Way,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let state = Arc::new(State {
@@ -104,16 +141,21 @@ impl Server {
             count: AtomicUsize::new(0),
         });
         let mut accepting = JoinSet::new();
-        accepting.spawn(accept(listener, Arc::clone(&state)));
+        let scheme = match way {
+            Way::Tls(_) => "https",
+            Way::Http1 | Way::Http2 => "http",
+        };
+        accepting.spawn(accept(listener, Arc::clone(&state), way));
         Self {
             address,
+            scheme,
             state,
             _accepting: accepting,
         }
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 
     pub(crate) fn address(&self) -> String {
@@ -137,34 +179,62 @@ fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn accept(listener: TcpListener, state: Arc<State>) {
+async fn accept(listener: TcpListener, state: Arc<State>, way: Way) {
     let mut connections = JoinSet::new();
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             continue;
         };
-        let state = Arc::clone(&state);
+        let (state, way) = (Arc::clone(&state), way.clone());
         connections.spawn(async move {
-            let service = service_fn(|request| answer(request, Arc::clone(&state)));
-            let connection = hyper::server::conn::http1::Builder::new();
-            // A client that goes away is a part of the tests.
-            let _ = connection
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
+            if let Some((stream, is_http2)) = shake_hands(stream, way).await {
+                serve(stream, is_http2, state).await;
+            }
         });
     }
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// `None` where the client did not like the certificate, or the server that of the client.
+async fn shake_hands(stream: TcpStream, way: Way) -> Option<(Box<dyn Stream>, bool)> {
+    match way {
+        Way::Http1 => Some((Box::new(stream), false)),
+        Way::Http2 => Some((Box::new(stream), true)),
+        Way::Tls(acceptor) => {
+            let stream = acceptor.accept(stream).await.ok()?;
+            let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            Some((Box::new(stream), is_http2))
+        }
+    }
+}
+
+async fn serve(stream: Box<dyn Stream>, is_http2: bool, state: Arc<State>) {
+    let service = service_fn(move |request| answer(request, Arc::clone(&state)));
+    let stream = TokioIo::new(stream);
+    // A client that goes away is a part of the tests.
+    let _ = if is_http2 {
+        let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        connection.serve_connection(stream, service).await
+    } else {
+        let connection = hyper::server::conn::http1::Builder::new();
+        connection.serve_connection(stream, service).await
+    };
 }
 
 async fn answer(
     request: Request<Incoming>,
     state: Arc<State>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+) -> Result<Response<Pieces>, Infallible> {
     let number = state.count.fetch_add(1, Ordering::SeqCst);
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map(|body| body.to_bytes());
     let seen = Seen {
         number,
         method: parts.method,
+        version: parts.version,
         target: parts.uri.to_string(),
         headers: parts.headers,
         body: body.unwrap_or_default(),
@@ -172,10 +242,58 @@ async fn answer(
     lock(&state.seen).push(seen.clone());
     let script = Arc::clone(&lock(&state.script));
     let reply = script(&seen);
-    tokio::time::sleep(reply.after).await;
+    sleep(reply.after).await;
     let mut response = Response::builder().status(reply.status);
     for (name, value) in reply.headers {
         response = response.header(name, value);
     }
-    Ok(response.body(Full::new(reply.body)).expect("a response"))
+    let mut pieces = reply.pieces;
+    if !reply.body.is_empty() {
+        pieces.push_front((Duration::ZERO, reply.body));
+    }
+    let pieces = Pieces {
+        pieces,
+        waiting: None,
+    };
+    Ok(response.body(pieces).expect("a response"))
+}
+
+struct Pieces {
+    pieces: VecDeque<(Duration, Bytes)>,
+    waiting: Option<Pin<Box<Sleep>>>,
+}
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let this = &mut *self;
+        let Some((wait, _)) = this.pieces.front() else {
+            return Poll::Ready(None);
+        };
+        if !wait.is_zero() {
+            let wait = *wait;
+            let waiting = this.waiting.get_or_insert_with(|| Box::pin(sleep(wait)));
+            ready!(waiting.as_mut().poll(cx));
+            this.waiting = None;
+        }
+        let piece = this.pieces.pop_front();
+        Poll::Ready(piece.map(|(_, piece)| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.pieces.iter().collect::<Vec<_>>()[..] {
+            [] => SizeHint::with_exact(0),
+            [(wait, whole)] if wait.is_zero() => SizeHint::with_exact(whole.len() as u64),
+            _ => SizeHint::default(),
+        }
+    }
 }

@@ -124,7 +124,7 @@ impl World {
 
     /// Whether a message outlives its time only when it is read.
     pub(crate) fn expires_when_read(&self) -> bool {
-        matches!(self.bench, Bench::Redis(_))
+        matches!(self.bench, Bench::Kafka(_) | Bench::Redis(_))
     }
 
     /// A process that has connected.

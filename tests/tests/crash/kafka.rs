@@ -15,6 +15,8 @@ use interline::testing::{Direction, ServerFixture};
 use interline_tests::harness::soak;
 use interline_tests::ledger::{Decision, Input, LedgerReader};
 use interline_tests::servers;
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
@@ -287,6 +289,82 @@ pub(crate) async fn members_come_and_go() -> Outcome {
 /// kill -9 of the server under load, which then comes back.
 pub(crate) async fn server_killed() -> Outcome {
     comes_back(true, if soak() { 20 } else { 2 }).await
+}
+
+/// Three servers, of which two have to acknowledge: the leader of a partition is killed under load, and what
+/// it acknowledged is there without it. The others go on meanwhile.
+pub(crate) async fn leader_killed() -> Outcome {
+    let cluster = ServerFixture::kafka()
+        .config_line("min.insync.replicas=2")
+        // A server that is gone is missed after 9 s unless told.
+        .config_line("broker.session.timeout.ms=3000")
+        .config_line("broker.heartbeat.interval.ms=500")
+        .start_cluster(3)
+        .await?;
+    let mut scene = Scene::at(cluster.url()).await?;
+    let times = if soak() { 20 } else { 2 };
+    let outcome = async {
+        let service = scene.start().await?;
+        let sender = scene.sender().await?;
+        let load = sender.start();
+        for _ in 0..times {
+            let state = "every replica is in sync";
+            let mut leader = None;
+            until(state, 2 * LIMIT, async || {
+                leader = leader_in_sync(cluster.url(), &scene.prefix, 3).await?;
+                Ok(leader.is_some())
+            })
+            .await?;
+            scene.progress().await?;
+            scene.moment(700).await;
+            let leader = leader.ok_or_else(|| Trouble::new("there is a leader"))?;
+            let killed = &cluster.servers()[leader - 1];
+            killed.kill().await?;
+            let back = scene.progress().await?;
+            eprintln!("leader {leader} killed: first message handled after {back:.1?}");
+            // More than what was on its way.
+            for _ in 0..5 {
+                scene.progress().await?;
+            }
+            killed.restart().await?;
+        }
+        let published = load.stop().await?;
+        sender.close().await;
+        let sums = scene.finish(service, &published).await?;
+        within(&sums, times)
+    }
+    .await;
+    scene
+        .told(outcome.map_err(|trouble| trouble.with(&cluster.logs())))
+        .await
+}
+
+/// Who leads the first partition of the input; `None` while a topic of the case lacks replicas in sync.
+async fn leader_in_sync(url: &str, prefix: &str, replicas: usize) -> Outcome<Option<usize>> {
+    let servers = url.trim_start_matches("kafka://").to_owned();
+    let prefix = prefix.to_owned();
+    let asked = tokio::task::spawn_blocking(move || {
+        let client: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", servers)
+            .create()?;
+        let metadata = client.fetch_metadata(None, Duration::from_secs(10))?;
+        let own = metadata.topics().iter().filter(|topic| {
+            topic.name().starts_with(&prefix) || topic.name().starts_with("__consumer")
+        });
+        let mut leader = None;
+        for topic in own {
+            for partition in topic.partitions() {
+                if partition.isr().len() < replicas {
+                    return Ok(None);
+                }
+                if topic.name().ends_with("ledger.input") && partition.id() == 0 {
+                    leader = usize::try_from(partition.leader()).ok();
+                }
+            }
+        }
+        Ok::<_, rdkafka::error::KafkaError>(leader)
+    });
+    Ok(asked.await??)
 }
 
 /// SIGSTOP of the server for longer than a session under load.

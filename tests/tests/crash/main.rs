@@ -124,6 +124,10 @@ fn main() -> ExitCode {
             kafka::members_come_and_go,
         ),
         Case::new("kafka::a_killed_server_loses_nothing", kafka::server_killed),
+        Case::new(
+            "kafka::a_killed_leader_of_three_servers_loses_nothing",
+            kafka::leader_killed,
+        ),
         Case::new("kafka::a_frozen_server_loses_nothing", kafka::server_frozen),
         Case::new(
             "kafka::a_failing_network_loses_nothing",

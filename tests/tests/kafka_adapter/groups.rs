@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use interline::messaging::{MessageBroker, Settled, Start};
+use interline::config::Config;
+use interline::messaging::{ConsumerState, MessageBroker, Settled, Start};
 use interline_tests::harness::Case;
 use tokio::time::{Instant, sleep};
 
@@ -14,6 +15,7 @@ use crate::support::{
 pub fn cases() -> Vec<Case> {
     vec![
         Case::new("a_partition_that_moves_takes_nothing_with_it", moves),
+        Case::new("a_paused_partition_that_comes_back_is_read", comes_back),
         Case::new(
             "a_static_member_comes_back_without_a_rebalance",
             static_member,
@@ -92,7 +94,7 @@ async fn moves() -> Outcome {
 async fn static_member() -> Outcome {
     let stage = Stage::new().await?;
     let named = |id: &'static str| {
-        move |config: interline::config::Config| {
+        move |config: Config| {
             config
                 .with("brokers.main.instance_id", id)
                 .with("brokers.main.session_timeout", Duration::from_secs(20))
@@ -140,8 +142,8 @@ async fn static_member() -> Outcome {
 
 async fn new_protocol() -> Outcome {
     let stage = Stage::new().await?;
-    let change = |config: interline::config::Config| {
-        let mut plain = interline::config::Config::new();
+    let change = |config: Config| {
+        let mut plain = Config::new();
         let _ = config;
         plain = plain
             .with("brokers.main.url", stage.url.as_str())
@@ -245,5 +247,47 @@ async fn own_group() -> Outcome {
         .any(|part| part.kind == "group" && part.name == group);
     assert!(named, "{topology:?}");
     close(&broker).await;
+    Ok(())
+}
+
+/// It is paused when it goes to somebody else, and nothing is any more when it comes back.
+async fn comes_back() -> Outcome {
+    let stage = Stage::new().await?;
+    let two_partitions = |config: Config| config.with("brokers.main.partitions", 2);
+    let one = stage.connected_with("one", two_partitions).await?;
+    let mut first = Inbox::open(&one, subscription("t")).await?;
+    first.consumer.pause().await;
+    first.until(|state| *state == ConsumerState::Paused).await;
+    let other = stage.connected_with("two", two_partitions).await?;
+    let mut second = Inbox::open(&other, subscription("t")).await?;
+    let keyed = |number: u32| {
+        let mut outgoing = message("t", &number.to_string());
+        outgoing.key = Some(format!("k{number}"));
+        outgoing
+    };
+    // Until one comes, the partitions have not moved.
+    let mut sent = 0;
+    loop {
+        publish(&one, keyed(sent)).await;
+        sent += 1;
+        let came = tokio::time::timeout(Duration::from_millis(200), second.deliveries.recv()).await;
+        if let Ok(Some(delivery)) = came {
+            delivery.settlement.done().await?;
+            break;
+        }
+    }
+    first.consumer.resume().await;
+    close(&other).await;
+    // Both partitions are read again: of as many keys, some are in each.
+    let begun = sent;
+    for _ in 0..20 {
+        publish(&one, keyed(sent)).await;
+        sent += 1;
+    }
+    let mut seen = BTreeSet::new();
+    while !(begun..sent).all(|number| seen.contains(&number)) {
+        seen.insert(text(&first.take().await).parse::<u32>()?);
+    }
+    close(&one).await;
     Ok(())
 }

@@ -4,9 +4,12 @@ mod closing;
 mod connections;
 mod consuming;
 mod groups;
+mod later;
 mod positions;
 mod publishing;
 mod support;
+mod tls;
+mod topology;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -15,12 +18,18 @@ use interline_tests::harness::{self, Case};
 use interline_tests::servers::Server;
 
 fn main() -> ExitCode {
+    if let Some(ended) = later::child() {
+        return ended;
+    }
     let cases = [
         publishing::cases(),
         consuming::cases(),
         groups::cases(),
         positions::cases(),
         closing::cases(),
+        later::cases(),
+        topology::cases(),
+        tls::cases(),
         connections::cases(),
     ];
     let needing = |case: Case| case.needs(Server::Kafka).limit(Duration::from_secs(180));

@@ -39,3 +39,18 @@ pub struct Shipped {
     /// The carrier's number for the parcel.
     pub parcel: String,
 }
+
+/// Goods are kept for an order.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Reservation {
+    /// The order.
+    pub order_id: String,
+}
+
+/// The service that keeps goods for orders, asked over HTTP: others use [`StockClient`].
+#[service_client(service = "stock", base = "/stock", timeout = "5s")]
+pub trait Stock {
+    /// Keeps the goods of an order. Asked twice, it is done once, so a client may repeat it.
+    #[put("/reservations/{order_id}")]
+    async fn reserve(&self, order_id: &str) -> Result<Reservation, CallError>;
+}

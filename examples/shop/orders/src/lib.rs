@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use interline::prelude::*;
-use shop_contracts::{OrderPlaced, Shipped};
+use shop_contracts::{OrderPlaced, Shipped, Stock, StockClient};
 
 interline::service!("orders");
 
@@ -24,11 +24,27 @@ impl OrderBook {
     }
 }
 
-/// Places an order: once this returns, the broker has it.
+/// Why an order was not placed.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaceError {
+    /// Nobody keeps the goods.
+    #[error("no goods are kept")]
+    Stock(#[from] CallError),
+    /// The broker has not confirmed it.
+    #[error("not confirmed")]
+    Publish(#[from] PublishError),
+}
+
+/// Places an order: once this returns, its goods are kept, and the broker has it.
 ///
 /// # Errors
-/// [`PublishError`] if it was not confirmed.
-pub async fn place(publisher: &Publisher, order: &OrderPlaced) -> Result<(), PublishError> {
+/// [`PlaceError`] if that is not so.
+pub async fn place(
+    publisher: &Publisher,
+    stock: &StockClient,
+    order: &OrderPlaced,
+) -> Result<(), PlaceError> {
+    stock.reserve(&order.order_id).await?;
     publisher.publish(order).await?;
     Ok(())
 }

@@ -113,8 +113,8 @@ async fn a_hundred_thousand_dropped_calls_leave_nothing_taken() {
     let entered = line.join_all().await;
     assert_eq!(entered, [true; 8]);
     // No attempt is counted as being on its way.
-    let Members { all, .. } = &**way.pool.members.load();
-    assert_eq!(way.pool.in_flight.load(Ordering::Relaxed), 0);
+    let Pool { all, shared, .. } = &way.pool;
+    assert_eq!(shared.in_flight.load(Ordering::Relaxed), 0);
     for member in all {
         assert_eq!(member.target.load.in_flight(), 0);
     }
@@ -130,6 +130,6 @@ async fn a_hundred_thousand_dropped_calls_leave_nothing_taken() {
         }
         assert_eq!(breaker.state(), crate::resilience::CircuitState::Closed);
     }
-    assert_eq!(way.pool.outliers.ejected(), 0);
-    assert!(!way.pool.outliers.is_panicking());
+    assert_eq!(shared.outliers.ejected(), 0);
+    assert!(!shared.outliers.is_panicking());
 }

@@ -1,11 +1,10 @@
 //! The endpoints of one service with what is known of each, and the choice among them.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
 use crate::clock::Rng;
@@ -15,6 +14,7 @@ use crate::resilience::{
     Outliers, PickContext, Picker, Signal,
 };
 
+use super::checks::Checked;
 use super::endpoints::{Counts, Maker};
 use super::transport::Transport;
 
@@ -24,8 +24,8 @@ pub(super) struct Target {
     /// Tells it from every other that the pool has ever had.
     id: u64,
     pub(super) url: Arc<str>,
-    /// Made by the first call: of ten thousand endpoints most are never called from here.
-    transport: OnceLock<Transport>,
+    pub(super) transport: Transport,
+    pub(super) checked: Checked,
     load: Load,
     health: Arc<EndpointHealth>,
     breaker: Option<CircuitBreaker>,
@@ -83,24 +83,25 @@ impl Candidate for Member {
     }
 }
 
-/// A set of endpoints, ready to be chosen from.
-#[derive(Debug)]
-struct Members {
-    all: Box<[Member]>,
-    picker: Picker,
-}
-
-/// All endpoints. The set is replaced as a whole; who stays in it keeps everything that is known of it.
+/// All endpoints at one moment. Another set is another pool, with the same targets where an endpoint
+/// is still there.
 #[derive(Debug)]
 pub(super) struct Pool {
-    members: ArcSwap<Members>,
+    all: Box<[Member]>,
+    picker: Picker,
+    shared: Arc<Shared>,
+}
+
+/// What the pools of one service have together.
+#[derive(Debug)]
+struct Shared {
     maker: Maker,
+    transport: Transport,
     balancer: LoadBalancer,
     rng: Rng,
     outliers: Arc<Outliers>,
     in_flight: AtomicUsize,
-    /// The next id. Locked while a set is being replaced, so that an endpoint is made once.
-    next: Mutex<u64>,
+    made: AtomicU64,
 }
 
 /// The endpoints that a call has been to: the last few.
@@ -129,59 +130,48 @@ pub(super) struct Wish<'a> {
 }
 
 impl Pool {
-    pub(super) fn new(
+    /// One without endpoints.
+    pub(super) fn empty(
         maker: Maker,
-        endpoints: &EndpointSet,
+        transport: Transport,
         balancer: LoadBalancer,
         options: OutlierOptions,
         rng: &Rng,
     ) -> Self {
         let none: [Member; 0] = [];
         let picker = Picker::new(balancer, &none, rng);
-        let empty = Members {
-            all: Box::new(none),
-            picker,
-        };
-        let pool = Self {
-            members: ArcSwap::from_pointee(empty),
+        let shared = Shared {
             maker,
+            transport,
             balancer,
             rng: rng.clone(),
             outliers: Outliers::new(options),
             in_flight: AtomicUsize::new(0),
-            next: Mutex::new(0),
+            made: AtomicU64::new(0),
         };
-        pool.update(endpoints);
-        pool
+        Self {
+            all: Box::new(none),
+            picker,
+            shared: Arc::new(shared),
+        }
     }
 
-    /// From now on these are the endpoints. Calls that are under way end where they are; an endpoint that
-    /// stays, by its address, keeps its connections, its measurements and its circuit; one that is new
-    /// beside others starts slowly.
-    pub(super) fn update(&self, endpoints: &EndpointSet) {
-        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+    /// One of these endpoints, of which there must be one at a time. An endpoint that stays, by its
+    /// address, keeps its measurements and its circuit; one that is new beside others starts slowly.
+    pub(super) fn with(&self, endpoints: &EndpointSet) -> Self {
         let now = Instant::now();
-        let before = self.members.load();
-        let known: HashMap<&str, &Arc<Target>> = before
+        let known: HashMap<&str, &Arc<Target>> = self
             .all
             .iter()
             .map(|member| (&*member.target.url, &member.target))
             .collect();
         // The first ones are all new together: there is nobody beside whom to start slowly.
         let started = (!known.is_empty()).then_some(now);
-        let expected = median(&before.all, now);
+        let expected = median(&self.all, now);
         let member = |endpoint: &Endpoint| {
             let target = match known.get(endpoint.url()) {
                 Some(target) => Arc::clone(target),
-                None => {
-                    *next += 1;
-                    let load = match expected {
-                        Some(average) => Load::expected(average, now),
-                        None => Load::new(now),
-                    };
-                    let health = Arc::new(self.outliers.join(started));
-                    Arc::new(self.make(*next, endpoint.url(), load, health))
-                }
+                None => Arc::new(self.make(endpoint.url(), expected, started)),
             };
             Member {
                 target,
@@ -190,34 +180,47 @@ impl Pool {
             }
         };
         let all: Box<[Member]> = endpoints.iter().map(member).collect();
-        let picker = Picker::new(self.balancer, &all, &self.rng);
-        self.outliers.resize(all.len());
-        self.members.store(Arc::new(Members { all, picker }));
+        let shared = Arc::clone(&self.shared);
+        shared.outliers.resize(all.len());
+        Self {
+            picker: Picker::new(shared.balancer, &all, &shared.rng),
+            all,
+            shared,
+        }
     }
 
-    fn make(&self, id: u64, url: &str, load: Load, health: Arc<EndpointHealth>) -> Target {
+    fn make(&self, url: &str, expected: Option<Duration>, started: Option<Instant>) -> Target {
+        let now = Instant::now();
+        let Shared {
+            maker, outliers, ..
+        } = &*self.shared;
+        let health = Arc::new(outliers.join(started));
         Target {
-            id,
+            id: self.shared.made.fetch_add(1, Ordering::Relaxed),
             url: url.into(),
-            transport: OnceLock::new(),
-            load,
-            breaker: self.maker.breaker(url, &health, &self.outliers),
-            counts: self.maker.counts(url),
+            transport: self.shared.transport.clone(),
+            checked: Checked::default(),
+            load: match expected {
+                Some(average) => Load::expected(average, now),
+                None => Load::new(now),
+            },
+            breaker: maker.breaker(url, &health, outliers),
+            counts: maker.counts(url),
             health,
         }
     }
 
-    /// The addresses of all endpoints.
-    pub(super) fn urls(&self) -> Vec<Arc<str>> {
-        let members = self.members.load();
-        let urls = members.all.iter();
-        urls.map(|member| Arc::clone(&member.target.url)).collect()
+    pub(super) fn targets(&self) -> impl Iterator<Item = &Arc<Target>> + Clone {
+        self.all.iter().map(|member| &member.target)
+    }
+
+    pub(super) fn urls(&self) -> impl Iterator<Item = &str> {
+        self.all.iter().map(|member| &*member.target.url)
     }
 
     /// Whether there is an endpoint that the call has not been to.
     pub(super) fn has_untried(&self, tried: &Tried) -> bool {
-        let members = self.members.load();
-        let mut all = members.all.iter();
+        let mut all = self.all.iter();
         all.any(|member| !tried.contains(member.target.id))
     }
 
@@ -229,36 +232,40 @@ impl Pool {
         wish: Wish<'_>,
         now: Instant,
     ) -> Option<Lease<'_>> {
-        let members = self.members.load();
+        let Shared {
+            outliers,
+            in_flight,
+            ..
+        } = &*self.shared;
         let context = PickContext {
             hash: wish.hash,
             zone: wish.zone,
-            in_flight: self.in_flight.load(Ordering::Relaxed),
+            in_flight: in_flight.load(Ordering::Relaxed),
             ..PickContext::at(now)
         };
-        let panicking = self.outliers.is_panicking();
-        let new = |at: usize| !tried.contains(members.all[at].target.id);
-        let awake = |at: usize| panicking || !members.all[at].target.is_resting(now);
-        let pick = |usable: &dyn Fn(usize) -> bool| {
-            let Members { all, picker } = &**members;
-            picker.pick(all, &context, usable)
+        let panicking = outliers.is_panicking();
+        let new = |at: usize| !tried.contains(self.all[at].target.id);
+        let awake = |at: usize| {
+            let target = &self.all[at].target;
+            !target.checked.is_down() && (panicking || !target.is_resting(now))
         };
+        let pick = |usable: &dyn Fn(usize) -> bool| self.picker.pick(&self.all, &context, usable);
         let place = pick(&|at| new(at) && awake(at))
             // Where all are left alone, one of them is still better than an outage of our own making:
             // how often they are bothered is for the breaker of the service.
             .or_else(|| pick(&new))
             .or_else(|| pick(&awake))
             .or_else(|| pick(&|_| true))?;
-        let target = Arc::clone(&members.all[place].target);
+        let target = &*self.all[place].target;
         tried.add(target.id);
         target.load.begin();
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        in_flight.fetch_add(1, Ordering::Relaxed);
         let permit = target.breaker.as_ref();
         Some(Lease {
             permit: permit.and_then(|breaker| breaker.acquire(now).ok()),
             begun: now,
             recorded: false,
-            pool: self,
+            in_flight,
             target,
         })
     }
@@ -277,26 +284,15 @@ fn median(members: &[Member], now: Instant) -> Option<Duration> {
 /// another attempt was faster, it counts neither as success nor as failure.
 #[derive(Debug)]
 pub(super) struct Lease<'p> {
-    pub(super) target: Arc<Target>,
+    pub(super) target: &'p Target,
     /// `None` where the endpoint is tried although its breaker is open, and where it has none.
     permit: Option<CircuitPermit>,
     begun: Instant,
     recorded: bool,
-    pool: &'p Pool,
+    in_flight: &'p AtomicUsize,
 }
 
 impl Lease<'_> {
-    /// The connections to the endpoint. Fails only where the system gives no resources.
-    pub(super) fn transport(&self) -> Result<&Transport, String> {
-        let kept = &self.target.transport;
-        if let Some(transport) = kept.get() {
-            return Ok(transport);
-        }
-        let made = self.pool.maker.transport()?;
-        // Somebody else may have been faster.
-        Ok(kept.get_or_init(|| made))
-    }
-
     /// The attempt has ended, and this is what it told of the endpoint.
     pub(super) fn record(mut self, signal: Signal, left_alone: Option<Duration>, now: Instant) {
         let took = now.saturating_duration_since(self.begun);
@@ -328,10 +324,13 @@ impl Drop for Lease<'_> {
             // One that never answers in time would else keep the measurements of its good days.
             let now = Instant::now();
             let took = now.saturating_duration_since(self.begun);
-            self.target.load.outlasted(took, now);
+            // What was given up at once says nothing.
+            if took >= Duration::from_millis(1) {
+                self.target.load.outlasted(took, now);
+            }
         }
         self.target.load.end();
-        self.pool.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

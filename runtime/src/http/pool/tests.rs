@@ -1,5 +1,6 @@
 use crate::clock::TokioClock;
 use crate::config::{Config, Faults};
+use crate::discovery::Backends;
 
 use super::super::settings::ServiceSettings;
 use super::super::stack::Surroundings;
@@ -19,7 +20,8 @@ pub(super) fn pool(endpoints: &EndpointSet, lines: &str, rng: &Rng) -> Pool {
     let toml = format!("[services.orders]\nurls = [\"http://a\"]\n{lines}");
     let config = Config::from_toml("interline.toml", &toml).unwrap();
     let mut faults = Faults::new();
-    let settings = ServiceSettings::read(&config.section("services.orders"), &[], &mut faults);
+    let (section, backends) = (config.section("services.orders"), Backends::default());
+    let settings = ServiceSettings::read(&section, &[], &backends, None, &mut faults);
     faults.into_result().unwrap();
     let settings = settings.unwrap();
     let environment = Surroundings {
@@ -29,7 +31,11 @@ pub(super) fn pool(endpoints: &EndpointSet, lines: &str, rng: &Rng) -> Pool {
         metrics: None,
     };
     let maker = Maker::new(&"orders".into(), &settings, &environment);
-    Pool::new(maker, endpoints, settings.balance, settings.outliers, rng)
+    let second = Duration::from_secs(1);
+    let security = settings.security.prepare().unwrap();
+    let transport = Transport::new(second, second, 1, &security).unwrap();
+    let (balance, outliers) = (settings.balance, settings.outliers);
+    Pool::empty(maker, transport, balance, outliers, rng).with(endpoints)
 }
 
 pub(super) fn seeded() -> (u64, fastrand::Rng, Rng) {
@@ -39,8 +45,7 @@ pub(super) fn seeded() -> (u64, fastrand::Rng, Rng) {
 }
 
 fn ids(pool: &Pool) -> HashMap<Arc<str>, u64> {
-    let members = pool.members.load();
-    let all = members.all.iter();
+    let all = pool.all.iter();
     all.map(|member| (Arc::clone(&member.target.url), member.target.id))
         .collect()
 }
@@ -48,17 +53,14 @@ fn ids(pool: &Pool) -> HashMap<Arc<str>, u64> {
 #[test]
 fn who_stays_in_the_set_keeps_what_is_known_of_it() {
     let (_, mut rng, chance) = seeded();
-    let pool = pool(&set(0..8), "", &chance);
+    let mut pool = pool(&set(0..8), "", &chance);
     let mut known = ids(&pool);
     for _ in 0..500 {
         let wanted = set((0..8).filter(|_| rng.bool()));
-        pool.update(&wanted);
+        pool = pool.with(&wanted);
         let now = ids(&pool);
         let urls: Vec<_> = wanted.iter().map(Endpoint::url).collect();
-        assert_eq!(
-            pool.urls().iter().map(|url| &**url).collect::<Vec<_>>(),
-            urls
-        );
+        assert_eq!(pool.urls().collect::<Vec<_>>(), urls);
         for (url, id) in &now {
             match known.get(url) {
                 Some(before) => assert_eq!(id, before),
@@ -71,18 +73,18 @@ fn who_stays_in_the_set_keeps_what_is_known_of_it() {
 
 #[test]
 fn an_attempt_outlives_its_endpoint() {
-    let pool = pool(&set(0..1), "", &Rng::with_seed(1));
+    let one = pool(&set(0..1), "", &Rng::with_seed(1));
     let now = Instant::now();
-    let lease = pool.pick(&mut Tried::default(), WISH, now).unwrap();
-    pool.update(&set(1..2));
+    let lease = one.pick(&mut Tried::default(), WISH, now).unwrap();
+    let other = one.with(&set(1..2));
     assert_eq!(&*lease.target.url, "http://orders-0:8080");
     lease.record(Signal::Success, None, now);
-    let lease = pool.pick(&mut Tried::default(), WISH, now).unwrap();
+    let lease = other.pick(&mut Tried::default(), WISH, now).unwrap();
     assert_eq!(&*lease.target.url, "http://orders-1:8080");
-    pool.update(&set([]));
-    assert!(pool.pick(&mut Tried::default(), WISH, now).is_none());
+    let none = other.with(&set([]));
+    assert!(none.pick(&mut Tried::default(), WISH, now).is_none());
     drop(lease);
-    assert_eq!(pool.in_flight.load(Ordering::Relaxed), 0);
+    assert_eq!(one.shared.in_flight.load(Ordering::Relaxed), 0);
 }
 
 #[test]
@@ -90,7 +92,7 @@ fn ten_thousand_endpoints_are_swapped_under_load_without_a_failed_choice() {
     let (_, _, chance) = seeded();
     for balance in ["p2c_ewma", "round_robin"] {
         let lines = format!("balance = \"{balance}\"");
-        let pool = pool(&set(0..10_000), &lines, &chance);
+        let pool = arc_swap::ArcSwap::from_pointee(pool(&set(0..10_000), &lines, &chance));
         let done = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|scope| {
             for _ in 0..2 {
@@ -99,6 +101,7 @@ fn ten_thousand_endpoints_are_swapped_under_load_without_a_failed_choice() {
                         let now = Instant::now();
                         let mut tried = Tried::default();
                         for _ in 0..3 {
+                            let pool = pool.load_full();
                             let lease = pool.pick(&mut tried, WISH, now);
                             let lease = lease.expect("there is always an endpoint");
                             lease.record(Signal::Success, None, now);
@@ -109,12 +112,14 @@ fn ten_thousand_endpoints_are_swapped_under_load_without_a_failed_choice() {
             for round in 0..6 {
                 // Half of them stay.
                 let begin = round % 2 * 5_000;
-                pool.update(&set(begin..begin + 10_000));
+                let next = pool.load_full().with(&set(begin..begin + 10_000));
+                pool.store(Arc::new(next));
             }
             done.store(true, Ordering::Relaxed);
         });
-        assert_eq!(pool.urls().len(), 10_000);
-        assert_eq!(pool.in_flight.load(Ordering::Relaxed), 0);
+        let pool = pool.load_full();
+        assert_eq!(pool.urls().count(), 10_000);
+        assert_eq!(pool.shared.in_flight.load(Ordering::Relaxed), 0);
     }
 }
 
@@ -146,17 +151,17 @@ fn the_worst_are_left_alone_but_never_too_many() {
     assert_eq!(shares(&pool, now).len(), 3);
     fail(1);
     assert_eq!(shares(&pool, now).len(), 2);
-    assert_eq!(pool.outliers.ejected(), 2);
+    assert_eq!(pool.shared.outliers.ejected(), 2);
     // Now fewer than half are healthy: it is hardly the endpoints.
     fail(2);
-    assert_eq!(pool.outliers.ejected(), 2);
-    assert!(pool.outliers.is_panicking());
+    assert_eq!(pool.shared.outliers.ejected(), 2);
+    assert!(pool.shared.outliers.is_panicking());
     assert_eq!(shares(&pool, now).len(), 4);
     // One recovers, and the two that were left alone are again.
     let later = now + Duration::from_secs(6);
     pick_number(&pool, 2, later).record(Signal::Success, None, later);
-    assert!(!pool.outliers.is_panicking());
-    assert_eq!(pool.outliers.ejected(), 2);
+    assert!(!pool.shared.outliers.is_panicking());
+    assert_eq!(pool.shared.outliers.ejected(), 2);
 }
 
 #[test]
@@ -179,11 +184,8 @@ fn one_that_was_left_alone_is_tried_again_and_starts_slowly() {
             "one probe"
         );
         probe.record(Signal::Success, None, later + Duration::from_millis(1));
-        assert_eq!(pool.outliers.ejected(), 0);
-        let warmth = |now| {
-            let members = pool.members.load();
-            members.all[3].warmth(now)
-        };
+        assert_eq!(pool.shared.outliers.ejected(), 0);
+        let warmth = |now| pool.all[3].warmth(now);
         // The recovery is at the time of the clock, not of the test.
         assert!(warmth(Instant::now()) < 0.2, "{balance}");
         assert_eq!(warmth(Instant::now() + Duration::from_secs(11)), 1.0);
@@ -198,12 +200,11 @@ fn a_new_one_beside_others_starts_slowly_and_no_faster_than_they_are() {
         let lease = pick_number(&pool, number, now);
         lease.record(Signal::Success, None, now + Duration::from_millis(10));
     }
-    pool.update(&set(0..4));
-    let members = pool.members.load();
+    let pool = pool.with(&set(0..4));
     let now = Instant::now();
-    let costs: Vec<f64> = members.all.iter().map(|member| member.cost(now)).collect();
+    let costs: Vec<f64> = pool.all.iter().map(|member| member.cost(now)).collect();
     assert!(costs[..3].iter().all(|cost| *cost < 0.011), "{costs:?}");
     assert!(costs[3] > 0.05, "{costs:?}");
-    assert!(members.all[3].warmth(now) < 0.2);
-    assert_eq!(members.all[0].warmth(now), 1.0);
+    assert!(pool.all[3].warmth(now) < 0.2);
+    assert_eq!(pool.all[0].warmth(now), 1.0);
 }

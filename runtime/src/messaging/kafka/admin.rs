@@ -1,13 +1,16 @@
 //! Makes and checks topics, and gives a group its first position.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::Offset;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, ConfigResource, NewTopic, OwnedResourceSpecifier, ResourceSpecifier,
+    TopicReplication,
+};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
-use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -15,8 +18,9 @@ use crate::messaging::{BrokerError, BrokerErrorKind, Start, TopologyMode};
 
 use super::core::Core;
 use super::errors;
+use super::later::is_level;
 use super::link::{Topic, Watch, client_id};
-use super::topology::{Part, Source};
+use super::topology::{self, Part, Source};
 
 /// How long the cluster may take to make topics.
 const MAKE_LIMIT: Duration = Duration::from_secs(30);
@@ -153,7 +157,7 @@ pub(super) async fn make_topics(core: &Core, parts: &[&Part]) -> Result<(), Brok
             .and_then(|topic| core.partitions_of(topic))
             .and_then(|count| i32::try_from(count).ok());
         // As the source has them, whatever was declared for it.
-        let count = source.map_or(*partitions, |source| source.clamp(1, 6));
+        let count = topology::partitions_like(*partitions, source);
         let mut topic = NewTopic::new(name, count, TopicReplication::Fixed(*replication));
         for (key, value) in config {
             topic = topic.set(key, value);
@@ -201,9 +205,10 @@ async fn known(core: &Core, names: &[&str]) -> Result<(), BrokerError> {
     Ok(())
 }
 
-/// Whether a topic looks like one of ours for retries or dead letters, which no pattern means.
+/// Whether a topic looks like one of ours for retries, dead letters or messages for later, which no pattern
+/// means.
 pub(super) fn is_own(topic: &str) -> bool {
-    topic.ends_with(".dlq") || topic.contains(".retry.")
+    topic.ends_with(".dlq") || topic.contains(".retry.") || is_level(topic)
 }
 
 /// Gives groups a position wherever they have none. Blocks.
@@ -328,7 +333,7 @@ fn begin(
 }
 
 /// Asks again for as long as a coordinator or leader is only just being found.
-fn patient<T>(mut ask: impl FnMut() -> KafkaResult<T>) -> KafkaResult<T> {
+pub(super) fn patient<T>(mut ask: impl FnMut() -> KafkaResult<T>) -> KafkaResult<T> {
     let begun = std::time::Instant::now();
     loop {
         let outcome = ask();
@@ -367,4 +372,68 @@ pub(super) async fn delete_groups(core: &Core, groups: &[String]) -> Result<(), 
     let _ = tokio::task::spawn_blocking(move || drop(admin)).await;
     outcome.map_err(|error| told(errors::told(&error)))?;
     Ok(())
+}
+
+/// Removes the records below an offset, by topic and partition.
+pub(super) async fn delete_records(
+    core: &Core,
+    places: &[(String, i32, i64)],
+) -> Result<(), BrokerError> {
+    if places.is_empty() {
+        return Ok(());
+    }
+    let told = |(kind, text): (BrokerErrorKind, String)| core.error(kind, text);
+    let wrong = |error: KafkaError| told(errors::told(&error));
+    let mut config = core.settings.client(&client_id(core)).map_err(told)?;
+    super::properties::keep_for_producers(&mut config);
+    let mut list = TopicPartitionList::new();
+    for (topic, partition, below) in places {
+        let below = Offset::Offset(*below);
+        list.add_partition_offset(topic, *partition, below)
+            .map_err(wrong)?;
+    }
+    let admin: AdminClient<_> = config.create().map_err(wrong)?;
+    let options = AdminOptions::new()
+        .request_timeout(Some(ANSWER))
+        .operation_timeout(Some(ANSWER));
+    let outcome = admin.delete_records(&list, &options).await;
+    // It waits for a thread of its own.
+    let _ = tokio::task::spawn_blocking(move || drop(admin)).await;
+    for element in outcome.map_err(wrong)?.elements() {
+        if let Err(error) = element.error() {
+            let (kind, text) = errors::told(&error);
+            return Err(core.error(kind, format!("topic `{}`: {text}", element.topic())));
+        }
+    }
+    Ok(())
+}
+
+/// The settings of topics, as far as they may be seen.
+pub(super) async fn describe_topics(
+    core: &Core,
+    topics: &[&str],
+) -> Result<HashMap<String, ConfigResource>, BrokerError> {
+    if topics.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let told = |(kind, text): (BrokerErrorKind, String)| core.error(kind, text);
+    let mut config = core.settings.client(&client_id(core)).map_err(told)?;
+    super::properties::keep_for_producers(&mut config);
+    let made: Result<AdminClient<_>, _> = config.create();
+    let admin = made.map_err(|error| told(errors::told(&error)))?;
+    // The library refuses one that is named twice.
+    let names: BTreeSet<&str> = topics.iter().copied().collect();
+    let topics: Vec<_> = names.into_iter().map(ResourceSpecifier::Topic).collect();
+    let options = AdminOptions::new().request_timeout(Some(ANSWER));
+    let described = admin.describe_configs(&topics, &options).await;
+    // It waits for a thread of its own.
+    let _ = tokio::task::spawn_blocking(move || drop(admin)).await;
+    let described = described.map_err(|error| told(errors::told(&error)))?;
+    let named = described.into_iter().flatten().filter_map(|one| {
+        let OwnedResourceSpecifier::Topic(name) = &one.specifier else {
+            return None;
+        };
+        Some((name.clone(), one))
+    });
+    Ok(named.collect())
 }

@@ -124,7 +124,7 @@ impl Assigned {
         }
     }
 
-    fn finish(&self, offset: i64) -> Settled {
+    pub(super) fn finish(&self, offset: i64) -> Settled {
         let finished = self.is_live() && {
             let mut ledger = lock(&self.ledger);
             let finished = ledger.finish(offset);
@@ -260,7 +260,7 @@ impl Assigned {
     }
 
     /// Sends a copy, and makes its topic first where that is missing and ours to make.
-    async fn send(&self, record: &Record<'_>) -> Result<(), CopyError> {
+    pub(super) async fn send(&self, record: &Record<'_>) -> Result<(), CopyError> {
         let core = &self.member.core;
         let sent = core.send_copy(record).await;
         let missing = matches!(sent, Err(CopyError::Missing));
@@ -283,7 +283,7 @@ impl Assigned {
 }
 
 /// The topic has to travel with a copy: its record lies in another one.
-fn set_topic(headers: &mut Headers, message: &Incoming) {
+pub(super) fn set_topic(headers: &mut Headers, message: &Incoming) {
     if !headers.contains(name::TOPIC) {
         headers.set(name::TOPIC, message.topic.to_string());
     }

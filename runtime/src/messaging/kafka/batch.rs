@@ -134,7 +134,8 @@ fn not_due(kind: Kind, message: &BorrowedMessage<'_>, now: u64) -> Option<Durati
         return None;
     };
     let sent = u64::try_from(message.timestamp().to_millis()?).ok()?;
-    let due = sent + u64::try_from(rung.as_millis()).unwrap_or(u64::MAX / 2);
+    // A part of a millisecond counts as a whole one: a retry is never early.
+    let due = sent + 1 + u64::try_from(rung.as_millis()).unwrap_or(u64::MAX / 2);
     // A clock that runs ahead elsewhere must not hold a message for longer than its rung.
     let left = Duration::from_millis(due.saturating_sub(now)).min(rung);
     (!left.is_zero()).then_some(left)

@@ -13,6 +13,7 @@ use crate::messaging::{
 use crate::observability::metrics::{CONNECTION_UP, RECONNECTS, Series};
 
 use super::group::Group;
+use super::later::Later;
 use super::link::Question;
 use super::publish::Sender;
 use super::settings::Settings;
@@ -40,6 +41,7 @@ pub(super) struct Core {
     pub(super) questions: Mutex<Option<mpsc::SyncSender<Question>>>,
     pub(super) sender: Mutex<Option<Arc<Sender>>>,
     pub(super) groups: Mutex<HashMap<Arc<str>, Arc<Group>>>,
+    pub(super) later: Later,
     /// Topics that are known to exist, with their partitions.
     topics: Mutex<HashMap<Arc<str>, usize>>,
     pub(super) up: Series,
@@ -62,6 +64,7 @@ impl Core {
             questions: Mutex::default(),
             sender: Mutex::default(),
             groups: Mutex::default(),
+            later: Later::default(),
             topics: Mutex::default(),
             last_error: Mutex::default(),
             epochs: AtomicU64::new(0),

@@ -143,34 +143,11 @@ fn scan(
     fallback: &Arc<str>,
     send: &mpsc::Sender<Result<Letter, BrokerError>>,
 ) -> Result<(), (BrokerErrorKind, String)> {
-    let mut config = core.settings.reader(
-        &client_id(core),
-        &format!("{}.dead-letters", core.context.service),
-    )?;
-    config
-        .set("enable.partition.eof", "true")
-        .set("fetch.wait.max.ms", "50")
-        .set("isolation.level", "read_committed");
-    let client: BaseConsumer<Watch> = config
-        .create_with_context(Watch::new(core))
-        .map_err(|error| errors::told(&error))?;
+    let client = scanner(core)?;
     let partitions = core.partitions_of(topic).unwrap_or(1);
     // Read in order, partition by partition.
     for partition in 0..i32::try_from(partitions).unwrap_or(1) {
-        let mut there: HashMap<Vec<u8>, i64> = HashMap::new();
-        each(&client, topic, partition, |message| {
-            // A record without a key is nothing that we could take out.
-            if let Some(key) = message.key() {
-                match message.payload() {
-                    None => drop(there.remove(key)),
-                    // A repeat after a crash is the same letter, in its first place.
-                    Some(_) => {
-                        there.entry(key.to_vec()).or_insert(message.offset());
-                    }
-                }
-            }
-            true
-        })?;
+        let there = lying(&client, topic, partition)?;
         if there.is_empty() {
             continue;
         }
@@ -191,6 +168,57 @@ fn scan(
         }
     }
     Ok(())
+}
+
+/// How many letters lie in a topic. Blocks.
+pub(super) fn count(core: &Arc<Core>, topic: &str) -> Result<u64, (BrokerErrorKind, String)> {
+    let client = scanner(core)?;
+    let metadata = client.fetch_metadata(Some(topic), SILENCE);
+    let metadata = metadata.map_err(|error| errors::told(&error))?;
+    let found = metadata.topics().iter().find(|one| one.name() == topic);
+    let partitions = found.map_or(0, |found| found.partitions().len());
+    let mut count = 0;
+    for partition in 0..i32::try_from(partitions).unwrap_or(1) {
+        let there = lying(&client, topic, partition)?;
+        count += u64::try_from(there.len()).unwrap_or_default();
+    }
+    Ok(count)
+}
+
+fn scanner(core: &Arc<Core>) -> Result<BaseConsumer<Watch>, (BrokerErrorKind, String)> {
+    let mut config = core.settings.reader(
+        &client_id(core),
+        &format!("{}.dead-letters", core.context.service),
+    )?;
+    config
+        .set("enable.partition.eof", "true")
+        .set("fetch.wait.max.ms", "50")
+        .set("isolation.level", "read_committed");
+    let made = config.create_with_context(Watch::new(core));
+    made.map_err(|error| errors::told(&error))
+}
+
+/// The keys of the letters that lie in a partition, each with the offset of its letter.
+fn lying(
+    client: &BaseConsumer<Watch>,
+    topic: &str,
+    partition: i32,
+) -> Result<HashMap<Vec<u8>, i64>, (BrokerErrorKind, String)> {
+    let mut there: HashMap<Vec<u8>, i64> = HashMap::new();
+    each(client, topic, partition, |message| {
+        // A record without a key is nothing that we could take out.
+        if let Some(key) = message.key() {
+            match message.payload() {
+                None => drop(there.remove(key)),
+                // A repeat after a crash is the same letter, in its first place.
+                Some(_) => {
+                    there.entry(key.to_vec()).or_insert(message.offset());
+                }
+            }
+        }
+        true
+    })?;
+    Ok(there)
 }
 
 /// Reads a partition from its beginning to its present end, as long as `visit` wants more.

@@ -1,23 +1,13 @@
 //! What of the cluster's settings can lose messages that it acknowledged.
 
-use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
-use rdkafka::admin::{
-    AdminClient, AdminOptions, ConfigResource, OwnedResourceSpecifier, ResourceSpecifier,
-};
+use crate::messaging::{BrokerError, DurabilityConcern, Subscription, TopologyMode};
 
-use crate::messaging::{
-    BrokerError, BrokerErrorKind, DurabilityConcern, Subscription, TopologyMode,
-};
-
+use super::admin;
 use super::core::Core;
-use super::errors;
-use super::link::{Topic, client_id};
+use super::link::Topic;
 use super::topology::{self, Source};
-
-const ANSWER: Duration = Duration::from_secs(10);
 
 /// Concerns about the topics of these subscriptions. A topic that does not exist yet is looked at as it
 /// will be made.
@@ -67,7 +57,8 @@ pub(super) async fn concerns(
     if asked.is_empty() {
         return Ok(found);
     }
-    let described = describe(core, &asked).await?;
+    let names: Vec<&str> = asked.iter().map(|(_, topic)| topic.name.as_str()).collect();
+    let described = admin::describe_topics(core, &names).await?;
     for (subscription, topic) in asked {
         // It may not be ours to see.
         let Some(config) = described.get(&topic.name) else {
@@ -114,31 +105,4 @@ fn single(topic: &str, subscription: &Subscription) -> DurabilityConcern {
         "write `replication = 3` for the broker before its topics are made, or give the topic more replicas",
     )
     .of(&subscription.label)
-}
-
-/// The settings of the topics, as far as they may be seen.
-async fn describe(
-    core: &Core,
-    asked: &[(&Arc<Subscription>, &Topic)],
-) -> Result<HashMap<String, ConfigResource>, BrokerError> {
-    let told = |(kind, text): (BrokerErrorKind, String)| core.error(kind, text);
-    let mut config = core.settings.client(&client_id(core)).map_err(told)?;
-    super::properties::keep_for_producers(&mut config);
-    let made: Result<AdminClient<_>, _> = config.create();
-    let admin = made.map_err(|error| told(errors::told(&error)))?;
-    // The library refuses one that is named twice.
-    let names: BTreeSet<&str> = asked.iter().map(|(_, topic)| topic.name.as_str()).collect();
-    let topics: Vec<_> = names.into_iter().map(ResourceSpecifier::Topic).collect();
-    let options = AdminOptions::new().request_timeout(Some(ANSWER));
-    let described = admin.describe_configs(&topics, &options).await;
-    // It waits for a thread of its own.
-    let _ = tokio::task::spawn_blocking(move || drop(admin)).await;
-    let described = described.map_err(|error| told(errors::told(&error)))?;
-    let named = described.into_iter().flatten().filter_map(|one| {
-        let OwnedResourceSpecifier::Topic(name) = &one.specifier else {
-            return None;
-        };
-        Some((name.clone(), one))
-    });
-    Ok(named.collect())
 }

@@ -65,7 +65,18 @@ pub(super) fn told(error: &KafkaError) -> (BrokerErrorKind, String) {
             BrokerErrorKind::Configuration,
             format!("librdkafka takes no such `{key}`: {}", plain(why)),
         ),
-        (KafkaError::ClientCreation(why), _) => (BrokerErrorKind::Configuration, plain(why)),
+        (KafkaError::ClientCreation(why), _) => {
+            let mut why = plain(why);
+            // What it is called here.
+            for (theirs, ours) in [
+                ("ssl.ca.location", "`tls.ca_file`"),
+                ("ssl.certificate.location", "`tls.certificate_file`"),
+                ("ssl.key.location", "`tls.key_file`"),
+            ] {
+                why = why.replace(theirs, ours);
+            }
+            (BrokerErrorKind::Configuration, why)
+        }
         (KafkaError::Canceled, _) => (
             BrokerErrorKind::ConnectionLost,
             "the client was closed".to_owned(),
@@ -98,6 +109,32 @@ pub(super) fn plain(text: &str) -> String {
     redact_url(text.trim().trim_end_matches('.'))
 }
 
+/// A handshake that failed, in our own words where the library names properties that are not the user's.
+pub(super) fn handshake(place: &str, broker: &str, shows_one: bool, reason: &str) -> String {
+    let keys = format!("brokers.{broker}.tls");
+    let said = reason.to_ascii_lowercase();
+    if is_alert(&said) && !shows_one {
+        format!(
+            "{place} wants a client certificate; name its files in `{keys}.certificate_file` and \
+             `{keys}.key_file`"
+        )
+    } else if is_alert(&said) {
+        format!("{place} refused the client certificate of `{keys}.certificate_file`")
+    } else if said.contains("verify failed") {
+        format!(
+            "{place} shows a certificate that is not trusted: it is not signed by an authority of \
+             `{keys}.ca_file` (without which the system's are trusted), has expired, or is for another name"
+        )
+    } else {
+        format!("the TLS handshake with {place} failed: {reason}")
+    }
+}
+
+/// Whether the server says that it does not take a client's certificate, or that it misses one.
+fn is_alert(said: &str) -> bool {
+    said.contains("alert") && (said.contains("certificate") || said.contains("unknown ca"))
+}
+
 /// Whether the words of an error of a connection say that trying again cannot help.
 pub(super) fn is_terminal(code: RDKafkaErrorCode, reason: &str) -> bool {
     match code {
@@ -109,6 +146,8 @@ pub(super) fn is_terminal(code: RDKafkaErrorCode, reason: &str) -> bool {
                 .iter()
                 .any(|word| reason.contains(word))
         }
+        // The server looks at a client's certificate when the client thinks that the handshake is over.
+        RDKafkaErrorCode::BrokerTransportFailure => is_alert(&reason.to_ascii_lowercase()),
         _ => false,
     }
 }
@@ -141,5 +180,13 @@ mod tests {
             "SSL handshake failed: Disconnected"
         ));
         assert!(!is_terminal(RDKafkaErrorCode::AllBrokersDown, "1/1 down"));
+        assert!(is_terminal(
+            RDKafkaErrorCode::BrokerTransportFailure,
+            "Receive failed: SSL routines::sslv3 alert bad certificate"
+        ));
+        assert!(!is_terminal(
+            RDKafkaErrorCode::BrokerTransportFailure,
+            "Connect to ipv4#127.0.0.1:1 failed: Connection refused"
+        ));
     }
 }

@@ -53,6 +53,8 @@ pub(super) type Client = BaseConsumer<Rebalancing>;
 pub(super) enum Role {
     Sources,
     Retries,
+    /// Messages for later, which belong to no subscription.
+    Later,
 }
 
 /// A group of this process, with everything that reads in it.
@@ -448,6 +450,11 @@ impl<'a> Session<'a> {
         let (done, outcome) = sync_channel(1);
         let preparing = Arc::clone(&member);
         let role = self.group.role;
+        if role == Role::Later {
+            // Whoever has it read a topic has made it, or has seen it.
+            self.prepared.push(member);
+            return;
+        }
         self.group.runtime.spawn(async move {
             let core = &preparing.core;
             let prefix = core.context.prefix.as_deref();
@@ -653,7 +660,7 @@ impl<'a> Session<'a> {
     }
 
     fn look_at_joined(&mut self) {
-        if self.group.role == Role::Retries {
+        if self.group.role != Role::Sources {
             return;
         }
         let changed = self.group.rebalances.load(Ordering::Acquire) != self.rebalances;

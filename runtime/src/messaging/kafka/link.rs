@@ -92,7 +92,11 @@ impl ClientContext for Watch {
         let code = errors::code(&error).unwrap_or(RDKafkaErrorCode::Fail);
         let reason = errors::plain(reason);
         if errors::is_terminal(code, &reason) {
-            *lock(&self.terminal) = Some((errors::kind(code), reason.clone()));
+            let kind = match errors::kind(code) {
+                BrokerErrorKind::Unreachable => BrokerErrorKind::Configuration,
+                kind => kind,
+            };
+            *lock(&self.terminal) = Some((kind, reason.clone()));
         }
         debug!(target: "interline::kafka::library", broker = &*self.broker(), "{reason}");
     }
@@ -220,7 +224,10 @@ impl Watcher {
             (BrokerErrorKind::Authentication, None) => {
                 format!("{place} refused us: {reason}")
             }
-            _ => format!("the TLS handshake with {place} failed: {reason}"),
+            _ => {
+                let shows_one = self.core.settings.has_certificate();
+                errors::handshake(&place, &self.core.context.name, shows_one, reason)
+            }
         }
     }
 

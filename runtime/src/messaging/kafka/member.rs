@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, timeout_at};
@@ -15,8 +16,9 @@ use crate::messaging::{
 };
 use crate::observability::metrics::{CONSUMER_LAG, STALE_SETTLEMENTS, Series};
 
-use super::assigned::Assigned;
+use super::assigned::{Assigned, Kind};
 use super::core::{Core, Link, lock};
+use super::expiry;
 use super::topology::Names;
 
 /// What may wait beyond the prefetch before the partitions are paused, and how little resumes them.
@@ -28,6 +30,8 @@ struct Ready {
     assigned: Arc<Assigned>,
     offset: i64,
     incoming: Incoming,
+    /// When it ends to be worth delivering.
+    expires: Option<u64>,
 }
 
 struct Flow {
@@ -53,6 +57,7 @@ pub(super) struct Member {
     flow: Mutex<Flow>,
     copying: AtomicUsize,
     copied: Notify,
+    runtime: Handle,
     stale: Series,
     pub(super) lag: Series,
 }
@@ -88,6 +93,7 @@ impl Member {
             }),
             copying: AtomicUsize::new(0),
             copied: Notify::new(),
+            runtime: Handle::current(),
         })
     }
 
@@ -111,10 +117,14 @@ impl Member {
             return;
         }
         flow.bytes += incoming.body.len();
+        // One that is tried again was in time.
+        let is_first = assigned.kind == Kind::Source;
+        let expires = is_first.then(|| expiry::of(&incoming.headers)).flatten();
         flow.ready.push_back(Ready {
             assigned: Arc::clone(assigned),
             offset,
             incoming,
+            expires,
         });
     }
 
@@ -133,12 +143,20 @@ impl Member {
                 assigned,
                 offset,
                 incoming,
+                expires,
             }) = flow.ready.pop_front()
             else {
                 return;
             };
             flow.bytes = flow.bytes.saturating_sub(incoming.body.len());
             if !assigned.is_live() {
+                continue;
+            }
+            if expires.is_some_and(|at| at <= self.core.context.clock.unix_millis()) {
+                lock(&assigned.ledger).hand_out(offset, incoming.clone());
+                flow.out += 1;
+                let giving_up = expiry::give_up(assigned, offset, incoming);
+                self.runtime.spawn(giving_up);
                 continue;
             }
             let ticket = Ticket::new(assigned.epoch, u64::try_from(offset).unwrap_or_default());
@@ -163,6 +181,7 @@ impl Member {
                 assigned,
                 offset,
                 incoming: back.incoming,
+                expires,
             });
             return;
         }
@@ -195,6 +214,7 @@ impl Member {
                 assigned,
                 offset,
                 incoming,
+                expires: None,
             },
         );
         self.pump_locked(&mut flow);

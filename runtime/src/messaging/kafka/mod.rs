@@ -7,11 +7,15 @@ mod core;
 mod dead_letters;
 mod durability;
 mod errors;
+mod expiry;
 mod group;
 mod headers;
+mod inspect;
+mod later;
 mod ledger;
 mod link;
 mod member;
+mod mover;
 mod parked;
 mod positions;
 mod properties;
@@ -24,6 +28,7 @@ mod topology;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::SystemTime;
 
 use futures_util::future::join_all;
 use tokio::sync::mpsc;
@@ -31,11 +36,11 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::config::{Faults, Section};
 use crate::handling::{BoxFuture, PublishError};
-use crate::message::{Incoming, Outgoing, ReplyAddress};
+use crate::message::{Incoming, MessageId, Outgoing, ReplyAddress};
 use crate::messaging::{
     BrokerContext, BrokerError, BrokerErrorKind, BrokerHealth, Capabilities, Connected, Consumer,
-    DeadLetterStore, Delivery, DurabilityConcern, MessageBroker, ReplyEvents, Requests,
-    Subscription, Topology,
+    DeadLetterStore, Delivery, DurabilityConcern, Export, Inspection, MessageBroker, ReplyEvents,
+    Requests, Subscription, Topology,
 };
 
 use self::admin::Wanted;
@@ -148,6 +153,7 @@ impl Kafka {
             .drain()
             .map(|(_, one)| one)
             .collect();
+        drop(lock(&self.core.later.mover).take());
         let members: Vec<Arc<Member>> = groups.iter().flat_map(|group| group.members()).collect();
         for member in &members {
             member.stop_now();
@@ -200,11 +206,12 @@ impl MessageBroker for Kafka {
             patterns: true,
             ordered_across_instances: true,
             priorities: false,
-            message_ttl: false,
+            message_ttl: true,
             durable: true,
             // A topic that does not exist is reported; a topic that nobody reads is not.
             reports_unroutable: false,
             replies: true,
+            scheduling: Some(later::SCHEDULING),
             ..Capabilities::NONE
         }
     }
@@ -235,7 +242,11 @@ impl MessageBroker for Kafka {
             let sender = Sender::new(&self.core);
             let sender = sender.map_err(|(kind, text)| self.core.error(kind, text))?;
             *lock(&self.core.sender) = Some(Arc::new(sender));
-            let outcome = link::start(&self.core).await;
+            let first = link::start(&self.core);
+            if !self.core.context.read_only {
+                tokio::spawn(mover::look(Arc::downgrade(&self.core)));
+            }
+            let outcome = first.await;
             outcome.unwrap_or_else(|_| Err(lost("it was disconnected while it connected")))
         })
     }
@@ -265,11 +276,34 @@ impl MessageBroker for Kafka {
         Box::pin(self.core.publish(outgoing))
     }
 
+    fn schedule(
+        &self,
+        outgoing: Outgoing,
+        due: SystemTime,
+    ) -> BoxFuture<'_, Result<(), PublishError>> {
+        Box::pin(self.core.schedule(outgoing, due))
+    }
+
+    fn unschedule<'a>(&'a self, id: &'a MessageId) -> BoxFuture<'a, Result<bool, BrokerError>> {
+        Box::pin(std::future::ready(Err(later::kept(&self.core, id))))
+    }
+
     fn durability<'a>(
         &'a self,
         subscriptions: &'a [Arc<Subscription>],
     ) -> BoxFuture<'a, Result<Vec<DurabilityConcern>, BrokerError>> {
         Box::pin(durability::concerns(&self.core, subscriptions))
+    }
+
+    fn inspect<'a>(
+        &'a self,
+        topology: &'a Topology,
+    ) -> BoxFuture<'a, Result<Inspection, BrokerError>> {
+        Box::pin(inspect::inspect(&self.core, topology))
+    }
+
+    fn export(&self, topology: &Topology) -> Option<Export> {
+        Some(inspect::export(topology))
     }
 
     fn requests(
@@ -331,6 +365,7 @@ impl Drop for Kafka {
     fn drop(&mut self) {
         // The threads see it and end.
         self.core.set_link(Link::Closed);
+        drop(lock(&self.core.later.mover).take());
         for group in lock(&self.core.groups).drain().map(|(_, group)| group) {
             group.closing.store(true, Ordering::Release);
         }

@@ -75,6 +75,19 @@ impl Parked {
 
     /// Reads on in partitions of which nothing waits any more, unless they are `full`.
     pub(super) fn resume_idle(&mut self, client: &Client, full: impl Fn(u64) -> bool) {
+        // One that began anew under the same name is still paused for the old one's sake.
+        let is_same = |one: &Assigned, other: &Assigned| {
+            one.topic == other.topic && one.partition == other.partition
+        };
+        for place in self.0.iter().filter(|place| !place.assigned.is_live()) {
+            let parked_anew = self
+                .0
+                .iter()
+                .any(|other| other.assigned.is_live() && is_same(&other.assigned, &place.assigned));
+            if !parked_anew {
+                pause(client, &place.assigned, false);
+            }
+        }
         self.0.retain(|place| {
             if !place.assigned.is_live() {
                 return false;

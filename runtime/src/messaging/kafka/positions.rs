@@ -162,6 +162,8 @@ impl Seek {
         for assigned in &of_member {
             drop(group.replace(assigned));
         }
+        // They are paused where it had read far ahead, and that is gone.
+        client.resume(&positions).map_err(told)?;
         let sought = client.seek_partitions(positions, ANSWER).map_err(told)?;
         for element in sought.elements() {
             element.error().map_err(told)?;
@@ -280,7 +282,7 @@ fn reader(core: &Arc<Core>, group: &str) -> Result<BaseConsumer<Watch>, Wrong> {
     made.map_err(|error| errors::told(&error))
 }
 
-fn of_source<'a>(source: &Source, topics: &'a [Topic]) -> Result<Vec<&'a Topic>, Wrong> {
+pub(super) fn of_source<'a>(source: &Source, topics: &'a [Topic]) -> Result<Vec<&'a Topic>, Wrong> {
     match source {
         Source::Topic(name) => Ok(topics.iter().filter(|one| one.name == *name).collect()),
         Source::Pattern(pattern) => {

@@ -20,6 +20,7 @@ use crate::messaging::{BrokerError, BrokerErrorKind, TopologyMode};
 use super::admin;
 use super::core::{Core, Link, lock};
 use super::errors;
+use super::expiry;
 use super::headers;
 use super::link::{Watch, client_id};
 use super::topology::Part;
@@ -163,7 +164,7 @@ impl Core {
             |kind, message: String| PublishError::new(kind, outgoing.topic.clone(), message);
         let prefix = self.context.prefix.as_deref().unwrap_or_default();
         let topic = format!("{prefix}{}", outgoing.topic);
-        let headers = own_headers(&outgoing);
+        let headers = own_headers(&outgoing, self.context.clock.unix_millis());
         let mut missing = 0;
         loop {
             let sender = match (self.sender(), self.link.borrow().clone()) {
@@ -218,7 +219,7 @@ impl Core {
 
     /// Makes sure that a topic exists: one that does not is made where that is ours to do and it is
     /// fine that nobody listens yet.
-    async fn find(&self, topic: &str, outgoing: &Outgoing) -> Result<(), PublishError> {
+    pub(super) async fn find(&self, topic: &str, outgoing: &Outgoing) -> Result<(), PublishError> {
         let wrong = |kind, message: String| {
             PublishError::new(kind, outgoing.topic.clone(), message).with_outgoing(outgoing.clone())
         };
@@ -287,7 +288,7 @@ impl Core {
                 self.forget_topic(record.topic);
                 Err(CopyError::Missing)
             }
-            Ok(Err(code)) => Err(CopyError::Failed(errors::kind(code), failed(code).1)),
+            Ok(Err(code)) => Err(CopyError::Refused(code)),
             Err(_) => Err(CopyError::Failed(
                 BrokerErrorKind::Timeout,
                 format!("the copy was not acknowledged within {COPY_TIMEOUT:?}"),
@@ -301,16 +302,52 @@ impl Core {
 pub(super) enum CopyError {
     /// There is no such topic.
     Missing,
+    /// The cluster, or the library, said so.
+    Refused(RDKafkaErrorCode),
     Failed(BrokerErrorKind, String),
 }
 
 impl CopyError {
     pub(super) fn into_broker_error(self, core: &Core, topic: &str) -> BrokerError {
-        let (kind, text) = match self {
-            Self::Missing => (BrokerErrorKind::NotFound, "it does not exist".to_owned()),
-            Self::Failed(kind, text) => (kind, text),
+        let kind = match &self {
+            Self::Missing => BrokerErrorKind::NotFound,
+            Self::Refused(code) => errors::kind(*code),
+            Self::Failed(kind, _) => *kind,
         };
-        core.error(kind, format!("topic `{topic}`: {text}"))
+        core.error(kind, self.told(topic))
+    }
+
+    /// As whoever publishes `outgoing` is told it, whose record was for `topic`.
+    pub(super) fn into_publish_error(self, topic: &str, outgoing: Outgoing) -> PublishError {
+        let kind = match &self {
+            Self::Missing => PublishErrorKind::Unroutable,
+            Self::Refused(code) => failed(*code).0,
+            Self::Failed(BrokerErrorKind::Timeout, _) => PublishErrorKind::Timeout,
+            Self::Failed(BrokerErrorKind::ConnectionLost | BrokerErrorKind::Unreachable, _) => {
+                PublishErrorKind::ChannelLost
+            }
+            Self::Failed(..) => PublishErrorKind::Nacked,
+        };
+        PublishError::new(kind, outgoing.topic.clone(), self.told(topic)).with_outgoing(outgoing)
+    }
+
+    /// In words.
+    pub(super) fn told(&self, topic: &str) -> String {
+        match self {
+            Self::Missing => format!("topic `{topic}`: it does not exist"),
+            Self::Refused(code) => format!("topic `{topic}`: {}", failed(*code).1),
+            Self::Failed(_, text) => format!("topic `{topic}`: {text}"),
+        }
+    }
+
+    /// Whether the topic takes no record of this size.
+    pub(super) fn is_too_large(&self) -> bool {
+        matches!(self, Self::Refused(code) if failed(*code).0 == PublishErrorKind::TooLarge)
+    }
+
+    /// Whether our user may not write to the topic.
+    pub(super) fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Refused(code) if errors::kind(*code) == BrokerErrorKind::Permission)
     }
 }
 
@@ -363,9 +400,11 @@ fn failed(code: RDKafkaErrorCode) -> (PublishErrorKind, String) {
     }
 }
 
-/// The headers of a record, its identity among them.
-fn own_headers(outgoing: &Outgoing) -> Headers {
+/// The headers of a record that is published at `from`: its identity among them, and how long it is worth
+/// delivering.
+pub(super) fn own_headers(outgoing: &Outgoing, from: u64) -> Headers {
     let mut headers = outgoing.headers.clone();
+    expiry::stamp(&mut headers, outgoing.ttl, from);
     if !headers.contains(name::MESSAGE_ID) {
         headers.set(name::MESSAGE_ID, outgoing.id.to_string());
     }

@@ -150,6 +150,10 @@ impl Group {
 
     fn revoke(&self, client: &BaseConsumer<Rebalancing>, list: &TopicPartitionList) {
         let lost = client.assignment_lost();
+        // The library remembers that a partition is paused, also when it comes back to us much later.
+        if let Err(error) = client.resume(list) {
+            debug!(group = &*self.id, "not resumed: {error}");
+        }
         let mut gone = Vec::new();
         lock(&self.assigned).retain(|assigned| {
             let stays = list

@@ -184,13 +184,9 @@ pub(super) async fn reply(
     };
     match core.send_copy(&record).await {
         Ok(()) | Err(CopyError::Missing) => Ok(()),
-        Err(CopyError::Failed(kind, text)) => {
-            let kind = match kind {
-                BrokerErrorKind::Timeout => PublishErrorKind::Timeout,
-                BrokerErrorKind::ConnectionLost => PublishErrorKind::ChannelLost,
-                _ => PublishErrorKind::Nacked,
-            };
-            Err(PublishError::new(kind, outgoing.topic.clone(), text).with_outgoing(outgoing))
+        Err(error) => {
+            let topic = address.topic.to_owned();
+            Err(error.into_publish_error(&topic, outgoing))
         }
     }
 }

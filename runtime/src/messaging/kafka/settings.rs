@@ -1,6 +1,6 @@
 //! `[brokers.NAME]` of kind `kafka`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -33,6 +33,7 @@ const RECEIVE_BYTES_MAX: &str = "1100000000";
 /// | `partitions`, `replication` | 6, the cluster's own default | of topics that are made here |
 /// | `retry_topic` | `{topic}.{group}.retry.{rung}` | |
 /// | `dead_letter_topic` | `{topic}.{group}.dlq` | |
+/// | `later_topic` | `interline.later.{rung}` | of messages for later; may hold `{service}`, and must end with `.later.{rung}` |
 /// | `group_protocol` | `classic` | or `consumer`, of Kafka 4 |
 /// | `instance_id` | | static membership; unique per instance, the same after a restart |
 /// | `session_timeout` | `45s` | |
@@ -57,6 +58,7 @@ pub(super) struct Settings {
     pub(super) replication: i32,
     pub(super) retry_topic: String,
     pub(super) dead_letter_topic: String,
+    pub(super) later_topic: String,
     new_protocol: bool,
     instance_id: Option<String>,
     session_timeout: Duration,
@@ -126,6 +128,7 @@ impl Settings {
                 .unwrap_or(-1),
             retry_topic: text("retry_topic", faults, "{topic}.{group}.retry.{rung}"),
             dead_letter_topic: text("dead_letter_topic", faults, "{topic}.{group}.dlq"),
+            later_topic: text("later_topic", faults, "interline.later.{rung}"),
             new_protocol,
             instance_id: section.string("instance_id", faults),
             session_timeout: section
@@ -191,6 +194,11 @@ impl Settings {
                 faults.push(section.fault(key, message));
             }
         }
+        if !self.later_topic.ends_with(".later.{rung}") {
+            let message = "does not end with `.later.{rung}`, by which such a topic is known";
+            let fault = section.fault("later_topic", message);
+            faults.push(fault.with_help("write for example `{service}.later.{rung}`"));
+        }
         // A secret in a file or a variable may appear only later; what is written out is checked now.
         if let Ok(url) = self.url.read()
             && let Err((_, message)) = parse(url.expose())
@@ -255,6 +263,7 @@ impl Settings {
             ];
             for (key, file) in files {
                 if let Some(file) = file {
+                    self.tls.readable(file)?;
                     config.set(key, file.display().to_string());
                 }
             }
@@ -372,6 +381,11 @@ impl Settings {
         self.revoke_wait.min(session)
     }
 
+    /// Whether we show the server a certificate.
+    pub(super) fn has_certificate(&self) -> bool {
+        self.tls.certificate_file.is_some()
+    }
+
     /// The servers, for people: no credentials.
     pub(super) fn place(&self) -> String {
         let url = self.url.read().ok();
@@ -458,6 +472,25 @@ fn decode(text: &str) -> Option<String> {
 }
 
 impl Tls {
+    /// A file that cannot be read is told by its name, which the library does not do.
+    fn readable(&self, file: &Path) -> Result<(), Wrong> {
+        let Err(error) = std::fs::File::open(file) else {
+            return Ok(());
+        };
+        let key = if self.ca_file.as_deref() == Some(file) {
+            "ca_file"
+        } else if self.certificate_file.as_deref() == Some(file) {
+            "certificate_file"
+        } else {
+            "key_file"
+        };
+        let text = format!(
+            "`{}` of `tls.{key}` cannot be read: {error}",
+            file.display()
+        );
+        Err((BrokerErrorKind::Configuration, text))
+    }
+
     fn read(section: &Section<'_>, faults: &mut Faults) -> Self {
         let mut path = |key: &str| section.string(key, faults).map(PathBuf::from);
         let tls = Self {
@@ -573,6 +606,13 @@ mod tests {
                 .any(|fault| fault.contains("heartbeat.interval.ms")),
             "{faults:?}"
         );
+    }
+
+    #[test]
+    fn a_topic_for_later_that_could_not_be_known_is_refused() {
+        let config = Config::new().with("brokers.main.later_topic", "waiting.{rung}");
+        let (_, faults) = read(&config);
+        assert!(faults[0].contains("does not end with"), "{faults:?}");
     }
 
     #[test]

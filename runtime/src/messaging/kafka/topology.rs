@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::messaging::{Group, Start, Subscription, Topology, TopologyMode, TopologyPart};
 
+use super::later::LEVELS;
 use super::settings::Settings;
 
 /// Most partitions of a retry topic.
@@ -98,6 +99,8 @@ pub(super) enum Part {
         start: Start,
         /// A topic of the subscription's own, in which a position shows that it was applied before.
         marker: Option<String>,
+        /// Whether it goes with the instance.
+        each_instance: bool,
     },
 }
 
@@ -165,6 +168,49 @@ pub(super) fn names(
     }
 }
 
+/// Where messages for later lie: one topic for each level, and one for what cannot be delivered. They are
+/// everybody's, unless configured, so that whoever runs moves what others wrote.
+pub(super) fn later_names(prefix: Option<&str>, settings: &Settings, service: &str) -> Names {
+    let prefix = prefix.unwrap_or_default();
+    let template = settings.later_topic.replace("{service}", service);
+    let level = |millis: u64| {
+        let level = Duration::from_millis(millis);
+        let name = template.replace("{rung}", &rung_name(level));
+        (level, format!("{prefix}{name}"))
+    };
+    let before = template.strip_suffix("{rung}").unwrap_or(&template);
+    let group = format!("{prefix}{}", before.trim_end_matches('.'));
+    Names {
+        // No topic has such a name: it reads levels alone.
+        source: Source::Topic(String::new()),
+        retries: LEVELS.into_iter().map(level).collect(),
+        retry_affixes: (format!("{prefix}{before}"), String::new()),
+        dead_letters: format!("{group}.dlq"),
+        each_instance: false,
+        group,
+    }
+}
+
+/// A topic of messages for later. Nothing in it ends by its age: what was moved is removed.
+pub(super) fn later_topic(name: &str, settings: &Settings) -> Part {
+    let config = [
+        ("cleanup.policy", "delete"),
+        ("retention.bytes", "-1"),
+        ("retention.ms", "-1"),
+        // What was removed goes from the disk a segment at a time.
+        ("segment.bytes", "67108864"),
+    ];
+    Part::Topic {
+        name: name.to_owned(),
+        partitions: settings.partitions.min(RETRY_PARTITIONS_MAX),
+        partitions_of: None,
+        replication: settings.replication,
+        config: config
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
+    }
+}
+
 /// A delay as people write it: `5s`, `2m`, `1h`, `1500ms`.
 fn rung_name(delay: Duration) -> String {
     let millis = delay.as_millis().max(1);
@@ -176,7 +222,7 @@ fn rung_name(delay: Duration) -> String {
 }
 
 /// Reads what [`rung_name`] writes.
-fn parse_rung(text: &str) -> Option<Duration> {
+pub(super) fn parse_rung(text: &str) -> Option<Duration> {
     let at = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at(at);
     let size = match unit {
@@ -198,7 +244,7 @@ fn anchored(pattern: &str) -> String {
     }
 }
 
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len() + 8);
     for character in text.chars() {
         if !character.is_ascii_alphanumeric() && !matches!(character, '-' | '_') {
@@ -286,8 +332,14 @@ pub(super) fn parts(
         source: names.source.clone(),
         start: subscription.start,
         marker: marker.filter(|_| !names.each_instance).cloned(),
+        each_instance: names.each_instance,
     });
     parts
+}
+
+/// How many partitions a topic gets that is to have as many as another: of which `other` are there.
+pub(super) fn partitions_like(declared: i32, other: Option<i32>) -> i32 {
+    other.map_or(declared, |other| other.clamp(1, RETRY_PARTITIONS_MAX))
 }
 
 /// One partition, so that dead letters keep their order; compacted, so that one is taken out by a
@@ -309,6 +361,8 @@ const TOPICS: &str = "topics";
 const TOPIC: &str = "topic";
 const START: &str = "start";
 const MARKER: &str = "known by";
+const LASTS: &str = "lasts";
+const AS_THE_INSTANCE: &str = "as long as the instance";
 
 /// The topology of subscriptions, to be printed, compared and applied.
 pub(super) fn readable<'a>(
@@ -369,6 +423,7 @@ fn show(part: &Part, mode: TopologyMode) -> TopologyPart {
             source,
             start,
             marker,
+            each_instance,
         } => {
             match source {
                 Source::Topic(topic) => add(TOPIC, topic.clone()),
@@ -381,6 +436,9 @@ fn show(part: &Part, mode: TopologyMode) -> TopologyPart {
             add(START, start.to_owned());
             if let Some(marker) = marker {
                 add(MARKER, marker.clone());
+            }
+            if *each_instance {
+                add(LASTS, AS_THE_INSTANCE.to_owned());
             }
             ("group", name)
         }
@@ -426,6 +484,7 @@ pub(super) fn read(part: &TopologyPart) -> Option<Part> {
                 _ => return None,
             },
             marker: value(MARKER),
+            each_instance: value(LASTS).is_some(),
         }),
         _ => None,
     }
@@ -497,7 +556,13 @@ mod tests {
         let mut odd = subscription("orders.{region}.placed");
         odd.start = Start::Earliest;
         odd.kafka.replication = Some(3);
-        for subscription in [subscription("orders"), odd] {
+        let mut each = subscription("orders");
+        each.group = Group::EachInstance {
+            service: "shop".into(),
+            instance: "i-1".into(),
+            subscriber: "refresh".into(),
+        };
+        for subscription in [subscription("orders"), odd, each] {
             for part in parts(Some("p."), &settings(), &subscription) {
                 let shown = show(&part, TopologyMode::Apply);
                 assert_eq!(read(&shown), Some(part));
@@ -505,6 +570,26 @@ mod tests {
         }
         let foreign = TopologyPart::new("queue", "q", TopologyMode::Apply);
         assert_eq!(read(&foreign), None);
+    }
+
+    #[test]
+    fn messages_for_later_have_topics_of_everybody_or_of_a_service() {
+        let found = later_names(Some("dev-"), &settings(), "billing");
+        assert_eq!(found.group, "dev-interline.later");
+        assert_eq!(found.retries[0].1, "dev-interline.later.1s");
+        assert_eq!(found.retries[8].1, "dev-interline.later.24h");
+        assert_eq!(found.dead_letters, "dev-interline.later.dlq");
+        for (level, name) in &found.retries {
+            assert_eq!(found.rung_of(name), Some(*level));
+        }
+        assert_eq!(found.rung_of("dev-interline.later.dlq"), None);
+        let config = Config::new().with("brokers.main.later_topic", "{service}.later.{rung}");
+        let own = Settings::read(&config.section("brokers.main"), &mut Faults::new());
+        let found = later_names(None, &own, "billing");
+        assert_eq!(
+            (found.group.as_str(), found.retries[1].1.as_str()),
+            ("billing.later", "billing.later.5s")
+        );
     }
 
     #[test]

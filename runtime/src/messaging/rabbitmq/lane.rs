@@ -6,7 +6,7 @@
 //! that are resolved together, finds the owner of each returned message by exchange, routing key
 //! and message id, and only then answers.
 
-use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -97,22 +97,22 @@ async fn open(connection: &Connection) -> lapin::Result<Channel> {
     Ok(channel)
 }
 
-/// What a returned message is recognised by. Two publishes that share all three share their fate.
-type Identity = (ShortString, ShortString, Option<ShortString>);
+/// What a returned message is recognised by: a hash, with keys of the lane's own, of exchange, routing
+/// key and message id. Two publishes that share all three share their fate.
+type Identity = u64;
 
 struct Waiting {
     answer: oneshot::Sender<Verdict>,
     identity: Identity,
 }
 
-type Publish = Pin<Box<dyn Future<Output = (u64, lapin::Result<Confirmation>)> + Send>>;
+type Resolved = (Waiting, lapin::Result<Confirmation>);
+type Publish = Pin<Box<dyn Future<Output = Resolved> + Send>>;
 
 struct Lane {
     channel: Channel,
     open: FuturesUnordered<Publish>,
     waker: Arc<LaneWaker>,
-    waiting: HashMap<u64, Waiting>,
-    next: u64,
     ledger: Ledger,
 }
 
@@ -122,8 +122,6 @@ impl Lane {
             channel,
             open: FuturesUnordered::new(),
             waker: Arc::default(),
-            waiting: HashMap::new(),
-            next: 0,
             ledger: Ledger::default(),
         }
     }
@@ -167,17 +165,14 @@ impl Lane {
     }
 
     fn publish(&mut self, job: Job) {
-        let id = self.next;
-        self.next += 1;
-        let message_id = job.properties.message_id().clone();
-        let identity = (job.exchange.clone(), job.routing_key.clone(), message_id);
-        self.waiting.insert(
-            id,
-            Waiting {
-                answer: job.answer,
-                identity,
-            },
-        );
+        let waiting = Waiting {
+            answer: job.answer,
+            identity: self.ledger.identity(
+                &job.exchange,
+                &job.routing_key,
+                job.properties.message_id().as_ref(),
+            ),
+        };
         let channel = self.channel.clone();
         let (exchange, routing_key, properties) = (job.exchange, job.routing_key, job.properties);
         let (body, mandatory) = (job.body, job.mandatory);
@@ -189,18 +184,16 @@ impl Lane {
             let sent = channel
                 .basic_publish(exchange, routing_key, options, &body, properties)
                 .await;
-            match sent {
-                Ok(confirm) => (id, confirm.await),
-                Err(error) => (id, Err(error)),
-            }
+            let result = match sent {
+                Ok(confirm) => confirm.await,
+                Err(error) => Err(error),
+            };
+            (waiting, result)
         }));
     }
 
-    fn settle(&mut self, batch: Vec<(u64, lapin::Result<Confirmation>)>) {
-        for (id, result) in batch {
-            let Some(waiting) = self.waiting.remove(&id) else {
-                continue;
-            };
+    fn settle(&mut self, batch: Vec<Resolved>) {
+        for (waiting, result) in batch {
             self.ledger.add(waiting, result);
         }
         self.ledger.close(self.open.is_empty());
@@ -224,18 +217,34 @@ struct Ledger {
     returned: Vec<Identity>,
     /// What ended the channel; then a returned message may be lost with it.
     broken: Option<Error>,
+    keys: RandomState,
 }
 
 impl Ledger {
+    fn identity(
+        &self,
+        exchange: &ShortString,
+        routing_key: &ShortString,
+        message_id: Option<&ShortString>,
+    ) -> Identity {
+        self.keys.hash_one((exchange, routing_key, message_id))
+    }
+
+    fn identity_of(&self, message: &BasicReturnMessage) -> Identity {
+        let message_id = message.properties.message_id().as_ref();
+        self.identity(&message.exchange, &message.routing_key, message_id)
+    }
+
     fn add(&mut self, waiting: Waiting, result: lapin::Result<Confirmation>) {
         match result {
             Ok(Confirmation::Ack(None) | Confirmation::NotRequested) => self.clear.push(waiting),
             Ok(Confirmation::Ack(Some(message))) => {
-                self.returned.push(identity(&message));
+                self.returned.push(self.identity_of(&message));
                 self.unclear.push(waiting);
             }
             Ok(Confirmation::Nack(message)) => {
-                self.returned.extend(message.as_ref().map(identity));
+                let returned = message.as_ref().map(|message| self.identity_of(message));
+                self.returned.extend(returned);
                 answer(waiting, Verdict::Nacked);
             }
             Err(error) => {
@@ -281,14 +290,6 @@ impl Ledger {
             },
         }
     }
-}
-
-fn identity(message: &BasicReturnMessage) -> Identity {
-    (
-        message.exchange.clone(),
-        message.routing_key.clone(),
-        message.properties.message_id().clone(),
-    )
 }
 
 fn answer(waiting: Waiting, verdict: Verdict) {

@@ -35,6 +35,8 @@ pub struct TestAppBuilder {
     config: Option<Config>,
     seed: Option<u64>,
     settle_limit: Duration,
+    #[cfg(feature = "http")]
+    script: Option<super::super::ScriptedDiscovery>,
 }
 
 impl TestAppBuilder {
@@ -44,6 +46,8 @@ impl TestAppBuilder {
             config: None,
             seed: None,
             settle_limit: SETTLE_LIMIT_DEFAULT,
+            #[cfg(feature = "http")]
+            script: None,
         }
     }
 
@@ -88,6 +92,15 @@ impl TestAppBuilder {
     /// each of them is an embedded one.
     pub fn config(mut self, config: Config) -> Self {
         self.config = Some(config);
+        self
+    }
+
+    /// Services are where this one says, whatever the configuration names: it stands in for each backend
+    /// of discovery there, and services of which it has said something need no configuration.
+    #[cfg(feature = "http")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
+    pub fn discovery(mut self, script: &super::super::ScriptedDiscovery) -> Self {
+        self.script = Some(script.clone());
         self
     }
 
@@ -171,6 +184,10 @@ impl TestAppBuilder {
         let mut wiring = Wiring::from(self.app);
         if let Some(config) = self.config {
             wiring.config = config;
+        }
+        #[cfg(feature = "http")]
+        if let Some(script) = &self.script {
+            script.stand_in(&mut wiring);
         }
         wiring.rng = Rng::with_seed(seed);
         wiring.clock = Arc::new(TokioClock::starting_at(SystemTime::UNIX_EPOCH + BEGINNING));

@@ -178,6 +178,7 @@ impl RabbitMqNode {
                 .as_ref()
                 .map(|_| format!("amqps://guest:guest@localhost:{tls}/%2f")),
             password_url: None,
+            tls_password_url: None,
             doors: Vec::new(),
             probes: probes(
                 format!("127.0.0.1:{amqp}"),
@@ -284,6 +285,7 @@ fn external(url: String) -> Result<ServerFixture, ServerError> {
         management_url: Some(management_url),
         tls_url: (broker.scheme == "amqps").then(|| url.clone()),
         password_url: None,
+        tls_password_url: None,
         doors: Vec::new(),
         url,
         probes,

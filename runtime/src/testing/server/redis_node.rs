@@ -138,6 +138,7 @@ impl RedisNode {
             management_url: None,
             doors: Vec::new(),
             password_url: None,
+            tls_password_url: None,
             tls_url: self
                 .tls
                 .as_ref()
@@ -211,6 +212,7 @@ fn external(url: String) -> Result<ServerFixture, ServerError> {
         management_url: None,
         doors: Vec::new(),
         password_url: None,
+        tls_password_url: None,
         tls_url: (address.scheme == "rediss").then(|| url.clone()),
         url,
         probes: vec![probe],

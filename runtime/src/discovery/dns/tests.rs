@@ -1,0 +1,291 @@
+use std::time::Instant;
+
+use super::*;
+use crate::config::Config;
+use crate::discovery::settings::{Backends, Whereabouts};
+use crate::discovery::{DiscoveryStatus, ServiceWatch};
+use hickory_resolver::proto::rr::RecordType::{A, AAAA, SRV};
+
+mod server;
+
+use server::{DnsServer, Says, address, alias, service};
+
+/// A service `orders` that is followed by what the server says.
+struct Followed {
+    watch: Arc<ServiceWatch>,
+    _task: tokio::task::JoinSet<()>,
+}
+
+impl Followed {
+    /// With these further settings of the backend.
+    fn start(server: &DnsServer, lines: &str) -> Self {
+        Self::named(server, "orders", lines)
+    }
+
+    fn named(server: &DnsServer, name: &str, lines: &str) -> Self {
+        let toml = format!(
+            "[discovery.dns]\nkind = \"dns\"\nservers = [\"{}\"]\nttl_min = \"20ms\"\n{lines}\n\
+             [services.orders.discovery]\npatience = \"300ms\"\n\
+             name = \"{name}\"\n",
+            server.address
+        );
+        let config = Config::from_toml("interline.toml", &toml).unwrap();
+        let mut faults = Faults::new();
+        let backends = Backends::read(&config, &[], &Rng::new(), &mut faults);
+        let section = config.section("services.orders");
+        let place = backends.whereabouts(&section, (&["http"], &["http"]), None, &mut faults);
+        faults.into_result().unwrap();
+        let Some(Whereabouts::Watched(watch)) = place else {
+            panic!("not followed");
+        };
+        let mut task = tokio::task::JoinSet::new();
+        task.spawn(Arc::clone(&watch).run());
+        Self { watch, _task: task }
+    }
+
+    fn urls(&self) -> Vec<String> {
+        let snapshot = self.watch.snapshots();
+        let snapshot = snapshot.borrow();
+        snapshot.endpoints.iter().map(ToString::to_string).collect()
+    }
+
+    fn error(&self) -> Option<String> {
+        let status: DiscoveryStatus = self.watch.status();
+        status.sources[0].error.clone()
+    }
+
+    async fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
+        let begun = Instant::now();
+        while !condition(self) {
+            let status = self.watch.status();
+            let waited = begun.elapsed();
+            assert!(
+                waited < Duration::from_secs(20),
+                "{what}: {:?} {status:?}",
+                self.urls()
+            );
+            sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    async fn until_urls(&self, urls: &[&str]) {
+        self.until(&urls.join(" "), |this| this.urls() == urls)
+            .await;
+    }
+}
+
+const ADDRESSES: &str = "port = 8080\nname = \"{service}.test.\"";
+const SERVICES: &str = "records = \"srv\"\nname = \"_http._tcp.{service}.test.\"";
+const ORDERS: &str = "orders.test.";
+const HTTP: &str = "_http._tcp.orders.test.";
+
+#[tokio::test]
+async fn addresses_of_both_families_are_followed() {
+    let dns = DnsServer::start().await;
+    dns.say(
+        ORDERS,
+        A,
+        Says::Records(0, vec![address("10.0.0.1"), address("10.0.0.2")]),
+    );
+    dns.say(ORDERS, AAAA, Says::Nothing(0));
+    let orders = Followed::start(&dns, ADDRESSES);
+    orders
+        .until_urls(&["http://10.0.0.1:8080", "http://10.0.0.2:8080"])
+        .await;
+    dns.say(
+        ORDERS,
+        A,
+        Says::Records(0, vec![alias("o.test."), address("10.0.0.3")]),
+    );
+    dns.say(ORDERS, AAAA, Says::Records(0, vec![address("fd00::1")]));
+    orders
+        .until_urls(&["http://10.0.0.3:8080", "http://[fd00::1]:8080"])
+        .await;
+    // One family that fails takes nothing from the other, nor from itself.
+    dns.say(ORDERS, AAAA, Says::Failure);
+    dns.say(ORDERS, A, Says::Records(0, vec![address("10.0.0.4")]));
+    orders
+        .until_urls(&["http://10.0.0.4:8080", "http://[fd00::1]:8080"])
+        .await;
+    assert_eq!(orders.error(), None);
+}
+
+#[tokio::test]
+async fn services_say_their_ports_and_the_first_priority_counts() {
+    let dns = DnsServer::start().await;
+    let records = vec![
+        service(10, 8080, "a.test."),
+        service(10, 8081, "a.test."),
+        service(10, 8080, "gone.test."),
+        service(20, 9090, "spare.test."),
+    ];
+    dns.say(HTTP, SRV, Says::Records(0, records));
+    dns.say("a.test.", A, Says::Records(0, vec![address("10.0.0.1")]));
+    dns.say(
+        "spare.test.",
+        A,
+        Says::Records(0, vec![address("10.0.0.9")]),
+    );
+    let orders = Followed::start(&dns, SERVICES);
+    orders
+        .until_urls(&["http://10.0.0.1:8080", "http://10.0.0.1:8081"])
+        .await;
+    assert_eq!(dns.asked("spare.test.", A), 0);
+    dns.say("a.test.", A, Says::NoName(0));
+    orders.until_urls(&["http://10.0.0.9:9090"]).await;
+    // A target that nobody can tell of is no reason to do without it.
+    dns.say("a.test.", A, Says::Failure);
+    dns.say("a.test.", AAAA, Says::Failure);
+    orders
+        .until("a failure", |this| this.error().is_some())
+        .await;
+    assert_eq!(orders.urls(), ["http://10.0.0.9:9090"]);
+    dns.say(HTTP, SRV, Says::Records(0, vec![service(0, 0, ".")]));
+    orders.until_urls(&[]).await;
+    assert_eq!(orders.error(), None);
+}
+
+#[tokio::test]
+async fn answers_too_long_for_a_packet_are_whole() {
+    let dns = DnsServer::start().await;
+    let records = (0..200).map(|port| service(1, 8_000 + port, "a.test."));
+    dns.say(HTTP, SRV, Says::Records(60, records.collect()));
+    dns.say("a.test.", A, Says::Records(60, vec![address("10.0.0.1")]));
+    let orders = Followed::start(&dns, SERVICES);
+    orders
+        .until("all of them", |this| this.urls().len() == 200)
+        .await;
+}
+
+#[tokio::test]
+async fn a_server_that_fails_or_is_gone_keeps_the_last_answer() {
+    let dns = DnsServer::start().await;
+    dns.say(ORDERS, A, Says::Records(0, vec![address("10.0.0.1")]));
+    let lines = format!("{ADDRESSES}\ntimeout = \"100ms\"\nttl_max = \"50ms\"");
+    let orders = Followed::start(&dns, &lines);
+    orders.until_urls(&["http://10.0.0.1:8080"]).await;
+    dns.say(ORDERS, A, Says::Failure);
+    dns.say(ORDERS, AAAA, Says::Failure);
+    orders
+        .until("a failure", |this| this.error().is_some())
+        .await;
+    let error = orders.error().unwrap();
+    assert!(error.contains("orders.test. A"), "{error}");
+    // For longer than an answer without records would be waited out.
+    sleep(Duration::from_millis(400)).await;
+    assert_eq!(orders.urls(), ["http://10.0.0.1:8080"]);
+    dns.say(ORDERS, A, Says::Records(0, vec![address("10.0.0.1")]));
+    dns.say(ORDERS, AAAA, Says::Nothing(0));
+    orders
+        .until("an answer", |this| this.error().is_none())
+        .await;
+    let place = dns.address;
+    drop(dns);
+    orders
+        .until("a failure", |this| this.error().is_some())
+        .await;
+    sleep(Duration::from_millis(400)).await;
+    assert_eq!(orders.urls(), ["http://10.0.0.1:8080"]);
+    let mut back = DnsServer::start_at(place).await;
+    for _ in 0..1_000 {
+        if back.is_some() {
+            break;
+        }
+        sleep(Duration::from_millis(5)).await;
+        back = DnsServer::start_at(place).await;
+    }
+    let dns = back.expect("the same port");
+    dns.say(ORDERS, A, Says::Records(0, vec![address("10.0.0.2")]));
+    dns.say(ORDERS, AAAA, Says::Nothing(0));
+    orders.until_urls(&["http://10.0.0.2:8080"]).await;
+    assert_eq!(orders.error(), None);
+}
+
+#[tokio::test]
+async fn that_a_name_is_gone_is_believed_after_a_while() {
+    let dns = DnsServer::start().await;
+    dns.say(ORDERS, A, Says::Records(0, vec![address("10.0.0.1")]));
+    let orders = Followed::start(&dns, ADDRESSES);
+    orders.until_urls(&["http://10.0.0.1:8080"]).await;
+    let begun = Instant::now();
+    dns.say(ORDERS, A, Says::NoName(0));
+    orders.until_urls(&[]).await;
+    assert!(
+        begun.elapsed() >= Duration::from_millis(300),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert_eq!(orders.error(), None);
+}
+
+#[tokio::test]
+async fn an_answer_is_asked_for_again_within_its_limits() {
+    let toml = "[discovery.dns]\nport = 1\nttl_min = \"250ms\"\nttl_max = \"500ms\"";
+    let config = Config::from_toml("interline.toml", toml).unwrap();
+    let section = config.section("discovery.dns");
+    let settings = DnsBackend::read(&section, &Rng::new(), &mut Faults::new());
+    let settings = settings.unwrap().0;
+    for _ in 0..100 {
+        let (soon, late) = (settings.next(Some(0)), settings.next(Some(3_600)));
+        assert!((225..=250).contains(&soon.as_millis()), "{soon:?}");
+        assert!((450..=500).contains(&late.as_millis()), "{late:?}");
+        let (first, later) = (settings.pause(0), settings.pause(40));
+        assert!((125..=250).contains(&first.as_millis()), "{first:?}");
+        assert!((250..=500).contains(&later.as_millis()), "{later:?}");
+    }
+    // One that may live for long is not asked for again while another one is many times.
+    let dns = DnsServer::start().await;
+    for (name, ttl) in [("short.test.", 0), ("long.test.", 3_600)] {
+        dns.say(name, A, Says::Records(ttl, vec![address("10.0.0.1")]));
+        dns.say(name, AAAA, Says::Nothing(ttl));
+    }
+    let long = Followed::named(&dns, "long", ADDRESSES);
+    let short = Followed::named(&dns, "short", ADDRESSES);
+    short
+        .until("questions", |_| dns.asked("short.test.", A) >= 10)
+        .await;
+    long.until_urls(&["http://10.0.0.1:8080"]).await;
+    assert_eq!(dns.asked("long.test.", A), 1);
+    assert_eq!(dns.asked("long.test.", AAAA), 1);
+}
+
+#[test]
+fn what_is_wrong_is_said_with_what_to_write() {
+    for (lines, text) in [
+        (
+            "",
+            "write for example `port = 8080`, or ask for `records = \"srv\"`",
+        ),
+        (
+            "records = \"srv\"\nport = 1",
+            "has no effect: SRV records say the port",
+        ),
+        (
+            "port = 1\nname = \"orders\"",
+            "does not say where `{service}` stands",
+        ),
+        ("port = 1\nname = \"{service}..x\"", "is no name of the DNS"),
+        (
+            "port = 1\nservers = [\"ns.test\"]",
+            "`ns.test` is no address",
+        ),
+        ("port = 1\nservers = []", "name one, or leave it out"),
+        ("port = 1\nscheme = \"h t\"", "has no scheme"),
+        ("port = 1\nttl_min = \"1m\"", "is more than `ttl_max`"),
+    ] {
+        let toml = format!("[discovery.dns]\n{lines}");
+        let config = Config::from_toml("interline.toml", &toml).unwrap();
+        let mut faults = Faults::new();
+        let section = config.section("discovery.dns");
+        assert!(
+            DnsBackend::read(&section, &Rng::new(), &mut faults).is_none(),
+            "{lines}"
+        );
+        let error = faults.into_result().unwrap_err().to_string();
+        assert!(error.contains(text), "{lines}\n{error}");
+        assert!(!error.contains("mistakes"), "{lines}\n{error}");
+    }
+    assert_eq!(server("10.0.0.2"), "10.0.0.2:53".parse().ok());
+    assert_eq!(server("::1"), "[::1]:53".parse().ok());
+    assert_eq!(server("[::1]:54"), "[::1]:54".parse().ok());
+}

@@ -1,0 +1,142 @@
+//! Looking at a file again and again, and reading it when it is another one.
+
+use std::fs::{File, Metadata};
+use std::io::{self, Read as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::sleep;
+use std::time::{Duration, SystemTime};
+
+use crate::discovery::document::Document;
+
+/// Longer ones are the wrong file: 100 000 endpoints fit.
+const BYTES_MAX: u64 = 16 << 20;
+/// How long a file that is written in place must be left alone, and how often that is waited for.
+const QUIET: Duration = Duration::from_millis(20);
+const QUIET_TRIES: u32 = 10;
+/// Within this time a file can change twice and look the same: as long as file systems count time in
+/// steps.
+const SAME_TIME: Duration = Duration::from_millis(50);
+
+/// What can be seen of a file without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    file: u64,
+    bytes: u64,
+    modified: Option<SystemTime>,
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        #[cfg(unix)]
+        let file = std::os::unix::fs::MetadataExt::ino(metadata);
+        #[cfg(not(unix))]
+        let file = 0;
+        Self {
+            file,
+            bytes: metadata.len(),
+            modified: metadata.modified().ok(),
+        }
+    }
+
+    /// Whether it would look the same if it changed once more right now.
+    fn is_fresh(&self) -> bool {
+        let age = self.modified.and_then(|at| at.elapsed().ok());
+        age.is_none_or(|age| age < SAME_TIME)
+    }
+}
+
+/// What was found.
+pub(super) enum Looked {
+    /// It is the file that was read last.
+    Same,
+    /// It is the file that could not be used last time.
+    StillBroken,
+    Read(Document),
+    Failed(String),
+}
+
+/// A file that is looked at.
+pub(super) struct Look {
+    path: Arc<PathBuf>,
+    /// That of the file that was read last.
+    stamp: Option<Stamp>,
+    is_broken: bool,
+}
+
+impl Look {
+    pub(super) fn new(path: Arc<PathBuf>) -> Self {
+        Self {
+            path,
+            stamp: None,
+            is_broken: false,
+        }
+    }
+
+    pub(super) fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    /// What was read was of no use.
+    pub(super) fn forget(&mut self) {
+        self.is_broken = true;
+    }
+
+    /// Reads the file if it is another one than before. Blocks.
+    pub(super) fn again(&mut self) -> Looked {
+        let read = match self.read() {
+            Ok(None) if self.is_broken => return Looked::StillBroken,
+            Ok(None) => return Looked::Same,
+            Ok(Some(text)) => text,
+            Err(error) => {
+                self.stamp = None;
+                self.is_broken = true;
+                return Looked::Failed(format!("{} cannot be read: {error}", self.name()));
+            }
+        };
+        let is_json = self.path.extension().is_some_and(|end| end == "json");
+        match Document::parse(&read, is_json) {
+            Ok(document) => {
+                self.is_broken = false;
+                Looked::Read(document)
+            }
+            Err(why) => {
+                self.is_broken = true;
+                Looked::Failed(format!("{}: {why}", self.name()))
+            }
+        }
+    }
+
+    fn read(&mut self) -> io::Result<Option<String>> {
+        let mut seen = Stamp::of(&std::fs::metadata(&*self.path)?);
+        if self.stamp == Some(seen) {
+            return Ok(None);
+        }
+        let same_file = self.stamp.is_some_and(|before| before.file == seen.file);
+        // A file with another identity was renamed to the name and is whole; the same one may be
+        // half written.
+        for _ in 0..if same_file { QUIET_TRIES } else { 0 } {
+            sleep(QUIET);
+            let now = Stamp::of(&std::fs::metadata(&*self.path)?);
+            if now == seen {
+                break;
+            }
+            seen = now;
+        }
+        let mut text = String::new();
+        let mut file = File::open(&*self.path)?;
+        let opened = Stamp::of(&file.metadata()?);
+        let bytes = file
+            .by_ref()
+            .take(BYTES_MAX + 1)
+            .read_to_string(&mut text)?;
+        if bytes as u64 > BYTES_MAX {
+            let text = format!("it is longer than {} MiB", BYTES_MAX >> 20);
+            return Err(io::Error::other(text));
+        }
+        // What changes while it is read, or could change unseen, is read again next time.
+        let unchanged = Stamp::of(&file.metadata()?) == opened;
+        self.stamp = (unchanged && !opened.is_fresh()).then_some(opened);
+        Ok(Some(text))
+    }
+}

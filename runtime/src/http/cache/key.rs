@@ -1,0 +1,85 @@
+//! What an answer is kept under.
+
+use std::fmt;
+use std::sync::Arc;
+
+use http::Method;
+use http::header::{CACHE_CONTROL, HeaderMap, PRAGMA};
+
+/// Everything that tells one answer from another: method, target, and each header that the caller
+/// gives, of which any may be an identity. Never printed.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(in super::super) struct Key(Arc<[u8]>);
+
+impl Key {
+    /// Of a request with these headers of the caller; not those that are different in each call.
+    pub(in super::super) fn new(method: &Method, target: &str, headers: &[&HeaderMap]) -> Self {
+        let mut pairs: Vec<(&str, &[u8])> = Vec::new();
+        for (name, value) in headers.iter().copied().flatten() {
+            // They say how to use the cache, not what for.
+            if name != CACHE_CONTROL && name != PRAGMA {
+                pairs.push((name.as_str(), value.as_bytes()));
+            }
+        }
+        pairs.sort_unstable();
+        let mut bytes = Vec::with_capacity(target.len() + 64);
+        bytes.extend_from_slice(method.as_str().as_bytes());
+        // No part of a request holds a line feed.
+        bytes.push(b'\n');
+        bytes.extend_from_slice(target.as_bytes());
+        for (name, value) in pairs {
+            bytes.push(b'\n');
+            bytes.extend_from_slice(name.as_bytes());
+            bytes.push(b':');
+            bytes.extend_from_slice(value);
+        }
+        Self(bytes.into())
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(***)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(target: &str, headers: &[(&'static str, &'static str)]) -> Key {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, value.parse().unwrap());
+        }
+        Key::new(&Method::GET, target, &[&map])
+    }
+
+    #[test]
+    fn everything_that_the_caller_says_tells_answers_apart() {
+        let same = key("/a", &[("authorization", "x"), ("cookie", "y")]);
+        assert_eq!(same, key("/a", &[("cookie", "y"), ("authorization", "x")]));
+        let with_use = [
+            ("cookie", "y"),
+            ("cache-control", "no-cache"),
+            ("authorization", "x"),
+        ];
+        assert_eq!(same, key("/a", &with_use));
+        for other in [
+            key("/a", &[]),
+            key("/a?b", &[("authorization", "x"), ("cookie", "y")]),
+            key("/a", &[("authorization", "z"), ("cookie", "y")]),
+            key(
+                "/a",
+                &[("authorization", "x"), ("cookie", "y"), ("x-tenant", "t")],
+            ),
+        ] {
+            assert_ne!(same, other);
+        }
+        assert!(!format!("{same:?}").contains('x'));
+    }
+}

@@ -1,0 +1,3 @@
+//! Who may be talked to: authorities and certificates.
+
+pub(crate) mod tls;

@@ -1,0 +1,182 @@
+//! Connections with TLS, and HTTP/2.
+
+use std::fs;
+use std::sync::Arc;
+
+use hyper::Version;
+use interline::http::{CallErrorKind, Sent};
+use interline::prelude::*;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use tempfile::TempDir;
+use tokio_rustls::TlsAcceptor;
+
+use crate::server::{Reply, Server, Way};
+use crate::shop::{ITEM, Shop, client, item};
+
+/// Who signs certificates, and a folder of them.
+struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    folder: TempDir,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new([]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let key = KeyPair::generate().unwrap();
+        let issuer = CertifiedIssuer::self_signed(params, key).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("ca.pem"), issuer.pem()).unwrap();
+        Self { issuer, folder }
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
+    }
+
+    /// Writes `NAME.pem` and `NAME.key`.
+    fn sign(&self, name: &str, subject: &str) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new([subject.to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        fs::write(self.file(&format!("{name}.pem")), certificate.pem()).unwrap();
+        fs::write(self.file(&format!("{name}.key")), key.serialize_pem()).unwrap();
+    }
+
+    /// A server of 127.0.0.1 that speaks these protocols.
+    async fn server(&self, protocols: &[&str], wants_certificate: bool) -> Server {
+        self.sign("server", "127.0.0.1");
+        let certificates = CertificateDer::pem_file_iter(self.file("server.pem")).unwrap();
+        let certificates = certificates.map(Result::unwrap).collect();
+        let key = PrivateKeyDer::from_pem_file(self.file("server.key")).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.der().clone()).unwrap();
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .unwrap();
+        let builder = if wants_certificate {
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            builder.with_client_cert_verifier(verifier.build().unwrap())
+        } else {
+            builder.with_no_client_auth()
+        };
+        let mut config = builder.with_single_cert(certificates, key).unwrap();
+        let protocols = protocols.iter().map(|name| name.as_bytes().to_vec());
+        config.alpn_protocols = protocols.collect();
+        let way = Way::Tls(TlsAcceptor::from(Arc::new(config)));
+        Server::start_with(|_| Reply::json(ITEM), way).await
+    }
+
+    fn trusted(&self) -> String {
+        format!("tls.ca_file = \"{}\"", self.file("ca.pem"))
+    }
+}
+
+#[tokio::test]
+async fn an_authority_of_ones_own_is_trusted_and_the_newest_http_is_spoken() {
+    let authority = Authority::new();
+    let server = authority.server(&["h2", "http/1.1"], false).await;
+    let lines = format!("https_only = true\n{}", authority.trusted());
+    let shop = client(&[server.url()], &lines).await;
+    assert_eq!(shop.item("7").await.unwrap(), item());
+    let lines = format!("protocol = \"http1\"\n{}", authority.trusted());
+    let shop = client(&[server.url()], &lines).await;
+    assert_eq!(shop.item("7").await.unwrap(), item());
+    let old = authority.server(&["http/1.1"], false).await;
+    let shop = client(&[old.url()], &authority.trusted()).await;
+    assert_eq!(shop.item("7").await.unwrap(), item());
+    let versions: Vec<_> = [server.seen(), old.seen()]
+        .concat()
+        .iter()
+        .map(|seen| seen.version)
+        .collect();
+    assert_eq!(
+        versions,
+        [Version::HTTP_2, Version::HTTP_11, Version::HTTP_11]
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_nobody_vouches_for_is_not_called() {
+    let authority = Authority::new();
+    let server = authority.server(&["h2"], false).await;
+    let other = Authority::new();
+    let lines = format!("retry.attempts = 1\n{}", other.trusted());
+    let shop = client(&[server.url()], &lines).await;
+    let error = shop.add(&item()).await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.is_sent()),
+        (CallErrorKind::Connect, Sent::No)
+    );
+    assert!(error.to_string().contains("certificate"), "{error}");
+    assert_eq!(server.count(), 0);
+}
+
+#[tokio::test]
+async fn a_client_shows_its_certificate() {
+    let authority = Authority::new();
+    authority.sign("till", "till");
+    let server = authority.server(&["http/1.1"], true).await;
+    let without = client(&[server.url()], &authority.trusted()).await;
+    let error = without.item("7").await.unwrap_err();
+    assert!(error.to_string().contains("ertificate"), "{error}");
+    assert_eq!(server.count(), 0);
+    let lines = format!(
+        "{}\ntls.certificate_file = \"{}\"\ntls.key_file = \"{}\"",
+        authority.trusted(),
+        authority.file("till.pem"),
+        authority.file("till.key")
+    );
+    let shop = client(&[server.url()], &lines).await;
+    assert_eq!(shop.item("7").await.unwrap(), item());
+}
+
+#[tokio::test]
+async fn http2_is_spoken_in_the_clear_where_it_is_asked_for() {
+    let server = Server::start_with(|_| Reply::json(ITEM), Way::Http2).await;
+    let shop = client(&[server.url()], "protocol = \"http2\"").await;
+    assert_eq!(shop.item("7").await.unwrap(), item());
+    assert_eq!(server.seen()[0].version, Version::HTTP_2);
+}
+
+#[tokio::test]
+async fn mistakes_about_certificates_are_told_at_the_start() {
+    let refused = async |url: &str, lines: &str| {
+        let toml = format!("[services.shop]\nurls = [\"{url}\"]\n{lines}\n");
+        let config = Config::from_toml("interline.toml", &toml).unwrap();
+        let app = App::new(config).named_only().publish_only();
+        app.launch().await.unwrap_err().to_string()
+    };
+    for (url, lines, wanted) in [
+        (
+            "http://shop",
+            "https_only = true",
+            "`http://shop` is not encrypted",
+        ),
+        (
+            "http://shop",
+            "tls.ca_file = \"x\"",
+            "has no effect: no address of the service has TLS",
+        ),
+        (
+            "https://shop",
+            "tls.key_file = \"x\"",
+            "is missing beside `key_file`",
+        ),
+        (
+            "https://shop",
+            "tls.ca_file = \"/no/ca.pem\"",
+            "`/no/ca.pem` cannot be read",
+        ),
+        ("https://shop", "protocol = \"http3\"", "http3"),
+    ] {
+        let error = refused(url, lines).await;
+        assert!(error.contains(wanted), "{lines}: {error}");
+    }
+}

@@ -1,0 +1,20 @@
+// The answer to a write is not kept.
+//~ 1 error
+#![allow(dead_code, unused_variables, unused_imports)]
+
+use interline::http::{BodyStream, EventStream};
+use interline::prelude::*;
+
+#[derive(Serialize, Deserialize)]
+struct Order {
+    id: u64,
+}
+
+#[service_client(service = "orders")]
+trait Orders {
+    #[post("/orders")]
+    #[cache(ttl = "30s")]
+    async fn place(&self, #[body] order: &Order) -> Result<(), CallError>;
+}
+
+fn main() {}

@@ -1,0 +1,19 @@
+// A cache has options of its own.
+//~ 1 error
+#![allow(dead_code, unused_variables)]
+
+use interline::prelude::*;
+
+#[derive(Serialize, Deserialize)]
+struct Order {
+    id: u64,
+}
+
+#[service_client(service = "orders")]
+trait Orders {
+    #[get("/orders/{id}")]
+    #[cache(tll = "30s")]
+    async fn order(&self, id: u64) -> Result<Order, CallError>;
+}
+
+fn main() {}

@@ -1,0 +1,23 @@
+// A fallback gives what its method gives.
+//~ 1 error
+#![allow(dead_code, unused_variables)]
+
+use interline::prelude::*;
+
+#[derive(Serialize, Deserialize)]
+struct Order {
+    id: u64,
+}
+
+async fn no_order(error: CallError) -> Result<u64, CallError> {
+    Err(error)
+}
+
+#[service_client(service = "orders")]
+trait Orders {
+    #[get("/orders/{id}")]
+    #[fallback(no_order)]
+    async fn order(&self, id: u64) -> Result<Order, CallError>;
+}
+
+fn main() {}

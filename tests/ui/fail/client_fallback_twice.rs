@@ -1,0 +1,20 @@
+// A method has one fallback.
+//~ 1 error
+#![allow(dead_code, unused_variables)]
+
+use interline::prelude::*;
+
+#[derive(Serialize, Deserialize)]
+struct Order {
+    id: u64,
+}
+
+#[service_client(service = "orders")]
+trait Orders {
+    #[get("/orders/{id}")]
+    #[fallback(value = Order { id: 1 })]
+    #[fallback(value = Order { id: 2 })]
+    async fn order(&self, id: u64) -> Result<Order, CallError>;
+}
+
+fn main() {}

@@ -1,0 +1,19 @@
+// The value of a fallback is what its method gives.
+//~ 1 error
+#![allow(dead_code, unused_variables)]
+
+use interline::prelude::*;
+
+#[derive(Serialize, Deserialize)]
+struct Order {
+    id: u64,
+}
+
+#[service_client(service = "orders")]
+trait Orders {
+    #[get("/orders/{id}")]
+    #[fallback(value = 7)]
+    async fn order(&self, id: u64) -> Result<Order, CallError>;
+}
+
+fn main() {}
