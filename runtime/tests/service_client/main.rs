@@ -6,6 +6,10 @@
     feature = "memory",
     feature = "testing"
 ))]
+#![expect(
+    clippy::unwrap_used,
+    reason = "it is all tests, and the lint takes their helpers for something else"
+)]
 
 #[cfg(feature = "msgpack")]
 mod bodies;
