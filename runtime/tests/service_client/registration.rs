@@ -28,8 +28,10 @@ impl Shared {
 
     fn instances(&self) -> usize {
         let entries = fs::read_dir(self.folder()).into_iter().flatten().flatten();
-        let names = entries.map(|entry| entry.file_name().into_string().unwrap());
-        names.filter(|name| name.ends_with(".json")).count()
+        let paths = entries.map(|entry| entry.path());
+        paths
+            .filter(|path| path.extension().is_some_and(|end| end == "json"))
+            .count()
     }
 
     fn app(&self, name: &str, lines: &str) -> App {
