@@ -48,7 +48,7 @@ pub struct EndpointCheck {
 /// for endpoint in discovery.discover_service("orders").await?.iter() {
 ///     println!("{endpoint}");
 /// }
-/// let admin = Endpoint::parse("http://10.0.0.7:9000").map_err(|why| format!("the address {why}"))?;
+/// let admin = Endpoint::parse("http://10.0.0.7:9000").map_err(std::io::Error::other)?;
 /// discovery.register_service(ServiceInstance::new("billing-admin", "billing-7", admin)).await?;
 /// # Ok(())
 /// # }
@@ -254,6 +254,7 @@ impl ServiceDiscoveryManager {
     }
 
     /// Ends as a crash does: what is registered stays until its time is over.
+    #[cfg(feature = "testing")]
     pub(crate) fn abandon(&self) {
         let mut registered = self.registered();
         registered.closed = true;
