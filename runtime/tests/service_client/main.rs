@@ -19,6 +19,12 @@ mod calls;
 mod checks;
 mod deadlines;
 mod discovery;
+#[cfg(feature = "dns")]
+mod discovery_dns;
+#[cfg(feature = "dns")]
+#[path = "../../src/discovery/dns/tests/server.rs"]
+#[allow(dead_code, reason = "the tests of the backend itself use all of it")]
+mod dns_server;
 mod fallbacks;
 #[cfg(feature = "tower")]
 mod layers;
