@@ -216,9 +216,14 @@ impl ServiceDiscoveryManager {
         registered.all.iter().flat_map(|one| one.status()).collect()
     }
 
-    /// Whether this program is to be registered.
-    pub(crate) fn registers_itself(&self) -> bool {
-        self.0.own.is_some()
+    /// If this program is to be registered, its address and where, in words.
+    pub(crate) fn registers_itself(&self) -> Option<(String, String)> {
+        let own = self.0.own.as_ref()?;
+        let at = own.registrars.iter();
+        let at = at.map(|one| format!("`{}` ({})", one.name, one.registrar.kind()));
+        let at = at.collect::<Vec<_>>().join(", ");
+        let url = own.instance.endpoint.url().to_owned();
+        Some((url, format!("registered at {at}")))
     }
 
     /// Registers this program, if that is configured and it does not go down.

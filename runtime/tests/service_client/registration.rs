@@ -143,6 +143,12 @@ async fn a_program_registers_when_it_is_ready_and_leaves_before_it_drains() {
     })
     .await;
     assert_eq!(shared.instances(), 1);
+    let line = format!(
+        "itself   {}  registered at `shared` (directory)",
+        server.url()
+    );
+    let banner = running.report().banner();
+    assert!(banner.contains(&line), "{banner}");
     let begun = Instant::now();
     running.stop_within(SOON).await;
     let (left, ready, when) = seen.lock().unwrap().expect("the hook ran");
