@@ -72,7 +72,7 @@ pub mod prelude;
 /// Running an app: `runtime::start(app)`.
 pub mod runtime {
     pub use crate::launch::{AppTopology, BrokerTopology, Running};
-    pub use crate::start::{check, launch, start, topology};
+    pub use crate::start::{check, check_as, launch, start, topology};
 }
 
 pub use config::{CommunicationConfig, Config};

@@ -2,7 +2,7 @@
 
 use crate::error::{CommunicationError, CommunicationErrorKind, Report, Result};
 use crate::launch::{App, AppTopology, Running};
-use crate::plan::PlanReport;
+use crate::plan::{KindReport, PlanReport};
 
 /// Makes the plan of an app and stops: for a unit test of the wiring, and for `--check` in a
 /// pipeline. It needs no server.
@@ -11,6 +11,35 @@ use crate::plan::PlanReport;
 /// A report of every mistake.
 pub fn check(app: &App) -> Result<PlanReport, Report> {
     app.check()
+}
+
+/// What changes for an app's own handlers and messages if every one of its brokers is of `kind`: `kafka`,
+/// `memory`, `rabbitmq`, `redis`, `redis-pubsub`, or one of [`App::broker_kind`]. What would be refused,
+/// with what to write instead; what would be ignored; and what would be done in another way. It needs
+/// no server, and nothing is started. Settings of the configuration that only the present kind has
+/// are left aside.
+///
+/// ```
+/// # #[cfg(all(feature = "kafka", feature = "memory", feature = "json"))]
+/// # fn main() -> interline::Result<()> {
+/// use interline::prelude::*;
+/// # let config = Config::new().with("service.name", "billing");
+///
+/// let app = App::new(config).publish_only();
+/// let report = runtime::check_as(&app, "kafka")?;
+/// print!("{report}");
+/// assert!(report.can_start());
+/// # Ok(())
+/// # }
+/// # #[cfg(not(all(feature = "kafka", feature = "memory", feature = "json")))]
+/// # fn main() {}
+/// ```
+///
+/// # Errors
+/// A report of every mistake that the app has as it is configured, or of what is wrong with `kind`:
+/// there is none of this name, or its feature is off.
+pub fn check_as(app: &App, kind: &str) -> Result<KindReport, Report> {
+    app.check_as(kind)
 }
 
 /// What an app needs on its brokers, as data: print it (plan), compare it with what is there (diff), make

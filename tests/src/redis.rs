@@ -133,6 +133,21 @@ impl Database {
         Ok(closed)
     }
 
+    /// The database of the same number on a server that is a copy of its own.
+    ///
+    /// # Errors
+    ///
+    /// When the address makes no sense.
+    pub fn on_copy(&self, server: &ServerFixture) -> RedisResult<Self> {
+        let url = server.url_with_database(self.number);
+        Ok(Self {
+            client: Client::open(url.as_str())?,
+            server: server.url().to_owned(),
+            number: self.number,
+            url,
+        })
+    }
+
     /// Empties it and gives it back.
     ///
     /// # Errors

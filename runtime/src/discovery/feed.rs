@@ -60,7 +60,6 @@ impl Feed {
     }
 
     /// Begins a question. One that is dropped without an answer tells nothing.
-    #[must_use]
     pub fn ask(&self) -> Asking<'_> {
         Asking {
             feed: self,

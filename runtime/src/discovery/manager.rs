@@ -48,7 +48,7 @@ pub struct EndpointCheck {
 /// for endpoint in discovery.discover_service("orders").await?.iter() {
 ///     println!("{endpoint}");
 /// }
-/// let admin = Endpoint::parse("http://10.0.0.7:9000").map_err(|why| format!("the address {why}"))?;
+/// let admin = Endpoint::parse("http://10.0.0.7:9000").map_err(std::io::Error::other)?;
 /// discovery.register_service(ServiceInstance::new("billing-admin", "billing-7", admin)).await?;
 /// # Ok(())
 /// # }
@@ -216,9 +216,14 @@ impl ServiceDiscoveryManager {
         registered.all.iter().flat_map(|one| one.status()).collect()
     }
 
-    /// Whether this program is to be registered.
-    pub(crate) fn registers_itself(&self) -> bool {
-        self.0.own.is_some()
+    /// If this program is to be registered, its address and where, in words.
+    pub(crate) fn registers_itself(&self) -> Option<(String, String)> {
+        let own = self.0.own.as_ref()?;
+        let at = own.registrars.iter();
+        let at = at.map(|one| format!("`{}` ({})", one.name, one.registrar.kind()));
+        let at = at.collect::<Vec<_>>().join(", ");
+        let url = own.instance.endpoint.url().to_owned();
+        Some((url, format!("registered at {at}")))
     }
 
     /// Registers this program, if that is configured and it does not go down.
@@ -254,6 +259,7 @@ impl ServiceDiscoveryManager {
     }
 
     /// Ends as a crash does: what is registered stays until its time is over.
+    #[cfg(feature = "testing")]
     pub(crate) fn abandon(&self) {
         let mut registered = self.registered();
         registered.closed = true;

@@ -37,7 +37,7 @@ pub struct Query {
 ///                 Err(why) => asking.failed(why),
 ///             }
 ///             // Nothing will ever change.
-///             std::future::pending().await
+///             std::future::pending::<()>().await;
 ///         })
 ///     }
 /// }

@@ -170,6 +170,7 @@ impl Registration {
                 tracing::warn!(service, backend, "{text}");
             }
         }
+        self.abandon();
     }
 }
 

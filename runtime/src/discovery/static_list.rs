@@ -17,7 +17,7 @@ impl Discovery for StaticList {
         let endpoints = self.0.clone();
         Box::pin(async move {
             feed.ask().answered(endpoints);
-            std::future::pending().await
+            std::future::pending::<()>().await;
         })
     }
 }

@@ -14,6 +14,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep};
 
+use crate::message::CodecError;
 use crate::resilience::Backoff;
 
 use super::error::{CallError, CallErrorKind, CallFailure, CallName};
@@ -63,8 +64,8 @@ impl Event {
     ///
     /// # Errors
     /// Where it is not what `T` is read from.
-    pub fn json<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        serde_json::from_str(&self.data)
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, CodecError> {
+        serde_json::from_str(&self.data).map_err(|error| CodecError::new("json", error.to_string()))
     }
 }
 

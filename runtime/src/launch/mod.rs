@@ -15,7 +15,7 @@ use crate::manager::CommunicationManager;
 use crate::message::Codec;
 use crate::messaging::{BrokerContext, MessageBroker};
 use crate::observability::metrics::MetricsSink;
-use crate::plan::{Assigned, Plan, PlanReport, Wiring};
+use crate::plan::{Assigned, KindReport, Plan, PlanReport, Wiring};
 use crate::registry::{Registry, Service, Subscriber};
 
 pub use running::Running;
@@ -260,6 +260,15 @@ impl App {
     pub fn check(&self) -> Result<PlanReport, Report> {
         let plan = Plan::build(&self.wiring)?;
         Ok(PlanReport::new(&plan))
+    }
+
+    /// What changes if its brokers are of another kind; see
+    /// [`runtime::check_as`](crate::runtime::check_as).
+    ///
+    /// # Errors
+    /// A report of every mistake that the app has as it is configured, or of what is wrong with `kind`.
+    pub fn check_as(&self, kind: &str) -> Result<KindReport, Report> {
+        Ok(KindReport::of(&self.wiring, kind)?)
     }
 
     /// What the app needs on its brokers; see [`runtime::topology`](crate::runtime::topology).

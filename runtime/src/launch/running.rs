@@ -57,7 +57,7 @@ impl Running {
     /// Lets others find the app once it is ready, where that is configured.
     #[cfg(feature = "http")]
     pub(super) fn register_when_ready(&self) {
-        if !self.manager().discovery().registers_itself() {
+        if self.report().registration.is_empty() {
             return;
         }
         let running = self.clone();

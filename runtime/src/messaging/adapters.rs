@@ -22,6 +22,19 @@ pub(crate) struct Adapter {
     pub(crate) feature: &'static str,
     /// Makes one; `None` while the feature is off.
     pub(crate) connect: Option<Connect>,
+    /// How it does what others do too.
+    pub(crate) ways: Ways,
+}
+
+/// How a kind of broker does what other kinds do too, in a few words each, for those who move.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ways {
+    /// How it keeps order by key across instances.
+    pub(crate) order: &'static str,
+    /// Where retries wait that take longer than a second.
+    pub(crate) retries: &'static str,
+    /// Where dead letters are kept.
+    pub(crate) dead_letters: &'static str,
 }
 
 /// Every kind of broker, switched on or not, in alphabetical order.
@@ -31,24 +44,44 @@ pub(crate) const ADAPTERS: &[Adapter] = &[
         schemes: &["kafka", "kafkas"],
         feature: "kafka",
         connect: KAFKA,
+        ways: Ways {
+            order: "by partition: the keys are shared out among the instances",
+            retries: "in topics of the group, one for each wait of the ladder",
+            dead_letters: "in a topic of the group",
+        },
     },
     Adapter {
         kind: "memory",
         schemes: &["memory"],
         feature: "memory",
         connect: MEMORY,
+        ways: Ways {
+            order: "in this process",
+            retries: "in this process",
+            dead_letters: "in this process",
+        },
     },
     Adapter {
         kind: "rabbitmq",
         schemes: &["amqp", "amqps"],
         feature: "rabbitmq",
         connect: RABBITMQ,
+        ways: Ways {
+            order: "by one instance at a time",
+            retries: "in delay queues of the group, one for each wait of the ladder",
+            dead_letters: "in a queue of the group",
+        },
     },
     Adapter {
         kind: "redis",
         schemes: &["redis", "rediss"],
         feature: "redis",
         connect: REDIS,
+        ways: Ways {
+            order: "by one instance at a time",
+            retries: "in a sorted set of the group",
+            dead_letters: "in a stream of the group",
+        },
     },
     Adapter {
         kind: "redis-pubsub",
@@ -56,6 +89,11 @@ pub(crate) const ADAPTERS: &[Adapter] = &[
         schemes: &[],
         feature: "redis",
         connect: REDIS_PUBSUB,
+        ways: Ways {
+            order: "not kept",
+            retries: "none: an attempt is not repeated",
+            dead_letters: "dropped",
+        },
     },
 ];
 
@@ -87,23 +125,8 @@ mod tests {
     /// The row of a kind in `docs/guarantees.md`.
     fn row(kind: &str, able: crate::messaging::Capabilities) -> String {
         let yes = |able: bool| if able { "yes" } else { "no" };
-        let later = able.scheduling.map_or("no".to_owned(), |scheduling| {
-            format!(
-                "to {}, up to {} days, {}, {}",
-                humantime::format_duration(scheduling.granularity),
-                scheduling.longest.as_secs() / 86_400,
-                if scheduling.durable {
-                    "durable"
-                } else {
-                    "lost with the process"
-                },
-                if scheduling.cancel {
-                    "can be taken back"
-                } else {
-                    "cannot be taken back"
-                },
-            )
-        });
+        let later = able.scheduling;
+        let later = later.map_or("no".to_owned(), |scheduling| scheduling.to_string());
         format!(
             "| {kind} | {} | {} | {} | {} | {} | {} | {} | {later} |",
             yes(able.patterns),

@@ -158,7 +158,7 @@ pub(super) fn find_codec(codecs: &Codecs, name: &str) -> Result<CodecRef, (Strin
 }
 
 /// Makes the broker of a section. `None` after pushing what is wrong.
-fn make(
+pub(super) fn make(
     wiring: &Wiring,
     context: &BrokerContext,
     section: &Section<'_>,

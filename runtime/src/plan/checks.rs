@@ -306,10 +306,13 @@ pub(super) fn published(
             if heard || contract.subscribers_optional {
                 continue;
             }
+            let able = entry.capabilities();
             let elsewhere = if entry.kind() == "memory" {
                 "publishing it fails"
-            } else {
+            } else if able.is_some_and(|able| able.reports_unroutable) {
                 "publishing it fails unless another service does"
+            } else {
+                "nobody gets it unless another service does"
             };
             let message = format!(
                 "`{}` is published by {} and no subscriber here listens to `{}`; {elsewhere}",

@@ -5,6 +5,7 @@
 //! and puts all of them in one [`PlanError`].
 
 mod admitted;
+mod as_kind;
 mod brokers;
 mod checks;
 #[cfg(feature = "http")]
@@ -23,6 +24,7 @@ use crate::config::{Faults, suggest::suggest};
 use crate::message::CodecRef;
 use crate::messaging::{BrokerLimits, MessageBroker, PlannedSubscription, Routes, TopologyMode};
 
+pub use as_kind::{Change, KindReport};
 pub use problem::{Place, PlanError, Problem};
 pub use report::PlanReport;
 pub(crate) use wiring::Assigned;

@@ -29,6 +29,8 @@ pub struct PlanReport {
     pub handlers: Vec<(String, String)>,
     /// A line for each service that may be called.
     pub services: Vec<(String, String)>,
+    /// Where the program registers itself: its address, and a line; empty where it does not.
+    pub registration: Vec<(String, String)>,
     /// What is odd but can run.
     pub warnings: Vec<Problem>,
     headline: String,
@@ -60,16 +62,18 @@ impl PlanReport {
             brokers: brokers.collect(),
             handlers: handlers.collect(),
             services: services(plan),
+            registration: registration(plan),
             warnings: plan.warnings.clone(),
             headline,
         }
     }
 
-    /// Service, brokers, handlers and the services that may be called, without the warnings.
+    /// Service, brokers, handlers, the services that may be called and where the program registers
+    /// itself, without the warnings.
     pub fn banner(&self) -> String {
         let lines = || {
             let handlers = self.brokers.iter().chain(&self.handlers);
-            handlers.chain(&self.services)
+            handlers.chain(&self.services).chain(&self.registration)
         };
         let names = lines().map(|(name, _)| name.chars().count());
         let width = names.max().unwrap_or_default();
@@ -78,6 +82,7 @@ impl PlanReport {
             ("broker", &self.brokers),
             ("handler", &self.handlers),
             ("service", &self.services),
+            ("itself", &self.registration),
         ] {
             for (name, line) in lines {
                 text.push_str(&format!("\n  {kind:7}  {name:width$}  {line}"));
@@ -107,6 +112,16 @@ fn services(plan: &Plan) -> Vec<(String, String)> {
 
 #[cfg(not(feature = "http"))]
 fn services(_: &Plan) -> Vec<(String, String)> {
+    Vec::new()
+}
+
+#[cfg(feature = "http")]
+fn registration(plan: &Plan) -> Vec<(String, String)> {
+    plan.discovery.registers_itself().into_iter().collect()
+}
+
+#[cfg(not(feature = "http"))]
+fn registration(_: &Plan) -> Vec<(String, String)> {
     Vec::new()
 }
 

@@ -9,6 +9,8 @@ use crate::messaging::{
 use crate::registry::{Registry, Service, ServiceIdentity, Source, SubscriberDescriptor};
 
 mod admission;
+#[cfg(all(feature = "kafka", feature = "rabbitmq", feature = "redis"))]
+mod as_kind;
 mod broker;
 mod brokers;
 mod options;

@@ -335,3 +335,40 @@ async fn a_script_stands_in_for_the_backends_of_the_configuration() {
     discovery.endpoints("shop", [server.url()]);
     shop.item("7").await.unwrap();
 }
+
+#[tokio::test]
+async fn what_is_known_of_an_endpoint_outlives_a_change_of_the_set() {
+    let discovery = ScriptedDiscovery::new();
+    let bad = Server::start(|_| Reply::status(503)).await;
+    let (good, other) = (Server::start(reply(0)).await, Server::start(reply(0)).await);
+    let toml = "service.name = \"till\"\n[services.shop.discovery]\n\
+                [services.shop.breaker]\nconsecutive = 3\nopen = \"1h\"\nopen_max = \"1h\"\n\
+                [services.shop]\nbalance = \"round_robin\"\nretry.floor = 1000\n";
+    discovery.endpoints("shop", [bad.url(), good.url()]);
+    let app = TestApp::new()
+        .config(Config::from_toml("interline.toml", toml).expect("TOML"))
+        .discovery(&discovery)
+        .publish_only()
+        .start()
+        .await;
+    let shop: ShopClient = app.client();
+    while bad.count() < 3 {
+        shop.item("7").await.unwrap();
+    }
+    // Its circuit is open for an hour, whoever comes and goes beside it.
+    discovery.endpoints("shop", [bad.url(), good.url(), other.url()]);
+    app.until_endpoints("shop", 3).await;
+    for _ in 0..50 {
+        shop.item("7").await.unwrap();
+    }
+    assert_eq!(bad.count(), 3);
+    assert!(other.count() > 0);
+    // Gone and back again it is another one.
+    discovery.endpoints("shop", [good.url()]);
+    app.until_endpoints("shop", 1).await;
+    discovery.endpoints("shop", [bad.url(), good.url()]);
+    app.until_endpoints("shop", 2).await;
+    while bad.count() == 3 {
+        shop.item("7").await.unwrap();
+    }
+}

@@ -70,7 +70,7 @@ async fn what_a_request_brings_goes_on_with_the_calls_that_are_made_for_it() {
         }),
     );
     let server = Axum::start(routes.layer(ContextLayer::new())).await;
-    let running = till(&[server.url.clone()], "").await;
+    let running = till(std::slice::from_ref(&server.url), "").await;
     let caller = running.manager().http_client("shop").unwrap();
     let caller = caller
         .with(header("correlation-id", "order-7"))
@@ -111,7 +111,7 @@ async fn what_a_request_brings_goes_on_with_the_calls_that_are_made_for_it() {
 async fn a_request_without_a_context_gets_one() {
     let routes = Router::new().route("/", get(async || "fine"));
     let server = Axum::start(routes.layer(ContextLayer::new())).await;
-    let running = till(&[server.url.clone()], "").await;
+    let running = till(std::slice::from_ref(&server.url), "").await;
     let caller = running.manager().http_client("shop").unwrap();
     let forged = caller.with(header("correlation-id", "two words"));
     for caller in [caller, forged] {
@@ -146,7 +146,7 @@ async fn a_request_ends_when_its_time_is_over() {
     );
     let layer = ContextLayer::new().timeout(Duration::from_millis(200));
     let server = Axum::start(routes.layer(layer)).await;
-    let running = till(&[server.url.clone()], "retry.attempts = 1").await;
+    let running = till(std::slice::from_ref(&server.url), "retry.attempts = 1").await;
     let caller = running.manager().http_client("shop").unwrap();
     let error = caller.get("/slow").receive_nothing().await.unwrap_err();
     assert_eq!(error.status().unwrap().as_u16(), 504);
@@ -182,7 +182,7 @@ async fn more_requests_than_are_taken_are_told_when_to_come_again() {
     let routes = Router::new().route("/", get(async || "fine"));
     let limit = RateLimitLayer::new(2, Duration::from_secs(3_600));
     let server = Axum::start(routes.layer(limit)).await;
-    let running = till(&[server.url.clone()], "retry.attempts = 1").await;
+    let running = till(std::slice::from_ref(&server.url), "retry.attempts = 1").await;
     let caller = running.manager().http_client("shop").unwrap();
     for _ in 0..2 {
         caller.get("/").receive_bytes().await.unwrap();
@@ -206,7 +206,7 @@ async fn a_limit_by_header_is_one_for_each_value() {
     let tenant = "x-tenant".parse().unwrap();
     let limit = RateLimitLayer::by_header(1, Duration::from_secs(3_600), tenant);
     let server = Axum::start(routes.layer(limit)).await;
-    let running = till(&[server.url.clone()], "retry.attempts = 1").await;
+    let running = till(std::slice::from_ref(&server.url), "retry.attempts = 1").await;
     let caller = running.manager().http_client("shop").unwrap();
     for tenant in ["a", "b"] {
         let caller = caller.with(header("x-tenant", tenant));
@@ -224,7 +224,7 @@ async fn health_is_that_of_the_app() {
     watched.ready(Duration::from_secs(10)).await.unwrap();
     let routes = Router::new().route("/", get(async || "fine"));
     let server = Axum::start(routes.layer(watched.health_layer())).await;
-    let running = till(&[server.url.clone()], "retry.attempts = 1").await;
+    let running = till(std::slice::from_ref(&server.url), "retry.attempts = 1").await;
     let caller = running.manager().http_client("shop").unwrap();
     assert_eq!(caller.endpoint().as_deref(), Some(&*server.url));
     caller.health_check().await.unwrap();

@@ -6,6 +6,10 @@
     feature = "memory",
     feature = "testing"
 ))]
+#![expect(
+    clippy::unwrap_used,
+    reason = "it is all tests, and the lint takes their helpers for something else"
+)]
 
 mod balancers;
 #[cfg(feature = "msgpack")]
@@ -16,6 +20,12 @@ mod calls;
 mod checks;
 mod deadlines;
 mod discovery;
+#[cfg(feature = "dns")]
+mod discovery_dns;
+#[cfg(feature = "dns")]
+#[path = "../../src/discovery/dns/tests/server.rs"]
+#[allow(dead_code, reason = "the tests of the backend itself use all of it")]
+mod dns_server;
 mod fallbacks;
 mod hedges;
 #[cfg(feature = "tower")]

@@ -28,8 +28,10 @@ impl Shared {
 
     fn instances(&self) -> usize {
         let entries = fs::read_dir(self.folder()).into_iter().flatten().flatten();
-        let names = entries.map(|entry| entry.file_name().into_string().unwrap());
-        names.filter(|name| name.ends_with(".json")).count()
+        let paths = entries.map(|entry| entry.path());
+        paths
+            .filter(|path| path.extension().is_some_and(|end| end == "json"))
+            .count()
     }
 
     fn app(&self, name: &str, lines: &str) -> App {
@@ -141,6 +143,12 @@ async fn a_program_registers_when_it_is_ready_and_leaves_before_it_drains() {
     })
     .await;
     assert_eq!(shared.instances(), 1);
+    let line = format!(
+        "itself   {}  registered at `shared` (directory)",
+        server.url()
+    );
+    let banner = running.report().banner();
+    assert!(banner.contains(&line), "{banner}");
     let begun = Instant::now();
     running.stop_within(SOON).await;
     let (left, ready, when) = seen.lock().unwrap().expect("the hook ran");

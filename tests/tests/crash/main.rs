@@ -95,6 +95,11 @@ const OF_ONE: &[(Kind, &str, Own)] = &[
     }),
     (
         Kind::Redis,
+        "a_promoted_replica_loses_only_what_it_never_had",
+        || Box::pin(of_redis::replica_promoted()),
+    ),
+    (
+        Kind::Redis,
         "an_idle_minute_passes_without_an_error",
         || Box::pin(of_redis::idle()),
     ),

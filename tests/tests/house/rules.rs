@@ -92,6 +92,14 @@ pub(crate) const EXCEPTIONS: &[(&str, &str)] = &[
         "tokio::time::Instant",
         "monotonic time is that of tokio, so that tests can pause it",
     ),
+    (
+        "tower_layer::Layer",
+        "the layers for servers are those of tower, whoever runs them",
+    ),
+    (
+        "tower_service::Service",
+        "the layers for servers are those of tower, whoever runs them",
+    ),
 ];
 
 /// The line a room is on, counted from the roof, and the name under which it goes.

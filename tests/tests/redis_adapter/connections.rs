@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use interline::messaging::{
-    BrokerErrorKind, Connected, ConnectionState, ConsumerState, MessageBroker,
+    BrokerErrorKind, Connected, ConnectionState, ConsumerState, MessageBroker, Settled,
 };
 use interline::observability::metrics::{InMemoryMetrics, RECONNECTS};
 use interline::testing::ServerFixture;
@@ -12,12 +12,15 @@ use interline_tests::redis::Database;
 use tokio::time::{Instant, sleep};
 
 use crate::cases;
-use crate::support::{Inbox, LIMIT, Outcome, Stage, broker, eventually, message, subscription};
+use crate::support::{
+    Error, Inbox, LIMIT, Outcome, Stage, broker, eventually, message, subscription,
+};
 
 cases![
     a_lost_reader_is_replaced,
     a_missing_permission_is_told,
     a_reader_that_blocks_holds_no_acknowledgement_up,
+    a_server_that_ends_idle_connections_ends_none_of_ours,
     a_server_that_is_not_there_yet_is_waited_for,
     a_stop_does_not_wait_for_the_reader,
     a_wrong_password_is_told_at_once,
@@ -45,6 +48,40 @@ async fn an_idle_reader_meets_no_error() -> Outcome {
     assert_eq!(stage.metrics.sum(RECONNECTS, &[]), 0.0);
     stage.broker.publish(message("t", "1")).await?;
     assert_eq!(inbox.take().await, "1");
+    stage.end().await
+}
+
+/// The server's `timeout` passes while a full reader waits for its handlers, and while nothing comes.
+async fn a_server_that_ends_idle_connections_ends_none_of_ours() -> Outcome {
+    let server = ServerFixture::redis()
+        .config_line("timeout 8")
+        .start()
+        .await?;
+    let stage = Stage::on(&server, |config| config).await?;
+    let mut wanted = subscription("t");
+    wanted.prefetch = 1;
+    let mut inbox = Inbox::open(&stage.broker, wanted).await?;
+    for body in ["held", "next"] {
+        stage.broker.publish(message("t", body)).await?;
+    }
+    let (_, held) = inbox.next().await;
+    let clients = async || -> Result<BTreeSet<String>, Error> {
+        let clients = stage.database.clients().await?.into_iter();
+        let id = |line: String| line.split(' ').next().unwrap_or_default().to_owned();
+        Ok(clients.map(id).collect())
+    };
+    let before = clients().await?;
+    assert_eq!(before.len(), 3, "publish, settle and one reader");
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(clients().await?, before);
+    assert!(held.is_current());
+    assert_eq!(held.done().await?, Settled::Yes);
+    assert_eq!(inbox.take().await, "next");
+    sleep(Duration::from_secs(12)).await;
+    assert_eq!(clients().await?, before);
+    assert_eq!(stage.metrics.sum(RECONNECTS, &[]), 0.0);
+    assert_eq!(inbox.consumer.state(), ConsumerState::Running);
+    inbox.expect_quiet().await;
     stage.end().await
 }
 

@@ -15,6 +15,7 @@ mod recovery;
 mod retention;
 mod support;
 mod tls;
+mod topology;
 
 /// A case and its name.
 type Named = (
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         recovery::CASES,
         retention::CASES,
         tls::CASES,
+        topology::CASES,
     ];
     let cases = all.into_iter().flatten();
     harness::run(cases.map(|&(name, case)| Case::new(name, case).needs(Server::Redis)))

@@ -12,7 +12,7 @@ use crate::discovery::document::Document;
 /// Longer ones are the wrong file: 100 000 endpoints fit.
 const BYTES_MAX: u64 = 16 << 20;
 /// How long a file that is written in place must be left alone, and how often that is waited for.
-const QUIET: Duration = Duration::from_millis(20);
+const QUIET: Duration = Duration::from_millis(50);
 const QUIET_TRIES: u32 = 10;
 /// Within this time a file can change twice and look the same: as long as file systems count time in
 /// steps.
@@ -44,6 +44,24 @@ impl Stamp {
         let age = self.modified.and_then(|at| at.elapsed().ok());
         age.is_none_or(|age| age < SAME_TIME)
     }
+}
+
+/// Waits until two looks in a row see the same; not for ever, because something may be written all the
+/// time.
+fn when_quiet(
+    mut seen: Stamp,
+    mut look: impl FnMut() -> io::Result<Stamp>,
+    mut pause: impl FnMut(),
+) -> io::Result<()> {
+    for _ in 0..QUIET_TRIES {
+        pause();
+        let now = look()?;
+        if now == seen {
+            break;
+        }
+        seen = now;
+    }
+    Ok(())
 }
 
 /// What was found.
@@ -108,20 +126,15 @@ impl Look {
     }
 
     fn read(&mut self) -> io::Result<Option<String>> {
-        let mut seen = Stamp::of(&std::fs::metadata(&*self.path)?);
+        let look = || Ok(Stamp::of(&std::fs::metadata(&*self.path)?));
+        let seen = look()?;
         if self.stamp == Some(seen) {
             return Ok(None);
         }
-        let same_file = self.stamp.is_some_and(|before| before.file == seen.file);
         // A file with another identity was renamed to the name and is whole; the same one may be
         // half written.
-        for _ in 0..if same_file { QUIET_TRIES } else { 0 } {
-            sleep(QUIET);
-            let now = Stamp::of(&std::fs::metadata(&*self.path)?);
-            if now == seen {
-                break;
-            }
-            seen = now;
+        if self.stamp.is_some_and(|before| before.file == seen.file) {
+            when_quiet(seen, look, || sleep(QUIET))?;
         }
         let mut text = String::new();
         let mut file = File::open(&*self.path)?;
@@ -138,5 +151,33 @@ impl Look {
         let unchanged = Stamp::of(&file.metadata()?) == opened;
         self.stamp = (unchanged && !opened.is_fresh()).then_some(opened);
         Ok(Some(text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_grows_is_waited_for_and_not_for_ever() {
+        let stamp = |bytes| Stamp {
+            file: 1,
+            bytes,
+            modified: None,
+        };
+        let looks = |sizes: &mut dyn Iterator<Item = u64>| {
+            let mut looked = 0;
+            let look = || {
+                looked += 1;
+                Ok(stamp(sizes.next().expect("one more size")))
+            };
+            when_quiet(stamp(0), look, || {}).unwrap();
+            looked
+        };
+        assert_eq!(looks(&mut [0].into_iter()), 1);
+        assert_eq!(looks(&mut [1, 2, 3, 3, 4].into_iter()), 4);
+        assert_eq!(looks(&mut (1..)), QUIET_TRIES);
+        let gone = when_quiet(stamp(0), || Err(io::ErrorKind::NotFound.into()), || {});
+        assert_eq!(gone.unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

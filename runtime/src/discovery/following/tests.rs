@@ -66,7 +66,7 @@ async fn many_changes_are_few_snapshots_and_the_last_one_is_there_soon() {
                 feed.ask().answered(set(&[&url]));
                 sleep(Duration::from_millis(1)).await;
             }
-            std::future::pending().await
+            std::future::pending::<()>().await;
         })
     });
     let mut snapshots = watch.snapshots();
@@ -139,7 +139,7 @@ async fn what_cannot_be_called_is_left_out() {
         Box::pin(async move {
             let endpoints = set(&["http://a", "amqp://b"]);
             feed.ask().answered(endpoints);
-            std::future::pending().await
+            std::future::pending::<()>().await;
         })
     });
     let mut snapshots = watch.snapshots();

@@ -1,6 +1,9 @@
 //! Publishing at a later time, where a broker can hold a message until then.
 
+use std::fmt;
 use std::time::Duration;
+
+use crate::config::units::HumanDuration;
 
 /// How a kind of broker holds messages that are published at a later time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,5 +43,26 @@ impl Scheduling {
     pub const fn cancel(mut self) -> Self {
         self.cancel = true;
         self
+    }
+}
+
+impl fmt::Display for Scheduling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "to {}, up to {} days, {}, {}",
+            HumanDuration(self.granularity),
+            self.longest.as_secs() / 86_400,
+            if self.durable {
+                "durable"
+            } else {
+                "lost with the process"
+            },
+            if self.cancel {
+                "can be taken back"
+            } else {
+                "cannot be taken back"
+            },
+        )
     }
 }

@@ -1,6 +1,7 @@
 //! The connections that the subscriptions share: one that publishes and one that settles, so that a
 //! large body on its way out holds back no acknowledgement. Whoever blocks has its own.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,6 +68,16 @@ pub(super) async fn gone(connection: &Connection) -> String {
 
 fn millis(clock: &dyn Clock) -> i64 {
     i64::try_from(clock.unix_millis()).unwrap_or(i64::MAX)
+}
+
+/// Keeps a connection in use that has nothing to ask for a while: a server may end idle ones. That it
+/// is gone shows when it is needed again, and until then nothing has to be given up.
+pub(super) async fn kept(connection: &Connection) -> Infallible {
+    let ping = redis::cmd("PING");
+    loop {
+        sleep(HEARTBEAT).await;
+        let _ = connection.raw("a heartbeat", &ping).await;
+    }
 }
 
 async fn silent(connection: &Connection) -> String {

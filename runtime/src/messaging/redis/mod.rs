@@ -9,6 +9,7 @@ mod durability;
 mod epoch;
 mod errors;
 mod fields;
+mod inspect;
 mod lease;
 mod listened;
 mod live;
@@ -38,8 +39,8 @@ use crate::handling::{BoxFuture, PublishError};
 use crate::message::{MessageId, Outgoing, ReplyAddress};
 use crate::messaging::{
     BrokerContext, BrokerError, BrokerErrorKind, BrokerHealth, Capabilities, Connected, Consumer,
-    DeadLetterStore, Delivery, DurabilityConcern, MessageBroker, ReplyEvents, Requests,
-    Subscription, Topology,
+    DeadLetterStore, Delivery, DurabilityConcern, Export, Inspection, MessageBroker, ReplyEvents,
+    Requests, Subscription, Topology,
 };
 
 pub use self::pubsub::RedisPubSub;
@@ -194,6 +195,17 @@ impl MessageBroker for RedisStreams {
         outgoing: Outgoing,
     ) -> BoxFuture<'_, Result<(), PublishError>> {
         Box::pin(async move { replies::reply(&self.core, &to, outgoing).await })
+    }
+
+    fn inspect<'a>(
+        &'a self,
+        topology: &'a Topology,
+    ) -> BoxFuture<'a, Result<Inspection, BrokerError>> {
+        Box::pin(inspect::inspect(&self.core, topology))
+    }
+
+    fn export(&self, topology: &Topology) -> Option<Export> {
+        inspect::export(&self.core, topology)
     }
 
     fn subscribe(

@@ -2,6 +2,9 @@
 
 use crate::messaging::{Group, Subscription};
 
+/// The list of the instances that have a group of their own.
+pub(super) const INSTANCES: &str = "instances";
+
 /// The keys of a subscription. Beside its stream they all carry the stream's name as hash tag, so that
 /// a cluster keeps them where the stream is.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,7 +52,7 @@ impl Names {
                 let shared = format!("{service}.{subscriber}");
                 let group = format!("{shared}.{instance}");
                 // Dead letters are shared by the instances, or each run would leave some behind.
-                let register = Some("instances");
+                let register = Some(INSTANCES);
                 Self::with(stream, group, &shared, register)
             }
         }
@@ -77,6 +80,15 @@ impl Names {
         }
     }
 
+    /// Whose key this is, as stream with a hash tag and group, and which of theirs; `None` for a key
+    /// that is not of a group.
+    pub(super) fn owner(key: &str) -> Option<(&str, &str)> {
+        let (owner, part) = key.rsplit_once(':')?;
+        let parts = ["delayed", "dlq", INSTANCES, "lease", "retry", "state"];
+        let is_key = parts.contains(&part) && has_tag(owner.rsplit_once(':')?.0);
+        is_key.then_some((owner, part))
+    }
+
     /// Whether the group goes with the instance.
     pub(super) fn is_own(&self) -> bool {
         self.register.is_some()
@@ -85,15 +97,17 @@ impl Names {
 
 /// A name with a hash tag that leads to the slot of `stream`.
 fn tagged(stream: &str) -> String {
-    let has_tag = stream
-        .split_once('{')
-        .and_then(|(_, rest)| rest.split_once('}'))
-        .is_some_and(|(tag, _)| !tag.is_empty());
-    if has_tag {
+    if has_tag(stream) {
         stream.to_owned()
     } else {
         format!("{{{stream}}}")
     }
+}
+
+fn has_tag(name: &str) -> bool {
+    let tag = name.split_once('{');
+    let tag = tag.and_then(|(_, rest)| rest.split_once('}'));
+    tag.is_some_and(|(tag, _)| !tag.is_empty())
 }
 
 #[cfg(test)]
@@ -140,5 +154,27 @@ mod tests {
         assert_eq!(names.stream, "{eu}:orders");
         assert_eq!(names.retry, "{eu}:orders:legacy:retry");
         assert_eq!(tagged("a{}b"), "{a{}b}");
+    }
+
+    #[test]
+    fn a_key_tells_whose_it_is() {
+        let owner = Names::owner;
+        assert_eq!(
+            owner("{a.b}:billing:retry"),
+            Some(("{a.b}:billing", "retry"))
+        );
+        assert_eq!(
+            owner("{eu}:orders:old:dlq"),
+            Some(("{eu}:orders:old", "dlq"))
+        );
+        for other in [
+            "{a.b}:billing:x",
+            "a.b:billing:dlq",
+            "{a}:dlq",
+            "{}:billing:dlq",
+            "t",
+        ] {
+            assert_eq!(owner(other), None, "{other}");
+        }
     }
 }

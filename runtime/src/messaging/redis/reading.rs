@@ -24,6 +24,7 @@ use super::epoch::{Epoch, parse_id};
 use super::errors::broker_error;
 use super::fields;
 use super::lease;
+use super::live;
 use super::out::{Entry, Source};
 use super::place::Places;
 use super::scripts;
@@ -99,8 +100,10 @@ impl Reading {
                 Wish::Pause => {
                     self.state.send_replace(ConsumerState::Paused);
                     // The sender outlives the task: whoever wants it to go on says so.
-                    let _ = wish.changed().await;
-                    continue;
+                    tokio::select! {
+                        _ = wish.changed() => continue,
+                        never = live::kept(&self.reader) => match never {},
+                    }
                 }
                 Wish::Run => {
                     self.state.send_if_modified(|state| {
@@ -111,8 +114,10 @@ impl Reading {
                 }
             }
             tokio::select! {
+                biased;
                 () = self.epoch.out.until_room() => {}
                 _ = wish.changed() => continue,
+                never = live::kept(&self.reader) => match never {},
             }
             if let Some(cursor) = &mut unsettled {
                 if !self.recover(cursor, is_leased).await? {

@@ -46,20 +46,8 @@ local function not_after(one, other)
 end
 ";
 
-/// Refuses whoever does not hold the lease, where there is one.
-const FENCE: &str = "
-local function fenced(lease, token)
-  return token ~= '' and redis.call('GET', lease) ~= token
-end
-";
-
-scripts! {
-    /// Makes the two groups of a subscription where they are missing. One that had existed continues
-    /// where it is known to have been, so that nothing is skipped; a new one begins as it wants.
-    ///
-    /// Keys: stream, retries, state. Arguments: group, `new` or `earliest`, where this process knows
-    /// the group to have been (or nothing). Answers how many groups were made.
-    APPLY = [HAS, NOT_AFTER, "
+/// See `APPLY`.
+const MAKE: &str = "
 local main, retry, state = KEYS[1], KEYS[2], KEYS[3]
 local group, start, known = ARGV[1], ARGV[2], ARGV[3]
 local made = 0
@@ -93,6 +81,45 @@ if not has(retry, group) then
   made = made + 1
 end
 return made
+";
+
+/// `APPLY`, for those who run it by other means.
+pub(super) fn apply_text() -> String {
+    [HAS, NOT_AFTER, MAKE].concat()
+}
+
+/// Refuses whoever does not hold the lease, where there is one.
+const FENCE: &str = "
+local function fenced(lease, token)
+  return token ~= '' and redis.call('GET', lease) ~= token
+end
+";
+
+scripts! {
+    /// Makes the two groups of a subscription where they are missing. One that had existed continues
+    /// where it is known to have been, so that nothing is skipped; a new one begins as it wants.
+    ///
+    /// Keys: stream, retries, state. Arguments: group, `new` or `earliest`, where this process knows
+    /// the group to have been (or nothing). Answers how many groups were made.
+    APPLY = [HAS, NOT_AFTER, MAKE];
+
+    /// Counts what was not handed to a group. Keys: stream. Arguments: group, after which entry (nothing
+    /// for where the group is), how many at most. Answers how many, and the last of them.
+    UNREAD = ["
+local after = ARGV[2]
+if after == '' then
+  for _, found in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+    if found[2] == ARGV[1] then
+      for i = 1, #found, 2 do
+        if found[i] == 'last-delivered-id' then after = found[i + 1] end
+      end
+    end
+  end
+  if after == '' then return {0, ''} end
+end
+local found = redis.call('XRANGE', KEYS[1], '(' .. after, '+', 'COUNT', ARGV[3])
+if #found == 0 then return {0, after} end
+return {#found, found[#found][1]}
 "];
 
     /// Which of the two groups are there. Keys: stream, retries. Arguments: group.

@@ -12,9 +12,9 @@ use super::live::Live;
 use super::names::Names;
 use super::scripts;
 
-const GROUP: &str = "group";
-const STREAM: &str = "stream";
-const SHARED: &str = "of";
+pub(super) const GROUP: &str = "group";
+pub(super) const STREAM: &str = "stream";
+pub(super) const SHARED: &str = "of";
 const START: &str = "start";
 const INSTANCE: &str = "instance";
 
@@ -42,10 +42,7 @@ pub(super) fn readable(prefix: Option<&str>, subscriptions: &[Arc<Subscription>]
             stream.subscription = None;
             parts.push(stream);
         }
-        let start = match subscription.start {
-            Start::Earliest => "earliest",
-            Start::New => "new",
-        };
+        let start = start_name(subscription.start);
         let of = names.group.as_str();
         let mut group = part(
             GROUP,
@@ -62,10 +59,26 @@ pub(super) fn readable(prefix: Option<&str>, subscriptions: &[Arc<Subscription>]
     Topology::new(parts)
 }
 
+/// How a start is written.
+pub(super) fn start_name(start: Start) -> &'static str {
+    match start {
+        Start::Earliest => "earliest",
+        Start::New => "new",
+    }
+}
+
+/// What a part says of itself under this name.
+pub(super) fn argument<'a>(part: &'a TopologyPart, wanted: &str) -> Option<&'a str> {
+    let found = part.arguments.iter().find(|(name, _)| name == wanted);
+    found.map(|(_, value)| value.as_str())
+}
+
 /// A group of a topology.
 pub(super) struct Part {
-    names: Names,
-    start: Start,
+    pub(super) names: Names,
+    pub(super) start: Start,
+    /// Whether it goes with the instance.
+    pub(super) is_own: bool,
     mode: TopologyMode,
     label: Option<Arc<str>>,
 }
@@ -74,10 +87,7 @@ pub(super) struct Part {
 pub(super) fn groups(broker: &Arc<str>, topology: &Topology) -> Result<Vec<Part>, BrokerError> {
     let mut groups = Vec::new();
     for part in &topology.parts {
-        let argument = |wanted: &str| {
-            let found = part.arguments.iter().find(|(name, _)| name == wanted);
-            found.map(|(_, value)| value.as_str())
-        };
+        let argument = |wanted: &str| argument(part, wanted);
         match (part.kind, argument(STREAM)) {
             (STREAM, _) => {}
             (GROUP, Some(stream)) => groups.push(Part {
@@ -86,6 +96,7 @@ pub(super) fn groups(broker: &Arc<str>, topology: &Topology) -> Result<Vec<Part>
                     Some("earliest") => Start::Earliest,
                     _ => Start::New,
                 },
+                is_own: argument(INSTANCE).is_some(),
                 mode: match argument(INSTANCE) {
                     Some(_) => TopologyMode::Apply,
                     None => part.mode,
@@ -152,10 +163,7 @@ pub(super) async fn apply(
     match wanted.mode {
         TopologyMode::Off => Ok(()),
         TopologyMode::Apply => {
-            let start = match wanted.start {
-                Start::Earliest => "earliest",
-                Start::New => "new",
-            };
+            let start = start_name(wanted.start);
             let mut script = scripts::APPLY.key(&names.stream);
             script.key(&names.retry).key(&names.state);
             script.arg(&names.group).arg(start);

@@ -43,7 +43,7 @@ struct Zone {
 impl DnsServer {
     pub(crate) async fn start() -> Self {
         for _ in 0..100 {
-            if let Some(server) = Self::start_at("127.0.0.1:0".parse().unwrap()).await {
+            if let Some(server) = Self::start_at(([127, 0, 0, 1], 0).into()).await {
                 return server;
             }
         }

@@ -17,7 +17,7 @@ use crate::handling::{BoxFuture, PublishError, PublishErrorKind};
 use crate::message::Outgoing;
 use crate::messaging::{
     BrokerContext, BrokerError, BrokerErrorKind, BrokerHealth, Capabilities, Connected, Consumer,
-    DeadLetterStore, Delivery, DeliveryMode, MessageBroker, Subscription, Topology,
+    DeadLetterStore, Delivery, DeliveryMode, Inspection, MessageBroker, Subscription, Topology,
 };
 
 use super::core::{Core, Link, lock};
@@ -160,6 +160,15 @@ impl MessageBroker for RedisPubSub {
             None => Ok(()),
         };
         Box::pin(std::future::ready(outcome))
+    }
+
+    fn inspect<'a>(
+        &'a self,
+        topology: &'a Topology,
+    ) -> BoxFuture<'a, Result<Inspection, BrokerError>> {
+        // Nothing has to be there, so nothing differs and nothing is left.
+        let nothing = self.apply(topology);
+        Box::pin(async move { nothing.await.map(|()| Inspection::default()) })
     }
 
     fn publish(&self, outgoing: Outgoing) -> BoxFuture<'_, Result<(), PublishError>> {
