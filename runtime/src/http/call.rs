@@ -397,7 +397,8 @@ impl Call {
         }
         let kept_under = self.meta.cache.as_ref().map(|rules| {
             let headers = [&self.headers, &self.options.headers];
-            let key = Key::new(&self.meta.method, &self.path, &headers);
+            let fine = reading.not_found_is_fine;
+            let key = Key::new(&self.meta.method, &self.path, &headers, fine);
             (Arc::clone(rules), key)
         });
         self.stack

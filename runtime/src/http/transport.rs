@@ -10,6 +10,11 @@ use http::{HeaderMap, Method, StatusCode};
 use super::body::Body;
 use super::tls;
 
+/// How often a connection of HTTP/2 on which calls wait is tested.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// How long the test may take.
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Connections to one endpoint.
 #[derive(Clone, Debug)]
 pub(super) struct Transport {
@@ -63,6 +68,10 @@ impl Transport {
             .connect_timeout(connect_timeout)
             .pool_idle_timeout(idle_timeout)
             .tcp_nodelay(true)
+            // A connection on which nothing comes any more would else take every call with it, until
+            // the system gives it up after many minutes.
+            .http2_keep_alive_interval(PING_INTERVAL)
+            .http2_keep_alive_timeout(PING_TIMEOUT)
             // What is repeated and where is decided above; a redirect would leave the chosen
             // endpoint, and a proxy of the environment is none of ours.
             .retry(reqwest::retry::never())

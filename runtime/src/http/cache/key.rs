@@ -13,7 +13,13 @@ pub(in super::super) struct Key(Arc<[u8]>);
 
 impl Key {
     /// Of a request with these headers of the caller; not those that are different in each call.
-    pub(in super::super) fn new(method: &Method, target: &str, headers: &[&HeaderMap]) -> Self {
+    /// Whether 404 is an answer belongs to it: who takes it for an error must not find it here.
+    pub(in super::super) fn new(
+        method: &Method,
+        target: &str,
+        headers: &[&HeaderMap],
+        not_found_is_fine: bool,
+    ) -> Self {
         let mut pairs: Vec<(&str, &[u8])> = Vec::new();
         for (name, value) in headers.iter().copied().flatten() {
             // They say how to use the cache, not what for.
@@ -26,6 +32,7 @@ impl Key {
         bytes.extend_from_slice(method.as_str().as_bytes());
         // No part of a request holds a line feed.
         bytes.push(b'\n');
+        bytes.push(if not_found_is_fine { b'?' } else { b'!' });
         bytes.extend_from_slice(target.as_bytes());
         for (name, value) in pairs {
             bytes.push(b'\n');
@@ -56,7 +63,7 @@ mod tests {
         for (name, value) in headers {
             map.append(*name, value.parse().unwrap());
         }
-        Key::new(&Method::GET, target, &[&map])
+        Key::new(&Method::GET, target, &[&map], false)
     }
 
     #[test]
@@ -80,6 +87,9 @@ mod tests {
         ] {
             assert_ne!(same, other);
         }
+        let (method, none) = (Method::GET, HeaderMap::new());
+        let [strict, lenient] = [false, true].map(|fine| Key::new(&method, "/a", &[&none], fine));
+        assert_ne!(strict, lenient);
         assert!(!format!("{same:?}").contains('x'));
     }
 }

@@ -355,7 +355,8 @@ mod tests {
     #[test]
     fn the_room_is_bounded() {
         let cache = Cache::new(20_000);
-        let key = |number: u32| Key::new(&Method::GET, &format!("/{number}"), &[&HeaderMap::new()]);
+        let none = HeaderMap::new();
+        let key = |number: u32| Key::new(&Method::GET, &format!("/{number}"), &[&none], false);
         for number in 0..200 {
             let stored = Stored::for_test(vec![0; 1_000]);
             cache.kept.insert(key(number), Arc::new(stored));
