@@ -43,13 +43,11 @@ fn what_starts_is_told_with_what_is_done_in_another_way() {
         "service `billing` as `kafka`: it starts
   warnings
   contracts.rs:18  Quote  has a priority, and broker `main` (kafka) has none
-  contracts.rs:18  Quote  has a time to live, and broker `main` (kafka) has none
   changes
   broker `main`  kind  rabbitmq -> kafka
   broker `main`  a publish that nobody listens to  fails -> succeeds
   broker `main`  messages for later  to 1s, up to 97 days, durable, cannot be taken back -> to 1s, up to 36500 days, durable, cannot be taken back
   broker `main`  priorities  kept -> ignored
-  broker `main`  time to live  kept -> ignored
   handler `receipt`  `rabbitmq(..)`  applies -> does not apply
   handler `receipt`  retries wait  in delay queues of the group, one for each wait of the ladder -> in topics of the group, one for each wait of the ladder
   handler `receipt`  dead letters  in a queue of the group -> in a topic of the group
@@ -117,8 +115,7 @@ fn a_warning_that_the_app_has_anyway_is_no_news() {
   changes
   broker `main`  kind  kafka -> redis
   broker `main`  a publish that nobody listens to  succeeds -> fails
-  broker `main`  messages for later  to 1s, up to 36500 days, durable, cannot be taken back -> to 1ms, up to 36500 days, durable, can be taken back
-  broker `main`  time to live  ignored -> kept"
+  broker `main`  messages for later  to 1s, up to 36500 days, durable, cannot be taken back -> to 1ms, up to 36500 days, durable, can be taken back"
     );
 }
 
