@@ -134,6 +134,22 @@ impl Server {
         way: Way,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        Self::on(listener, script, way)
+    }
+
+    /// Also at every other address of the loopback.
+    pub(crate) async fn start_everywhere(
+        script: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("0.0.0.0:0").await.expect("a free port");
+        Self::on(listener, script, Way::Http1)
+    }
+
+    fn on(
+        listener: TcpListener,
+        script: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
+        way: Way,
+    ) -> Self {
         let address = listener.local_addr().expect("an address");
         let state = Arc::new(State {
             script: Mutex::new(Arc::new(script)),
@@ -156,6 +172,10 @@ impl Server {
 
     pub(crate) fn url(&self) -> String {
         format!("{}://{}", self.scheme, self.address)
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.address.port()
     }
 
     pub(crate) fn address(&self) -> String {
