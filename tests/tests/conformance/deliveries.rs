@@ -11,6 +11,7 @@ cases![
     a_paused_consumer_fetches_nothing_until_it_resumes,
     a_paused_reader_of_what_is_ordered_is_not_passed,
     a_stopped_consumer_leaves_the_rest_to_others,
+    a_trickle_has_so_many_out_and_no_more,
     no_more_than_the_prefetch_is_out,
     one_instance_at_a_time_reads_what_is_ordered_by_key,
     what_is_done_does_not_come_again,
@@ -127,6 +128,40 @@ async fn a_paused_consumer_fetches_nothing_until_it_resumes(world: Arc<World>) -
     reader.consumer.resume().await;
     reader.until_state(&ConsumerState::Running).await;
     assert_eq!(reader.take().await, "2");
+    Ok(())
+}
+
+async fn a_trickle_has_so_many_out_and_no_more(world: Arc<World>) -> Outcome {
+    let process = world.process("1").await;
+    let mut reader = process.read(&subscription("t", "g")).await;
+    reader.consumer.pause().await;
+    for number in 1..=6 {
+        process.publish(message("t", &number.to_string())).await;
+    }
+    let mut came = Vec::new();
+    for _ in 0..2 {
+        reader.consumer.trickle(1).await;
+        let (first, out) = reader.next().await;
+        reader.expect_quiet().await;
+        assert_eq!(out.done().await?, Settled::Yes);
+        // In its place comes another, and no more; a pause leaves it out.
+        let (second, out) = reader.next().await;
+        reader.consumer.pause().await;
+        assert_eq!(out.done().await?, Settled::Yes);
+        reader.expect_quiet().await;
+        came.extend([first, second]);
+    }
+    reader.consumer.resume().await;
+    for _ in 0..2 {
+        let (incoming, out) = reader.next().await;
+        assert_eq!(out.done().await?, Settled::Yes);
+        came.push(incoming);
+    }
+    // None was fetched too early and given back: brokers count how often they hand a message out.
+    let fresh = came.iter().all(|incoming| !incoming.redelivered);
+    let mut texts: Vec<_> = came.iter().map(|incoming| text(incoming)).collect();
+    texts.sort();
+    assert_eq!((texts.join(" ").as_str(), fresh), ("1 2 3 4 5 6", true));
     Ok(())
 }
 

@@ -157,10 +157,11 @@ impl MemoryConsumer {
         (entry.id == self.id).then_some(entry)
     }
 
-    fn set_paused(&self, paused: bool) -> BoxFuture<'_, ()> {
+    fn set_paused(&self, paused: bool, most: Option<u16>) -> BoxFuture<'_, ()> {
         self.with(|state| {
             let entry = self.entry(state)?;
             entry.paused = paused;
+            entry.limit(most);
             let queue = entry.queue?;
             state.pump(queue);
             Some(())
@@ -171,11 +172,15 @@ impl MemoryConsumer {
 
 impl Consumer for MemoryConsumer {
     fn pause(&self) -> BoxFuture<'_, ()> {
-        self.set_paused(true)
+        self.set_paused(true, None)
     }
 
     fn resume(&self) -> BoxFuture<'_, ()> {
-        self.set_paused(false)
+        self.set_paused(false, None)
+    }
+
+    fn trickle(&self, most: u16) -> BoxFuture<'_, ()> {
+        self.set_paused(false, Some(most))
     }
 
     fn stop(&self) -> BoxFuture<'_, ()> {

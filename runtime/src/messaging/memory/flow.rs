@@ -33,6 +33,8 @@ pub(super) struct ConsumerEntry {
     slots: Vec<Slot>,
     free: Vec<usize>,
     pub(super) paused: bool,
+    /// How many may be out, where that is less than the prefetch.
+    limit: Option<usize>,
     /// Waits for room in the channel.
     stalled: bool,
     stall: Option<AbortHandle>,
@@ -63,6 +65,7 @@ impl ConsumerEntry {
             slots: Vec::new(),
             free: Vec::new(),
             paused: false,
+            limit: None,
             stalled: false,
             stall: None,
             failed: None,
@@ -73,9 +76,19 @@ impl ConsumerEntry {
         self.slots.len() - self.free.len()
     }
 
+    fn prefetch(&self) -> usize {
+        usize::from(self.subscription.prefetch.max(1))
+    }
+
+    /// From now on so many more may be out at most; with `None` as many as the prefetch says.
+    pub(super) fn limit(&mut self, most: Option<u16>) {
+        let out = self.out();
+        self.limit = most.map(|most| (out + usize::from(most)).clamp(1, self.prefetch()));
+    }
+
     fn has_credit(&self) -> bool {
-        let prefetch = usize::from(self.subscription.prefetch.max(1));
-        !self.paused && !self.stalled && self.sender.is_some() && self.out() < prefetch
+        let most = self.limit.unwrap_or(self.prefetch());
+        !self.paused && !self.stalled && self.sender.is_some() && self.out() < most
     }
 
     fn put_out(&mut self, serial: u64, entry: Entry) -> u64 {

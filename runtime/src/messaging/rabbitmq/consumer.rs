@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, future};
+use lapin::Channel;
 use lapin::message::Delivery as AmqpDelivery;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{FieldTable, ShortString};
@@ -42,6 +43,8 @@ const LOOK: Duration = Duration::from_millis(500);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wish {
     Run,
+    /// With so many out at most.
+    Trickle(u16),
     Pause,
     Stop,
 }
@@ -113,6 +116,10 @@ impl Consumer for QueueConsumer {
         Box::pin(async { self.wish_for(Wish::Run) })
     }
 
+    fn trickle(&self, most: u16) -> BoxFuture<'_, ()> {
+        Box::pin(async move { self.wish_for(Wish::Trickle(most)) })
+    }
+
     fn stop(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
             self.wish_for(Wish::Stop);
@@ -140,6 +147,9 @@ struct Task {
     exchange: Arc<str>,
     topic: Arc<str>,
 }
+
+/// A consumer on the server: its tag, and what it is sent.
+type Running = (ShortString, lapin::Consumer);
 
 /// How a channel of the consumer ended.
 enum End {
@@ -245,9 +255,6 @@ impl Task {
             .collect();
         declare::all(&core, &live.consume, &parts).await?;
         let channel = limited(broker, "a channel", live.consume.create_channel()).await?;
-        let prefetch = self.subscription.prefetch.max(1);
-        let qos = channel.basic_qos(prefetch, BasicQosOptions { global: false });
-        limited(broker, "the prefetch", qos).await?;
         let epoch = Arc::new(Epoch::new(
             core.next_epoch(),
             channel.clone(),
@@ -255,7 +262,9 @@ impl Task {
         ));
         self.settler.begin(Arc::clone(&epoch));
         let what = format!("queue `{}`", self.queue);
-        let mut running: Option<(ShortString, lapin::Consumer)> = None;
+        let mut running: Option<Running> = None;
+        // The prefetch is that of a consumer when it begins.
+        let mut prefetch = 0;
         let mut tags = 0_u64;
         let mut settle_first = None;
         let in_order = self.in_order;
@@ -264,10 +273,15 @@ impl Task {
         loop {
             let wish = *self.wish.borrow_and_update();
             match (wish, running.take()) {
-                (Wish::Run, None) if settle_first.is_some() => {
+                (Wish::Run | Wish::Trickle(_), None) if settle_first.is_some() => {
                     self.state.send_replace(ConsumerState::Starting);
                 }
-                (Wish::Run, None) => {
+                (Wish::Run | Wish::Trickle(_), None) => {
+                    if prefetch != self.prefetch(wish) {
+                        prefetch = self.prefetch(wish);
+                        let qos = channel.basic_qos(prefetch, BasicQosOptions { global: false });
+                        limited(broker, "the prefetch", qos).await?;
+                    }
                     // A tag that is used twice makes a quorum queue deliver again what is out.
                     tags += 1;
                     let tag = short(broker, &self.tag(tags))?;
@@ -283,7 +297,16 @@ impl Task {
                         info!(broker = %broker, subscription = %self.subscription.label, "consuming again");
                     }
                 }
-                (Wish::Run, consumer) => {
+                (Wish::Run | Wish::Trickle(_), Some(consumer))
+                    if prefetch != self.prefetch(wish) =>
+                {
+                    if !self.cancel(&channel, &epoch, consumer).await? {
+                        return Ok(End::Stopped);
+                    }
+                    settle_first = Some(Instant::now() + RESUME_WAIT);
+                    continue;
+                }
+                (Wish::Run | Wish::Trickle(_), consumer) => {
                     running = consumer;
                     if let Some(held) = held.take() {
                         for delivery in held {
@@ -309,14 +332,9 @@ impl Task {
                 (Wish::Pause, None) => {
                     self.state.send_replace(ConsumerState::Paused);
                 }
-                (Wish::Pause, Some((tag, mut consumer))) => {
-                    let cancel = channel.basic_cancel(tag, BasicCancelOptions::default());
-                    limited(broker, &what, cancel).await?;
-                    // What had been fetched is out already as far as the server is concerned.
-                    while let Some(Ok(delivery)) = consumer.next().await {
-                        if !self.push(&epoch, delivery).await {
-                            return Ok(End::Stopped);
-                        }
+                (Wish::Pause, Some(consumer)) => {
+                    if !self.cancel(&channel, &epoch, consumer).await? {
+                        return Ok(End::Stopped);
                     }
                     // The server counts the prefetch for each consumer; the next one must not come on
                     // top of what this one still has out.
@@ -387,7 +405,7 @@ impl Task {
                         return Err(BrokerError::new(BrokerErrorKind::ConnectionLost, broker, text));
                     }
                 },
-                () = settled_by(&epoch, settle_first), if wish == Wish::Run && settle_first.is_some() => {
+                () = settled_by(&epoch, settle_first), if wish != Wish::Pause && settle_first.is_some() => {
                     settle_first = None;
                 }
                 () = look => {
@@ -400,14 +418,39 @@ impl Task {
         }
     }
 
+    /// How many may be out. What is ordered is given back all at once, few or many: there a trickle
+    /// is no different.
+    fn prefetch(&self, wish: Wish) -> u16 {
+        let all = self.subscription.prefetch.max(1);
+        match wish {
+            Wish::Trickle(most) if !self.in_order => most.clamp(1, all),
+            _ => all,
+        }
+    }
+
+    /// Ends a consumer and hands on what it had fetched: that is out already as far as the server is
+    /// concerned. False if nobody takes deliveries any more.
+    async fn cancel(
+        &mut self,
+        channel: &Channel,
+        epoch: &Arc<Epoch>,
+        (tag, mut consumer): Running,
+    ) -> Result<bool, BrokerError> {
+        let what = format!("queue `{}`", self.queue);
+        let cancel = channel.basic_cancel(tag, BasicCancelOptions::default());
+        limited(&self.core.context.name, &what, cancel).await?;
+        while let Some(Ok(delivery)) = consumer.next().await {
+            if !self.push(epoch, delivery).await {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Ends the reading. Of what is ordered, what is out is settled first, and what comes meanwhile stays
     /// with the channel: when that closes, all of it goes back at once, in its order, and only then
     /// does the next reader begin. A consumer that is cancelled makes way at once, for what comes after.
-    async fn leave(
-        &mut self,
-        epoch: &Epoch,
-        consumer: Option<(ShortString, lapin::Consumer)>,
-    ) -> End {
+    async fn leave(&mut self, epoch: &Epoch, consumer: Option<Running>) -> End {
         let Some((_, mut consumer)) = consumer.filter(|_| self.in_order) else {
             return End::Stopped;
         };

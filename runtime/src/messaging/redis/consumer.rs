@@ -32,6 +32,8 @@ const STEADY: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wish {
     Run,
+    /// With so many more at the engine at most.
+    Trickle(u16),
     Pause,
     Stop,
 }
@@ -99,6 +101,10 @@ impl Consumer for StreamConsumer {
 
     fn resume(&self) -> BoxFuture<'_, ()> {
         Box::pin(async { self.wish_for(Wish::Run) })
+    }
+
+    fn trickle(&self, most: u16) -> BoxFuture<'_, ()> {
+        Box::pin(async move { self.wish_for(Wish::Trickle(most)) })
     }
 
     fn stop(&self) -> BoxFuture<'_, ()> {

@@ -34,7 +34,7 @@ pub(super) async fn take(
                 let _ = wish.changed().await;
                 continue;
             }
-            Wish::Run => {}
+            Wish::Run | Wish::Trickle(_) => {}
         }
         let asked = Instant::now();
         let (held, rest) = ask(core, session).await?;

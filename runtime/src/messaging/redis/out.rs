@@ -38,6 +38,8 @@ struct Inner {
     /// Read, and not handed to the engine yet.
     held: VecDeque<(u64, Incoming)>,
     last_tag: u64,
+    /// How many may be at the engine, where that is less than the prefetch.
+    limit: Option<usize>,
 }
 
 impl Inner {
@@ -53,6 +55,25 @@ impl Out {
             inner: Mutex::default(),
             changed: Notify::new(),
         }
+    }
+
+    /// From now on so many more may be out at most.
+    pub(super) fn limit(&self, most: u16) {
+        let mut inner = lock(&self.inner);
+        let limit = inner.at_engine() + usize::from(most);
+        inner.limit = Some(limit.clamp(1, self.prefetch));
+        drop(inner);
+        self.changed.notify_waiters();
+    }
+
+    /// As many may be out as the prefetch says.
+    pub(super) fn lift(&self) {
+        lock(&self.inner).limit = None;
+        self.changed.notify_waiters();
+    }
+
+    fn most(&self, inner: &Inner) -> usize {
+        inner.limit.unwrap_or(self.prefetch)
     }
 
     /// Keeps an entry for the engine; not if it is out already.
@@ -72,7 +93,7 @@ impl Out {
     /// The next one for the engine, if it may have another.
     pub(super) fn next(&self) -> Option<(u64, Incoming)> {
         let mut inner = lock(&self.inner);
-        if inner.at_engine() >= self.prefetch {
+        if inner.at_engine() >= self.most(&inner) {
             return None;
         }
         inner.held.pop_front()
@@ -80,20 +101,19 @@ impl Out {
 
     /// Waits until [`Out::next`] has one.
     pub(super) async fn until_next(&self) {
-        self.until(|inner, prefetch| !inner.held.is_empty() && inner.at_engine() < prefetch)
+        self.until(|inner, most| !inner.held.is_empty() && inner.at_engine() < most)
             .await;
     }
 
     /// How many more may be read.
     pub(super) fn room(&self) -> usize {
-        self.prefetch
-            .saturating_sub(lock(&self.inner).entries.len())
+        let inner = lock(&self.inner);
+        self.most(&inner).saturating_sub(inner.entries.len())
     }
 
     /// Waits until there is room.
     pub(super) async fn until_room(&self) {
-        self.until(|inner, prefetch| inner.entries.len() < prefetch)
-            .await;
+        self.until(|inner, most| inner.entries.len() < most).await;
     }
 
     /// Waits until nothing is out.
@@ -104,8 +124,11 @@ impl Out {
     async fn until(&self, holds: impl Fn(&Inner, usize) -> bool) {
         loop {
             let changed = self.changed.notified();
-            if holds(&lock(&self.inner), self.prefetch) {
-                return;
+            {
+                let inner = lock(&self.inner);
+                if holds(&inner, self.most(&inner)) {
+                    return;
+                }
             }
             changed.await;
         }

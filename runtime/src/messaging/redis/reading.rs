@@ -105,7 +105,11 @@ impl Reading {
                         never = live::kept(&self.reader) => match never {},
                     }
                 }
-                Wish::Run => {
+                Wish::Run | Wish::Trickle(_) => {
+                    match now {
+                        Wish::Trickle(most) => self.epoch.out.limit(most),
+                        _ => self.epoch.out.lift(),
+                    }
                     self.state.send_if_modified(|state| {
                         let changes = *state != ConsumerState::Running;
                         *state = ConsumerState::Running;
@@ -127,13 +131,13 @@ impl Reading {
             }
             let room = self.epoch.out.room();
             let answer = if is_leased {
-                let answer = self.read_fenced(room, &mut wish).await?;
+                let answer = self.read_fenced(room, now, &mut wish).await?;
                 if answer.is_none() {
                     unsettled = Some(Cursor::default());
                 }
                 answer
             } else {
-                Some(self.read_blocking(room, &mut wish).await?)
+                Some(self.read_blocking(room, now, &mut wish).await?)
             };
             if let Some(answer) = answer {
                 for found in answers::read(answer, &session.names.retry) {
@@ -149,6 +153,7 @@ impl Reading {
     async fn read_blocking(
         &self,
         room: usize,
+        now: Wish,
         wish: &mut watch::Receiver<Wish>,
     ) -> Result<Value, Failure> {
         let (session, names) = (&self.epoch.session, &self.epoch.session.names);
@@ -162,7 +167,7 @@ impl Reading {
         command.arg("STREAMS").arg(&names.retry).arg(&names.stream);
         command.arg(">").arg(">");
         let what = session.what();
-        self.until(&what, &command, other_wish(wish)).await
+        self.until(&what, &command, other_wish(wish, now)).await
     }
 
     /// Runs a command that blocks, and ends the blocking with `enough`: what it has got by then is in
@@ -198,6 +203,7 @@ impl Reading {
     async fn read_fenced(
         &self,
         room: usize,
+        now: Wish,
         wish: &mut watch::Receiver<Wish>,
     ) -> Result<Option<Value>, Failure> {
         let (session, names) = (&self.epoch.session, &self.epoch.session.names);
@@ -228,7 +234,7 @@ impl Reading {
         let mut released = false;
         let enough = async {
             tokio::select! {
-                () = other_wish(wish) => {}
+                () = other_wish(wish, now) => {}
                 () = self.epoch.released.notified() => released = true,
             }
         };
@@ -376,7 +382,7 @@ impl Reading {
             let Ok(place) = self.deliveries.reserve().await else {
                 return;
             };
-            if *self.wish.borrow() != Wish::Run {
+            if matches!(*self.wish.borrow(), Wish::Pause | Wish::Stop) {
                 // A stop ends this; a pause is waited for above.
                 drop(place);
                 tokio::task::yield_now().await;
@@ -564,9 +570,9 @@ fn after(id: Option<&str>) -> String {
     id.map_or_else(|| "-".to_owned(), |id| format!("({id}"))
 }
 
-async fn other_wish(wish: &mut watch::Receiver<Wish>) {
+async fn other_wish(wish: &mut watch::Receiver<Wish>, now: Wish) {
     // The sender outlives the task.
-    let _ = wish.wait_for(|wish| *wish != Wish::Run).await;
+    let _ = wish.wait_for(|wish| *wish != now).await;
 }
 
 fn lost_lease() -> Failure {
