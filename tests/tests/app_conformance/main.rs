@@ -17,6 +17,7 @@ use interline_tests::servers::Server;
 
 mod batches;
 mod bench;
+mod breaker;
 mod context;
 mod crashes;
 mod exceptions;
@@ -44,6 +45,7 @@ interline::service!("conform");
 /// Every case: its name, and what it does.
 const CASES: &[&[(&str, CaseFn)]] = &[
     batches::CASES,
+    breaker::CASES,
     context::CASES,
     crashes::CASES,
     extractors::CASES,

@@ -1,0 +1,85 @@
+//! What fails too often is fetched no more, until one message at a time shows that it works again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use interline::messaging::ConsumerState;
+use interline::prelude::*;
+use interline::resilience::CircuitState;
+use tokio::time::Instant;
+
+use crate::probe::Probe;
+use crate::work::Work;
+use crate::world::{Outcome as Ending, World, cases, until};
+
+cases![a_breaker_stops_fetching_and_tries_one_at_a_time];
+
+/// Whether what the handler needs is away.
+struct Away(Arc<AtomicBool>);
+
+type AnyError = Box<dyn std::error::Error + Send + Sync>;
+
+#[subscriber(
+    group = "fragile",
+    concurrency = 2,
+    retry(attempts = 100, first = "10ms", max = "10ms"),
+    breaker(
+        ratio = 0.5,
+        minimum = 4,
+        window = "30s",
+        wait = "500ms",
+        max = "500ms"
+    )
+)]
+async fn fragile(work: Work, away: State<Away>, probe: State<Probe>) -> Result<(), AnyError> {
+    if away.0.load(Ordering::SeqCst) {
+        probe.note("failed");
+        return Err("it is away".into());
+    }
+    probe.note(format!("done {:>2}", work.id));
+    Ok(())
+}
+
+async fn a_breaker_stops_fetching_and_tries_one_at_a_time(world: Arc<World>) -> Ending {
+    const ALL: usize = 20;
+    let (probe, away) = (Probe::new(), Arc::new(AtomicBool::new(true)));
+    let setup = world.app("1").register::<fragile>().state(probe.clone());
+    let process = setup.state(Away(Arc::clone(&away))).start().await;
+    let health = || {
+        let subscription = process.running.health().subscriptions.remove(0);
+        (subscription.state, subscription.breaker)
+    };
+    for at in 0..ALL {
+        process.publish(&Work::new(&at.to_string(), "")).await;
+    }
+    until("it opens", || health().1 == CircuitState::Open).await;
+    let begun = Instant::now();
+    // Four, and what had begun beside the last of them.
+    let mut failed = probe.take(4).await.len();
+    while failed < 8 {
+        assert_eq!(probe.next().await, "failed");
+        failed += 1;
+    }
+    // The last three, at the least, were tried one by one.
+    assert!(begun.elapsed() > Duration::from_millis(800));
+    away.store(false, Ordering::SeqCst);
+    let mut done = Vec::new();
+    while done.len() < ALL {
+        match probe.next().await {
+            note if note == "failed" => failed += 1,
+            note => done.push(note),
+        }
+    }
+    probe.quiet().await;
+    assert!(failed <= 10, "{failed} attempts failed");
+    done.sort();
+    let expected: Vec<_> = (0..ALL).map(|at| format!("done {at:>2}")).collect();
+    assert_eq!(done, expected);
+    until("it closes", || {
+        health() == (ConsumerState::Running, CircuitState::Closed)
+    })
+    .await;
+    process.stop().await;
+    Ok(())
+}
