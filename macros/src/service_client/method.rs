@@ -133,7 +133,8 @@ pub(super) fn read(item: &TraitItemFn, errors: &mut Errors) -> Option<Method> {
         );
     }
     let cache = cache(item, verb, shape, errors);
-    let reconnects = reconnects(item, shape, errors);
+    let repeats = (keyed.is_some(), verb, &*arguments);
+    let reconnects = reconnects(item, shape, repeats, errors);
     if let Some(gone) = fallback
         .as_ref()
         .and_then(|fallback| fallback.wants_of(&arguments))
@@ -262,7 +263,12 @@ fn cache(
     }
 }
 
-fn reconnects(item: &TraitItemFn, shape: Option<&Shape>, errors: &mut Errors) -> bool {
+fn reconnects(
+    item: &TraitItemFn,
+    shape: Option<&Shape>,
+    (keyed, verb, arguments): (bool, Option<&str>, &[Argument]),
+    errors: &mut Errors,
+) -> bool {
     let Some(attribute) = extra(item, "reconnect") else {
         return false;
     };
@@ -275,6 +281,23 @@ fn reconnects(item: &TraitItemFn, shape: Option<&Shape>, errors: &mut Errors) ->
             attribute,
             "only a stream of events is asked for again when it breaks",
             "return `Result<EventStream, ..>`, or leave out `#[reconnect]`",
+        );
+        return true;
+    }
+    if let (Some(verb @ ("post" | "patch")), false) = (verb, keyed) {
+        errors.at(
+            attribute,
+            format!("asking again would send the {} again: it would be done twice", verb.to_uppercase()),
+            "add `#[idempotent]`, which sends an `Idempotency-Key` that the service must honour, or \
+             leave out `#[reconnect]`",
+        );
+    }
+    let is_stream = |argument: &Argument| argument.place == Place::Body(Format::Stream);
+    if arguments.iter().any(is_stream) {
+        errors.at(
+            attribute,
+            "asking again would send the body again, and a stream is read once",
+            "send it as `#[body(bytes)]`, or leave out `#[reconnect]`",
         );
     }
     true
