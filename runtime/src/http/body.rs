@@ -105,6 +105,11 @@ impl Body {
         matches!(self, Self::Pieces(stream) if stream.is_begun())
     }
 
+    /// Whether it comes as it is sent, so that only one attempt can send it.
+    pub(super) fn is_in_pieces(&self) -> bool {
+        matches!(self, Self::Pieces(_))
+    }
+
     /// Whether its own source failed.
     pub(super) fn has_failed(&self) -> bool {
         matches!(self, Self::Pieces(stream) if stream.0.failed.load(Ordering::Acquire))
@@ -114,34 +119,47 @@ impl Body {
         match self {
             Self::None => None,
             Self::Whole(bytes) => Some(bytes.clone().into()),
-            Self::Pieces(stream) => Some(reqwest::Body::wrap(Sending(Arc::clone(&stream.0)))),
+            Self::Pieces(stream) => Some(reqwest::Body::wrap(Sending {
+                shared: Arc::clone(&stream.0),
+                began: false,
+            })),
         }
     }
 }
 
-/// One sending of a stream. Given up before it began, it leaves the stream as it was.
-struct Sending(Arc<Shared>);
+/// One sending of a stream. Given up before it began, it leaves the stream as it was; one that finds
+/// that another began fails.
+struct Sending {
+    shared: Arc<Shared>,
+    began: bool,
+}
 
 impl http_body::Body for Sending {
     type Data = Bytes;
     type Error = Error;
 
     fn poll_frame(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        self.0.begun.store(true, Ordering::Release);
-        let pieces = &self.0.pieces;
+        if !self.began {
+            if self.shared.begun.swap(true, Ordering::AcqRel) {
+                let text = "another attempt has begun to send this body";
+                return Poll::Ready(Some(Err(text.into())));
+            }
+            self.began = true;
+        }
+        let pieces = &self.shared.pieces;
         let mut pieces = pieces.lock().unwrap_or_else(PoisonError::into_inner);
         let piece = pieces.as_mut().poll_next(cx);
         if let Poll::Ready(Some(Err(_))) = &piece {
-            self.0.failed.store(true, Ordering::Release);
+            self.shared.failed.store(true, Ordering::Release);
         }
         piece.map(|piece| piece.map(|piece| piece.map(Frame::data)))
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self.0.length {
+        match self.shared.length {
             Some(length) => SizeHint::with_exact(length),
             None => SizeHint::default(),
         }
@@ -193,5 +211,42 @@ impl AsBody for str {
 impl<T: AsBody + ?Sized> AsBody for &T {
     fn as_body(&self) -> Bytes {
         (**self).as_body()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use http_body::Body as _;
+
+    use super::*;
+
+    async fn piece(body: &mut reqwest::Body) -> Option<Result<Bytes, reqwest::Error>> {
+        let frame = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await;
+        frame.map(|frame| frame.map(|frame| frame.into_data().unwrap_or_default()))
+    }
+
+    struct Pieces(Vec<&'static str>);
+
+    impl Stream for Pieces {
+        type Item = std::io::Result<Bytes>;
+
+        fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+            let next = self.0.pop();
+            Poll::Ready(next.map(|text| Ok(Bytes::from_static(text.as_bytes()))))
+        }
+    }
+
+    #[tokio::test]
+    async fn of_two_that_send_a_stream_one_sends_all_of_it() {
+        let body = Body::Pieces(BodyStream::new(Pieces(vec!["b", "a"])));
+        let (mut one, mut two) = (body.to_reqwest().unwrap(), body.to_reqwest().unwrap());
+        assert!(!body.is_begun());
+        assert_eq!(piece(&mut one).await.unwrap().unwrap(), "a");
+        assert!(piece(&mut two).await.unwrap().is_err());
+        assert_eq!(piece(&mut one).await.unwrap().unwrap(), "b");
+        assert!(piece(&mut one).await.is_none());
+        assert!(body.is_begun() && !body.has_failed());
     }
 }

@@ -32,6 +32,8 @@ use super::stream::Rest;
 use super::transport::{Incoming, Outgoing, Transport, TransportError};
 
 /// Which attempt it is, from 1.
+/// Why a call is not repeated that could be.
+const NO_TIME: &str = "there is no time for another attempt";
 static ATTEMPT: HeaderName = HeaderName::from_static("x-attempt");
 /// How many milliseconds the caller will still wait.
 pub(super) static TIMEOUT: HeaderName = HeaderName::from_static("x-timeout-ms");
@@ -351,8 +353,10 @@ impl Stack {
         };
         let mut attempt = 1;
         let mut before: Option<CallFailure> = None;
+        let mut has_turn = false;
         loop {
-            if let Some(limiter) = &self.limiter
+            if !has_turn
+                && let Some(limiter) = &self.limiter
                 && let Err(refused) = limiter.enter(prepared.deadline).await
             {
                 let failure = match before {
@@ -362,6 +366,17 @@ impl Stack {
                         let mut failure = CallFailure::new(kind, &prepared.call, refused.text);
                         failure.retry_after = refused.retry_after;
                         failure
+                    }
+                };
+                return Err(Box::new(failure));
+            }
+            has_turn = true;
+            if Instant::now() >= prepared.deadline {
+                let failure = match before {
+                    Some(failure) => given_up(failure, Some(NO_TIME)),
+                    None => {
+                        let text = "its time was over before it was sent";
+                        CallFailure::new(CallErrorKind::Timeout, &prepared.call, text)
                     }
                 };
                 return Err(Box::new(failure));
@@ -378,7 +393,9 @@ impl Stack {
             let hedge = prepared
                 .decided
                 .hedge
-                .filter(|_| prepared.repeatable && attempt == 1 && attempts_max > 1);
+                .filter(|_| prepared.repeatable && attempt == 1 && attempts_max > 1)
+                // Of two that send it, each would get a part.
+                .filter(|_| !prepared.body.is_in_pieces());
             let result = match hedge {
                 Some(after) => {
                     let hedged = self.hedged(prepared, lease, &mut tried, after).await;
@@ -425,12 +442,13 @@ impl Stack {
             let why = if attempt >= attempts_max {
                 None
             } else if next >= prepared.deadline {
-                Some("there is no time for another attempt")
+                Some(NO_TIME)
             } else if !free && !self.budget.withdraw(Instant::now()) {
                 Some("too many recent calls were repeated for another attempt")
             } else {
                 sleep_until(next).await;
                 attempt += 1;
+                has_turn = false;
                 before = Some(failure);
                 continue;
             };
@@ -484,12 +502,20 @@ impl Stack {
             Ok(_) => true,
             Err(failed) => matches!(failed.1, Verdict::Final),
         };
+        let other = result
+            .as_ref()
+            .err()
+            .map_or(Sent::No, |failed| failed.0.sent);
         // A failure that another attempt may mend waits for the one that is on its way.
-        let (result, of_second) = match (decided, of_second) {
+        let (mut result, of_second) = match (decided, of_second) {
             (true, of_second) => (result, of_second),
             (false, true) => (first.await, false),
             (false, false) => (second.await, true),
         };
+        // What either has sent may have been seen.
+        if let Err(failed) = &mut result {
+            failed.0.sent = failed.0.sent.max(other);
+        }
         self.hedging.ended(of_second && result.is_ok());
         let attempts = 2;
         let result = result.map(|answer| Answer { attempts, ..answer });
@@ -730,6 +756,8 @@ fn signal_of_call(result: &Result<Answer, Box<CallFailure>>) -> Signal {
     match (failure.kind, failure.status) {
         (_, Some(status)) => signal_of(status),
         (CallErrorKind::TooLarge, None) => Signal::Success,
+        // Nobody was asked.
+        (CallErrorKind::Timeout, None) if failure.attempts == 0 => Signal::Ignored,
         (
             CallErrorKind::RateLimited | CallErrorKind::Request | CallErrorKind::ServiceDiscovery,
             None,

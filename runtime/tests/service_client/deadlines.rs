@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use interline::CallOptions;
 use interline::http::{CallErrorKind, Sent};
 use interline::prelude::*;
 use interline::testing::FaultProxy;
@@ -24,6 +25,23 @@ async fn a_call_ends_when_its_time_is_up() {
     assert!(error.is_timeout() && error.is_retryable());
     let limits = Duration::from_millis(300)..Duration::from_millis(900);
     assert!(limits.contains(&took), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_call_whose_time_was_over_before_is_not_sent_and_is_nobodys_failure() {
+    let server = Server::start(|_| Reply::json(ITEM)).await;
+    let shop = client(&[server.url()], "").await;
+    let late = shop.with(CallOptions::new().deadline(Instant::now().into()));
+    for _ in 0..20 {
+        let error = late.item("7").await.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.is_sent(), error.attempts()),
+            (CallErrorKind::Timeout, Sent::No, 0)
+        );
+    }
+    assert_eq!(server.count(), 0);
+    // No circuit has opened.
+    assert_eq!(shop.item("7").await.unwrap(), item());
 }
 
 #[tokio::test]
