@@ -30,6 +30,8 @@ const RETRY: Duration = Duration::from_secs(3);
 const ASKED_MAX: Duration = Duration::from_secs(300);
 /// The longest wait beyond what the server named.
 const RETRY_MAX: Duration = Duration::from_secs(30);
+/// What is waited at the least beyond that before it doubles, however little the server named.
+const GROWS_FROM: Duration = Duration::from_millis(250);
 /// How often in a row asking again may fail before the stream ends with the error.
 const FAILURES_MAX: u32 = 10;
 
@@ -155,7 +157,8 @@ impl EventStream {
         let asked = self.parser.retry.unwrap_or(RETRY).min(ASKED_MAX);
         // What the server named, and a little more for each of many clients; from then on it grows.
         let rng = &again.stack.environment.rng;
-        let more = Backoff::new(asked / 4, RETRY_MAX).wait(self.failures, rng);
+        let first = (asked / 4).max(GROWS_FROM);
+        let more = Backoff::new(first, RETRY_MAX).wait(self.failures, rng);
         let wait = asked + more;
         let id = std::mem::take(&mut self.parser.id);
         self.parser = Parser {
@@ -274,6 +277,8 @@ struct Parser {
     event: String,
     data: Option<String>,
     id: String,
+    /// That of the event which is not complete yet.
+    id_of_this: Option<String>,
     retry: Option<Duration>,
     retry_of_this: Option<Duration>,
     events: VecDeque<Event>,
@@ -289,6 +294,7 @@ impl Parser {
             event: String::new(),
             data: None,
             id: String::new(),
+            id_of_this: None,
             retry: None,
             retry_of_this: None,
             events: VecDeque::new(),
@@ -342,7 +348,7 @@ impl Parser {
                     data.push_str(value);
                 }
             },
-            "id" if !value.contains('\0') => value.clone_into(&mut self.id),
+            "id" if !value.contains('\0') => self.id_of_this = Some(value.to_owned()),
             "retry" if value.bytes().all(|byte| byte.is_ascii_digit()) => {
                 if let Ok(millis) = value.parse() {
                     self.retry_of_this = Some(Duration::from_millis(millis));
@@ -357,6 +363,10 @@ impl Parser {
     fn end(&mut self) {
         let event = std::mem::take(&mut self.event);
         let retry = self.retry_of_this.take();
+        // Not before: one that is cut off has to come again.
+        if let Some(id) = self.id_of_this.take() {
+            self.id = id;
+        }
         let Some(data) = self.data.take() else {
             return;
         };
@@ -385,6 +395,14 @@ mod tests {
                 .unwrap();
         }
         parser.events.into()
+    }
+
+    #[test]
+    fn an_event_that_is_cut_off_comes_again() {
+        let mut parser = Parser::new(1_000);
+        let text = "id: 7\ndata: a\n\nid: 8\ndata: hal";
+        parser.feed(&Bytes::from_static(text.as_bytes())).unwrap();
+        assert_eq!((parser.events.len(), parser.id.as_str()), (1, "7"));
     }
 
     #[test]
