@@ -367,7 +367,10 @@ impl Call {
         let now = Instant::now();
         let limits = [
             Some(now + meta.decided.timeout),
-            self.options.timeout.map(|limit| now + limit),
+            // Longer than the clock goes is no limit.
+            self.options
+                .timeout
+                .and_then(|limit| now.checked_add(limit)),
             self.options.deadline,
             ambient.as_ref().and_then(Ambient::deadline),
         ];
@@ -395,14 +398,14 @@ impl Call {
             let accept = HeaderValue::from_static(accept);
             self.headers.entry(ACCEPT).or_insert(accept);
         }
+        self.stack
+            .add_headers(&mut self.headers, &trace, ambient.as_ref());
         let kept_under = self.meta.cache.as_ref().map(|rules| {
             let headers = [&self.headers, &self.options.headers];
             let fine = reading.not_found_is_fine;
             let key = Key::new(&self.meta.method, &self.path, &headers, fine);
             (Arc::clone(rules), key)
         });
-        self.stack
-            .add_headers(&mut self.headers, &trace, ambient.as_ref());
         if self.keyed && !self.headers.contains_key(&IDEMPOTENCY_KEY) {
             let key = self.stack.new_key();
             self.headers.insert(IDEMPOTENCY_KEY.clone(), key);

@@ -4,7 +4,19 @@ use std::fmt;
 use std::sync::Arc;
 
 use http::Method;
-use http::header::{CACHE_CONTROL, HeaderMap, PRAGMA};
+use http::header::HeaderMap;
+
+use crate::message::headers::name;
+
+/// What says how to use the cache, not what for; and what is different in each call.
+const APART: &[&str] = &[
+    "cache-control",
+    "pragma",
+    name::TRACEPARENT,
+    name::TRACESTATE,
+    name::CORRELATION_ID,
+    name::CAUSATION_ID,
+];
 
 /// Everything that tells one answer from another: method, target, and each header that the caller
 /// gives, of which any may be an identity. Never printed.
@@ -12,7 +24,8 @@ use http::header::{CACHE_CONTROL, HeaderMap, PRAGMA};
 pub(in super::super) struct Key(Arc<[u8]>);
 
 impl Key {
-    /// Of a request with these headers of the caller; not those that are different in each call.
+    /// Of a request with these headers: what the caller gives, and what it passes on of the one that it
+    /// handles, baggage say, which can hold a tenant.
     /// Whether 404 is an answer belongs to it: who takes it for an error must not find it here.
     pub(in super::super) fn new(
         method: &Method,
@@ -22,8 +35,7 @@ impl Key {
     ) -> Self {
         let mut pairs: Vec<(&str, &[u8])> = Vec::new();
         for (name, value) in headers.iter().copied().flatten() {
-            // They say how to use the cache, not what for.
-            if name != CACHE_CONTROL && name != PRAGMA {
+            if !APART.contains(&name.as_str()) {
                 pairs.push((name.as_str(), value.as_bytes()));
             }
         }

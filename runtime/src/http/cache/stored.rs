@@ -49,6 +49,16 @@ impl Stored {
         let mut response = Response::new(());
         *response.status_mut() = answer.status;
         *response.headers_mut() = answer.headers.clone();
+        // The policy adds to it what passes here, and panics where that does not fit.
+        let age = answer.headers.get(AGE).and_then(|age| age.to_str().ok());
+        let is_old = |age: &str| {
+            age.bytes().all(|byte| byte.is_ascii_digit()) && age.parse::<u32>().is_err()
+        };
+        if age.is_some_and(|age| is_old(age.trim())) {
+            response
+                .headers_mut()
+                .insert(AGE, HeaderValue::from(u32::MAX));
+        }
         // Of what is not a success only the service knows how long that lasts.
         if let (Some(ttl), true) = (settings.ttl, answer.status.is_success())
             && says_nothing(&answer.headers)
@@ -136,7 +146,7 @@ impl Stored {
             _ => {
                 let allowed = settings.stale_while_revalidate;
                 let allowed = self.allowed("stale-while-revalidate", allowed);
-                if age < self.lifetime + allowed {
+                if age < self.lifetime.saturating_add(allowed) {
                     State::Aging
                 } else {
                     State::Stale
@@ -156,7 +166,7 @@ impl Stored {
             return false;
         }
         let allowed = self.allowed("stale-if-error", settings.stale_if_error);
-        self.policy.age(now) < self.lifetime + allowed
+        self.policy.age(now) < self.lifetime.saturating_add(allowed)
     }
 
     /// How long it stands in beyond its time: the lesser of what both sides say, and nothing where the
