@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 #[cfg(feature = "redis")]
 use crate::observability::metrics::RATE_ALONE;
@@ -73,7 +73,8 @@ impl Limiter {
         let rate = match &settings.shared {
             None => own(),
             Some(shared) => {
-                let shared = SharedRateLimiter::new(shared.clone(), count, per, burst);
+                let shared =
+                    SharedRateLimiter::new(shared.clone(), count, per, burst, settings.wait);
                 Rate::Shared(Box::new(shared))
             }
         };
@@ -90,8 +91,12 @@ impl Limiter {
 
     /// Waits for its turn, as long as that may take.
     pub(super) async fn enter(&self, deadline: Instant) -> Result<(), Refused> {
-        self.enter_by(deadline.min(Instant::now() + self.wait))
-            .await
+        let entering = self.enter_by(deadline.min(Instant::now() + self.wait));
+        // A server that is slow to tell the rate does not keep a call beyond its own time.
+        timeout_at(deadline, entering).await.map_err(|_| Refused {
+            text: "the rate was not known in time".to_owned(),
+            retry_after: None,
+        })?
     }
 
     /// Takes a turn if there is one now.

@@ -143,7 +143,10 @@ struct Turn<'l> {
 
 impl Turn<'_> {
     async fn wait(self) {
-        tokio::time::sleep_until(self.start).await;
+        // A timer takes up to a millisecond even where there is nothing to wait for.
+        if self.start > Instant::now() {
+            tokio::time::sleep_until(self.start).await;
+        }
         self.take();
     }
 

@@ -26,6 +26,7 @@ fn main() -> ExitCode {
     harness::run([
         redis(Case::new("two_instances_keep_one_rate", one_rate)),
         redis(Case::new("a_turn_is_waited_for", waited_for)),
+        redis(Case::new("a_slower_rate_of_before_is_forgotten", slower)),
         redis(Case::new("a_forgotten_script_is_sent_again", forgotten)),
         redis(Case::new("nothing_is_left_behind_on_the_server", expires)),
         redis(Case::new("a_dead_server_opens_or_closes", dead)),
@@ -113,6 +114,19 @@ async fn waited_for() -> Outcome {
     assert_eq!((of_one, of_two), (6, 6));
     // Twelve turns, 50 ms apart by the server's clock.
     assert!(begun.elapsed() >= Duration::from_millis(540));
+    database.delete().await?;
+    Ok(())
+}
+
+async fn slower() -> Outcome {
+    let database = Database::create_on(servers::redis().await?).await?;
+    let upstream = Upstream::start().await?;
+    let slow = Instance::start(&upstream, &database.url, TWENTY).await;
+    assert_eq!(slow.call_often(25).await, 20);
+    // The next turn of that one is minutes away.
+    let lines = "rate.count = 1000\nrate.redis.answer_within = \"10s\"";
+    let fast = Instance::start(&upstream, &database.url, lines).await;
+    assert_eq!(fast.call_often(10).await, 10);
     database.delete().await?;
     Ok(())
 }

@@ -82,11 +82,18 @@ pub(crate) struct SharedRateLimiter {
 }
 
 impl SharedRateLimiter {
-    /// At most `count` in each `per`, of which `burst` at once. Connects to nothing yet.
-    pub(crate) fn new(settings: SharedRateSettings, count: u32, per: Duration, burst: u32) -> Self {
+    /// At most `count` in each `per`, of which `burst` at once; nobody waits longer than `longest`.
+    /// Connects to nothing yet.
+    pub(crate) fn new(
+        settings: SharedRateSettings,
+        count: u32,
+        per: Duration,
+        burst: u32,
+        longest: Duration,
+    ) -> Self {
         Self {
             link: Link::new(settings.redis.clone()),
-            rate: Rate::new(count, per, burst),
+            rate: Rate::new(count, per, burst, longest),
             alone: RateLimiter::new(count, per).with_burst(burst),
             failing: AtomicBool::new(false),
             settings,
@@ -104,7 +111,10 @@ impl SharedRateLimiter {
         self.tell(asked.as_ref().err());
         match asked {
             Ok(Ok(delay)) => {
-                sleep(delay).await;
+                // A timer takes up to a millisecond even where there is nothing to wait for.
+                if !delay.is_zero() {
+                    sleep(delay).await;
+                }
                 Ok(true)
             }
             Ok(Err(limited)) => Err(NoTurn::Limited(limited)),

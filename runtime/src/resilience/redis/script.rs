@@ -12,18 +12,18 @@ use super::super::RateLimited;
 /// The generic cell rate algorithm by the server's clock, in microseconds.
 ///
 /// Key: when the next would start if everything had kept its interval. Arguments: interval, burst, how
-/// long the caller would wait. Gives whether it has a turn, and in how long it is or would be.
+/// long the caller would wait, how long any caller would. Gives whether it has a turn, and in how long it is or would be.
 static TURN: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local interval, burst, wait = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local interval, burst = tonumber(ARGV[1]), tonumber(ARGV[2])
+local wait, longest = tonumber(ARGV[3]), tonumber(ARGV[4])
 local due = tonumber(redis.call('GET', KEYS[1]) or '0') or 0
 if due < now then due = now end
 -- Further ahead than any turn of this rate can be: of a slower rate before, or of a clock that went back.
-local furthest = now + burst + wait + interval
-if due > furthest then due = furthest end
+if due > now + burst + longest + interval then due = now end
 local start = due - burst
 if start < now then start = now end
 if start - now > wait then return {0, start - now} end
@@ -39,14 +39,17 @@ return {1, start - now}
 pub(super) struct Rate {
     interval: u64,
     burst: u64,
+    /// The longest that anybody waits.
+    longest: u64,
 }
 
 impl Rate {
-    pub(super) fn new(count: u32, per: Duration, burst: u32) -> Self {
+    pub(super) fn new(count: u32, per: Duration, burst: u32, longest: Duration) -> Self {
         let interval = micros(per / count.max(1)).max(1);
         Self {
             interval,
             burst: interval.saturating_mul(u64::from(burst.max(1) - 1)),
+            longest: micros(longest),
         }
     }
 
@@ -58,7 +61,9 @@ impl Rate {
         wait: Duration,
     ) -> Result<Result<Duration, RateLimited>, Failure> {
         let mut script = TURN.key(key);
-        script.arg(self.interval).arg(self.burst).arg(micros(wait));
+        let wait = micros(wait);
+        script.arg(self.interval).arg(self.burst);
+        script.arg(wait).arg(self.longest.max(wait));
         let (admitted, delay): (u8, u64) =
             connection.run(&format!("rate `{key}`"), &script).await?;
         let delay = Duration::from_micros(delay);
