@@ -57,6 +57,7 @@ impl RateLimitLayer {
     pub fn by_header(count: u32, per: Duration, header: HeaderName) -> Self {
         let limiters = moka::sync::Cache::builder()
             .max_capacity(KEYS_MAX)
+            .eviction_policy(moka::policy::EvictionPolicy::lru())
             // Who has not come for so long starts afresh anyway.
             .time_to_idle(per.max(Duration::from_secs(1)))
             .build();

@@ -5,6 +5,8 @@ use super::{Candidate, WEIGHT_MAX};
 
 /// How many points of the ring an endpoint of weight 1 has: with fewer, shares differ too much.
 const POINTS: u32 = 64;
+/// About the most points of a ring, 16 bytes each; beyond that there are fewer for each endpoint.
+const POINTS_MAX: u32 = 1 << 20;
 /// How much more than its share an endpoint may have in flight.
 const BOUND: f64 = 1.25;
 
@@ -37,15 +39,16 @@ pub(super) struct Ring {
 impl Ring {
     pub(super) fn new<C: Candidate>(members: &[C]) -> Self {
         let mut points = Vec::new();
-        let mut weights = 0_u32;
+        let weights = members.iter().map(weight).fold(0, u32::saturating_add);
+        // The first of those that there would be otherwise, so that few keys move.
+        let each = (POINTS_MAX / weights.max(1)).clamp(1, POINTS);
         for (at, member) in members.iter().enumerate() {
             let weight = weight(member);
-            weights = weights.saturating_add(weight);
             let at = u32::try_from(at).unwrap_or(u32::MAX);
             let name = hash_key(member.name());
             // A point depends on nothing but the name and its number, so that the points of others
             // stay where they are when one comes or goes.
-            points.extend((0..POINTS * weight).map(|number| {
+            points.extend((0..each * weight).map(|number| {
                 let point = scramble(fnv(name, &number.to_le_bytes()));
                 (point, at)
             }));
