@@ -46,6 +46,15 @@ impl Stamp {
     }
 }
 
+/// Whether a file that was not read before may be half written. One with another identity than before was
+/// renamed to the name and is whole; where there was none, it may just be coming.
+fn may_be_half(before: Option<Stamp>, seen: Stamp) -> bool {
+    match before {
+        Some(before) => before.file == seen.file,
+        None => seen.is_fresh(),
+    }
+}
+
 /// Waits until two looks in a row see the same; not for ever, because something may be written all the
 /// time.
 fn when_quiet(
@@ -131,9 +140,7 @@ impl Look {
         if self.stamp == Some(seen) {
             return Ok(None);
         }
-        // A file with another identity was renamed to the name and is whole; the same one may be
-        // half written.
-        if self.stamp.is_some_and(|before| before.file == seen.file) {
+        if may_be_half(self.stamp, seen) {
             when_quiet(seen, look, || sleep(QUIET))?;
         }
         let mut text = String::new();
@@ -157,6 +164,20 @@ impl Look {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_is_waited_for_where_it_may_be_half_written() {
+        let stamp = |file, age| Stamp {
+            file,
+            bytes: 1,
+            modified: SystemTime::now().checked_sub(age),
+        };
+        let (young, old) = (Duration::ZERO, Duration::from_secs(60));
+        assert!(may_be_half(Some(stamp(1, old)), stamp(1, old)));
+        assert!(!may_be_half(Some(stamp(1, old)), stamp(2, young)));
+        assert!(may_be_half(None, stamp(1, young)));
+        assert!(!may_be_half(None, stamp(1, old)));
+    }
 
     #[test]
     fn a_file_that_grows_is_waited_for_and_not_for_ever() {
