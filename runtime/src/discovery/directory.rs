@@ -23,6 +23,8 @@ use super::{
 const POLL: Duration = Duration::from_millis(500);
 /// What is left behind by instances that died is removed after this, or after ten times its life.
 const LEFT_BEHIND: Duration = Duration::from_secs(60);
+/// No instance's file is longer: what is, is not read to find out whether it was left behind.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 /// More instances of one service are a mistake.
 const INSTANCES_MAX: usize = 10_000;
 
@@ -122,12 +124,10 @@ impl DirectoryBackend {
         let folder = self.folder(&instance.service)?;
         let file = self.file(instance)?;
         fs::create_dir_all(&folder)?;
-        self.remove_left_behind(&folder);
+        self.remove_left_behind(&folder, &instance.service);
         let set: EndpointSet = [instance.endpoint.clone()].into_iter().collect();
         let text = Document::of(&instance.service, &set).to_json();
-        // No other instance has this name, and its own predecessor may have left one.
-        let chance = Rng::new().below(u64::MAX);
-        let new = file.with_extension(format!("{chance:x}.new"));
+        let new = unfinished(&file);
         let written = fs::File::create(&new)
             .and_then(|mut file| file.write_all(text.as_bytes()))
             .and_then(|()| fs::rename(&new, &file));
@@ -155,14 +155,18 @@ impl DirectoryBackend {
         }
     }
 
-    /// Whoever died could not do it.
-    fn remove_left_behind(&self, folder: &Path) {
+    /// Whoever died could not do it. What else lies in the folder is somebody's own.
+    fn remove_left_behind(&self, folder: &Path, service: &str) {
         let old = LEFT_BEHIND.max(self.ttl * 10);
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            let touched = entry.metadata().and_then(|metadata| metadata.modified());
-            if touched.is_ok_and(|touched| age(touched) > old) {
+            let Ok(metadata) = entry.metadata() else {
+                continue;
+            };
+            let path = entry.path();
+            let is_old = metadata.modified().is_ok_and(|touched| age(touched) > old);
+            if is_old && metadata.is_file() && is_ours(&path, metadata.len(), service) {
                 // Another instance may have been faster.
-                let _ = fs::remove_file(entry.path());
+                let _ = fs::remove_file(path);
             }
         }
     }
@@ -189,6 +193,32 @@ fn age(touched: SystemTime) -> Duration {
 
 fn is_instance(path: &Path) -> bool {
     path.extension().is_some_and(|end| end == "json")
+}
+
+/// The name under which the file of an instance is written before it is renamed.
+fn unfinished(file: &Path) -> PathBuf {
+    // No other instance has this name, and its own predecessor may have left one.
+    let chance = Rng::new().below(u64::MAX);
+    file.with_extension(format!("{chance:x}.new"))
+}
+
+fn is_unfinished(path: &Path) -> bool {
+    let chance = path.file_stem().map(Path::new).and_then(Path::extension);
+    let chance = chance.and_then(|chance| chance.to_str());
+    path.extension().is_some_and(|end| end == "new")
+        && chance.is_some_and(|chance| u64::from_str_radix(chance, 16).is_ok())
+}
+
+/// Whether an instance of the service has written a file.
+fn is_ours(path: &Path, bytes: u64, service: &str) -> bool {
+    if is_unfinished(path) {
+        return true;
+    }
+    if !is_instance(path) || bytes > FILE_BYTES_MAX {
+        return false;
+    }
+    let text = fs::read_to_string(path).unwrap_or_default();
+    Document::parse(&text, true).is_ok_and(|document| document.is_of_one_instance(service))
 }
 
 /// A name that is one part of a path, and not a hidden or special one.

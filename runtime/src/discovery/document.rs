@@ -7,6 +7,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
+use super::endpoint::WEIGHT_MAX;
 use super::{Endpoint, EndpointSet};
 use crate::config::suggest::suggest;
 
@@ -32,6 +33,8 @@ struct Written {
     tags: Vec<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     metadata: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    weight: Option<u32>,
 }
 
 impl Written {
@@ -43,6 +46,7 @@ impl Written {
             version: endpoint.version().map(str::to_owned),
             tags: endpoint.tags().map(str::to_owned).collect(),
             metadata: endpoint.all_metadata().map(owned).collect(),
+            weight: Some(endpoint.weight()).filter(|weight| *weight != 1),
         }
     }
 
@@ -60,7 +64,13 @@ impl Written {
         for (key, value) in &self.metadata {
             endpoint = endpoint.with_metadata(key, value);
         }
-        Ok(endpoint)
+        match self.weight {
+            None => Ok(endpoint),
+            Some(weight @ 1..=WEIGHT_MAX) => Ok(endpoint.with_weight(weight)),
+            Some(weight) => Err(format!(
+                "has the weight {weight}; write one from 1 to {WEIGHT_MAX}"
+            )),
+        }
     }
 }
 
@@ -86,6 +96,12 @@ impl Document {
             let line = text.get(..at).unwrap_or(text).matches('\n').count() + 1;
             format!("line {line}: {}", error.message())
         })
+    }
+
+    /// Whether it tells of this service alone, and of one endpoint.
+    pub(super) fn is_of_one_instance(&self, service: &str) -> bool {
+        let endpoints = self.endpoints(service);
+        self.0.len() == 1 && endpoints.is_ok_and(|endpoints| endpoints.len() == 1)
     }
 
     /// The endpoints of a service. The error says what is wrong.

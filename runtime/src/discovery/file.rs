@@ -29,6 +29,7 @@ const POLL: Duration = Duration::from_millis(500);
 /// version = "1.4.2"
 /// tags = ["blue"]
 /// metadata = { tier = "gold" }
+/// weight = 3
 /// ```
 ///
 /// or the same as JSON, where its name ends in `.json`. It is best replaced by renaming another one to

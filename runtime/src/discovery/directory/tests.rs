@@ -69,6 +69,52 @@ async fn who_died_is_gone_after_its_time_and_swept_away_later() {
 }
 
 #[tokio::test]
+async fn what_others_keep_in_the_folder_is_theirs() {
+    let place = TempDir::new().unwrap();
+    let backend = backend(&place, TTL);
+    let folder = place.path().join("services").join("orders");
+    fs::create_dir_all(&folder).unwrap();
+    let long_ago = SystemTime::now() - Duration::from_secs(86_400);
+    let lay = |name: &str, text: &str| {
+        fs::write(folder.join(name), text).unwrap();
+        let file = fs::File::options().append(true).open(folder.join(name));
+        file.unwrap().set_modified(long_ago).unwrap();
+    };
+    let theirs = [
+        ("notes.txt", "not ours"),
+        ("upload.new", "not ours"),
+        ("report.q.new", "not ours"),
+        ("broken.json", "{\"orders\": ["),
+        ("settings.json", "{\"colour\": \"blue\"}"),
+        (
+            "list.json",
+            "{\"orders\": [\"http://a:1\", \"http://b:1\"]}",
+        ),
+        ("other.json", "{\"mail\": [\"http://a:1\"]}"),
+        (
+            "all.json",
+            "{\"orders\": [\"http://a:1\"], \"mail\": [\"http://a:1\"]}",
+        ),
+    ];
+    for (name, text) in theirs {
+        lay(name, text);
+    }
+    lay("dead.json", "{\"orders\": [\"http://c:1\"]}");
+    lay("dead.2.1f00ab.new", "{\"orders\": [");
+    let alive = instance("alive", "http://b:1");
+    backend.register(Arc::clone(&alive)).await.unwrap();
+    let left = fs::read_dir(&folder).unwrap();
+    let left: std::collections::BTreeSet<_> = left
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    let expected = theirs.iter().map(|(name, _)| (*name).to_owned());
+    let expected = expected.chain(["alive.json".to_owned()]).collect();
+    assert_eq!(left, expected);
+    let file = backend.file(&alive).unwrap();
+    assert!(is_unfinished(&unfinished(&file)) && !is_unfinished(&file));
+}
+
+#[tokio::test]
 async fn what_leads_out_of_the_directory_is_refused() {
     let place = TempDir::new().unwrap();
     let backend = backend(&place, TTL);
