@@ -36,10 +36,12 @@ const ATTEMPTS: usize = 2;
 /// | `name` | `{service}` | what is asked for; for SRV for example `_http._tcp.{service}.internal` |
 /// | `servers` | the system's | the addresses of DNS servers |
 /// | `timeout` | `2s` | of one question to one server |
-/// | `ttl_min`, `ttl_max` | `1s`, `30s` | an answer is asked for again when its time to live is over: not sooner and not later |
+/// | `ttl_min`, `ttl_max` | `1s`, `30s` | an answer is asked for again when its time to live is over: not sooner and not later; that there is nothing, after `ttl_min` |
 ///
 /// That a name does not exist, or has no such records, is an answer: there is no instance. A server that
-/// fails or does not answer is none, and what was said last stays.
+/// fails or does not answer is none, and what was said last stays; so it is where one family fails and the
+/// other one has no address. The weights of SRV records are those of the instances, for the ways to balance
+/// that heed them.
 pub(super) struct DnsBackend(Arc<Settings>);
 
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! Questions to the DNS, and what their answers say about endpoints.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use hickory_resolver::TokioResolver;
@@ -8,11 +8,13 @@ use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 
+use crate::discovery::endpoint::WEIGHT_MAX;
 use crate::discovery::{Endpoint, EndpointSet};
 
 use super::Records;
 
-/// The endpoints, and for how many seconds the answer lives if that was said.
+/// The endpoints, and for how many seconds the answer lives if that was said. That there is nothing lives for
+/// no time: who looks for a service waits for the first instance.
 type Answer = Result<(EndpointSet, Option<u32>), String>;
 
 /// Asks for one service again and again.
@@ -51,7 +53,9 @@ impl Asker {
             Records::Address { port } => {
                 let (addresses, ttl) = self.addresses(resolver, &name).await?;
                 let endpoints = addresses.into_iter().map(|ip| self.endpoint(ip, port));
-                Ok((endpoints.collect::<Result<_, String>>()?, ttl))
+                let endpoints = endpoints.collect::<Result<EndpointSet, String>>()?;
+                let ttl = ttl.filter(|_| !endpoints.is_empty());
+                Ok((endpoints, ttl))
             }
             Records::Srv => self.services(resolver, &name).await,
         }
@@ -71,30 +75,30 @@ impl Asker {
         for srv in services {
             by_priority.entry(srv.priority).or_default().push(srv);
         }
+        let heaviest = by_priority.values().flatten().map(|srv| srv.weight).max();
         let mut ttl = found.ttl;
-        // Those that nobody asks for any more are forgotten.
-        let mut known = std::mem::take(&mut self.known);
+        let mut asked = BTreeSet::new();
+        let mut endpoints = Vec::new();
         for services in by_priority.values() {
-            let mut endpoints = Vec::new();
             for srv in services {
-                for family in [RecordType::A, RecordType::AAAA] {
-                    let key = (srv.target.clone(), family);
-                    if let Some(addresses) = known.remove(&key) {
-                        self.known.insert(key, addresses);
-                    }
-                }
+                asked.insert(srv.target.clone());
                 let (addresses, of_target) = self.addresses(resolver, &srv.target).await?;
                 ttl = least(ttl, of_target);
                 for ip in addresses {
-                    endpoints.push(self.endpoint(ip, srv.port)?);
+                    let endpoint = self.endpoint(ip, srv.port)?;
+                    let weight = weight(srv.weight, heaviest.unwrap_or_default());
+                    endpoints.push(endpoint.with_weight(weight));
                 }
             }
             // The next priority is for when there is nothing of this one.
             if !endpoints.is_empty() {
-                return Ok((endpoints.into_iter().collect(), ttl));
+                break;
             }
         }
-        Ok((EndpointSet::default(), ttl))
+        // Only now, when everything was answered: those that nobody asks for any more are forgotten.
+        self.known.retain(|(name, _), _| asked.contains(name));
+        let ttl = ttl.filter(|_| !endpoints.is_empty());
+        Ok((endpoints.into_iter().collect(), ttl))
     }
 
     /// The addresses of a name, of both families.
@@ -110,7 +114,7 @@ impl Asker {
         if let (Err(why), Err(_)) = (&four, &six) {
             return Err(why.clone());
         }
-        let (mut all, mut ttl) = (Vec::new(), None);
+        let (mut all, mut ttl, mut none_for, mut failed) = (Vec::new(), None, None, None);
         for (family, found) in [(RecordType::A, four), (RecordType::AAAA, six)] {
             let key = (name.clone(), family);
             match found {
@@ -122,26 +126,43 @@ impl Asker {
                     });
                     let addresses: Vec<IpAddr> = addresses.collect();
                     // A family that has no addresses says nothing about how long the other one lives.
-                    if !addresses.is_empty() || ttl.is_none() {
-                        ttl = if all.is_empty() {
-                            found.ttl
-                        } else {
-                            least(ttl, found.ttl)
-                        };
+                    if addresses.is_empty() {
+                        none_for = least(none_for, found.ttl);
+                    } else {
+                        ttl = least(ttl, found.ttl);
                     }
                     all.extend_from_slice(&addresses);
                     self.known.insert(key, addresses);
                 }
-                Err(_) => all.extend(self.known.get(&key).into_iter().flatten()),
+                Err(why) => {
+                    all.extend(self.known.get(&key).into_iter().flatten());
+                    failed = Some(why);
+                }
             }
         }
-        Ok((all, ttl))
+        match failed {
+            // The other family may be where the addresses are.
+            Some(why) if all.is_empty() => Err(why),
+            Some(_) => Ok((all, ttl)),
+            None if all.is_empty() => Ok((all, none_for)),
+            None => Ok((all, ttl)),
+        }
     }
 
     fn endpoint(&self, ip: IpAddr, port: u16) -> Result<Endpoint, String> {
         let url = format!("{}://{}", self.scheme, SocketAddr::new(ip, port));
         Endpoint::parse(&url).map_err(|why| format!("`{url}` {why}"))
     }
+}
+
+/// The weight of an SRV record as that of an endpoint, where the heaviest one weighs so much. One of no
+/// weight gets a little all the same.
+fn weight(weight: u16, heaviest: u16) -> u32 {
+    let (weight, heaviest) = (u32::from(weight), u32::from(heaviest));
+    if heaviest <= WEIGHT_MAX {
+        return weight.max(1);
+    }
+    (weight * WEIGHT_MAX).div_ceil(heaviest).max(1)
 }
 
 fn least(one: Option<u32>, other: Option<u32>) -> Option<u32> {
@@ -174,5 +195,20 @@ async fn lookup(resolver: &TokioResolver, name: &Name, kind: RecordType) -> Resu
             })
         }
         Err(error) => Err(format!("{name} {kind}: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_keep_their_proportions() {
+        assert_eq!(weight(0, 0), 1);
+        assert_eq!((weight(0, 5), weight(1, 5), weight(5, 5)), (1, 1, 5));
+        assert_eq!((weight(50, 100), weight(100, 100)), (50, 100));
+        let scaled = [0, 1, 500, 1_000].map(|one| weight(one, 1_000));
+        assert_eq!(scaled, [1, 1, 50, 100]);
+        assert_eq!(weight(u16::MAX, u16::MAX), WEIGHT_MAX);
     }
 }

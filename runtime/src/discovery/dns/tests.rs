@@ -8,7 +8,7 @@ use hickory_resolver::proto::rr::RecordType::{A, AAAA, SRV};
 
 mod server;
 
-use server::{DnsServer, Says, address, alias, service};
+use server::{DnsServer, Says, address, alias, service, weighted};
 
 /// A service `orders` that is followed by what the server says.
 struct Followed {
@@ -31,7 +31,7 @@ impl Followed {
         );
         let config = Config::from_toml("interline.toml", &toml).unwrap();
         let mut faults = Faults::new();
-        let backends = Backends::read(&config, &[], &Rng::new(), &mut faults);
+        let backends = Backends::read(&config, &"billing".into(), &[], &Rng::new(), &mut faults);
         let section = config.section("services.orders");
         let place = backends.whereabouts(&section, (&["http"], &["http"]), None, &mut faults);
         faults.into_result().unwrap();
@@ -143,6 +143,83 @@ async fn services_say_their_ports_and_the_first_priority_counts() {
     dns.say(HTTP, SRV, Says::Records(0, vec![service(0, 0, ".")]));
     orders.until_urls(&[]).await;
     assert_eq!(orders.error(), None);
+}
+
+#[tokio::test]
+async fn services_say_their_weights() {
+    let dns = DnsServer::start().await;
+    let records = vec![
+        weighted(10, 300, 8080, "a.test."),
+        weighted(10, 100, 8081, "a.test."),
+    ];
+    dns.say(HTTP, SRV, Says::Records(0, records));
+    dns.say("a.test.", A, Says::Records(0, vec![address("10.0.0.1")]));
+    let orders = Followed::start(&dns, SERVICES);
+    orders
+        .until_urls(&["http://10.0.0.1:8080", "http://10.0.0.1:8081"])
+        .await;
+    let snapshots = orders.watch.snapshots();
+    let weights: Vec<u32> = snapshots
+        .borrow()
+        .endpoints
+        .iter()
+        .map(Endpoint::weight)
+        .collect();
+    assert_eq!(weights, [100, 34]);
+}
+
+/// An asker of addresses and the resolver that it asks, of this server.
+fn asker(dns: &DnsServer, records: Records, name: &str) -> (Asker, TokioResolver) {
+    let toml = format!("[discovery.dns]\nport = 1\nservers = [\"{}\"]", dns.address);
+    let config = Config::from_toml("interline.toml", &toml).unwrap();
+    let section = config.section("discovery.dns");
+    let settings = DnsBackend::read(&section, &Rng::new(), &mut Faults::new());
+    let resolver = settings.unwrap().0.resolver().unwrap();
+    (
+        Asker::new(name.to_owned(), records, "http".to_owned()),
+        resolver,
+    )
+}
+
+#[tokio::test]
+async fn a_lost_answer_beside_one_without_addresses_is_no_answer() {
+    let dns = DnsServer::start().await;
+    let (mut asker, resolver) = asker(&dns, Records::Address { port: 1 }, ORDERS);
+    dns.say(ORDERS, AAAA, Says::Nothing(3_600));
+    dns.say(ORDERS, A, Says::Failure);
+    let error = asker.ask(&resolver).await.unwrap_err();
+    assert!(error.starts_with("orders.test. A: "), "{error}");
+    // That there is nothing is asked for again at once.
+    dns.say(ORDERS, A, Says::NoName(3_600));
+    let (none, ttl) = asker.ask(&resolver).await.unwrap();
+    assert_eq!((none.len(), ttl), (0, None));
+    dns.say(ORDERS, A, Says::Records(60, vec![address("10.0.0.1")]));
+    let (one, ttl) = asker.ask(&resolver).await.unwrap();
+    assert_eq!((one.len(), ttl), (1, Some(60)));
+    // What it said last is taken, and asked for again soon.
+    dns.say(ORDERS, A, Says::Failure);
+    let (one, ttl) = asker.ask(&resolver).await.unwrap();
+    assert_eq!((one.len(), ttl), (1, None));
+}
+
+#[tokio::test]
+async fn a_target_that_fails_takes_nothing_from_what_others_said() {
+    let dns = DnsServer::start().await;
+    let (mut asker, resolver) = asker(&dns, Records::Srv, HTTP);
+    let records = vec![service(1, 1, "a.test."), service(1, 1, "b.test.")];
+    dns.say(HTTP, SRV, Says::Records(60, records));
+    for (target, ip) in [("a.test.", "10.0.0.1"), ("b.test.", "10.0.0.2")] {
+        dns.say(target, A, Says::Records(60, vec![address(ip)]));
+        dns.say(target, AAAA, Says::Nothing(60));
+    }
+    assert_eq!(asker.ask(&resolver).await.unwrap().0.len(), 2);
+    dns.say("a.test.", A, Says::Failure);
+    dns.say("a.test.", AAAA, Says::Failure);
+    asker.ask(&resolver).await.unwrap_err();
+    // The first one is back, and now the second one's addresses are lost.
+    dns.say("a.test.", A, Says::Records(60, vec![address("10.0.0.1")]));
+    dns.say("b.test.", A, Says::Failure);
+    assert_eq!(asker.ask(&resolver).await.unwrap().0.len(), 2);
 }
 
 #[tokio::test]

@@ -98,7 +98,11 @@ pub(crate) fn address(text: &str) -> RData {
 }
 
 pub(crate) fn service(priority: u16, port: u16, target: &str) -> RData {
-    RData::SRV(SRV::new(priority, 1, port, name(target)))
+    weighted(priority, 1, port, target)
+}
+
+pub(crate) fn weighted(priority: u16, weight: u16, port: u16, target: &str) -> RData {
+    RData::SRV(SRV::new(priority, weight, port, name(target)))
 }
 
 pub(crate) fn alias(target: &str) -> RData {
