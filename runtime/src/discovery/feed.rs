@@ -1,5 +1,6 @@
 //! Where a backend tells what it knows.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -69,12 +70,7 @@ impl Feed {
 
     /// What was answered last still holds: only its age changes, and a failure since then is over.
     pub fn unchanged(&self) {
-        self.hub.tell(self.place, |said, now| {
-            if said.good.is_some() {
-                said.answered = Some(now);
-                said.failing = None;
-            }
-        });
+        self.hub.tell(self.place, Said::repeat);
     }
 }
 
@@ -96,14 +92,16 @@ pub struct Asking<'f> {
 
 impl Asking<'_> {
     /// All instances that there are now. That there is none any more is believed when it has been
-    /// said for the configured `patience`.
+    /// said, and nothing else, for the configured `patience`.
     pub fn answered(self, endpoints: EndpointSet) {
         let hub = &self.feed.hub;
-        hub.sources[self.feed.place].answered.record(self.took());
-        let (set, left_out) = hub.admitted(endpoints);
+        let source = &hub.sources[self.feed.place];
+        source.answered.record(self.took());
+        let (set, left_out) = hub.admitted(endpoints, &mut source.told());
+        let instead = hub.calls_what_was_kept();
         hub.tell(self.feed.place, |said, now| {
             said.left_out = left_out;
-            said.answer(set, now);
+            said.answer(set, instead, now);
         });
     }
 
@@ -126,6 +124,14 @@ struct Source {
     answered: Series,
     failed: Series,
     age: Series,
+    /// Which endpoints of its last answer cannot be called: each is told once.
+    told: Mutex<BTreeSet<Arc<str>>>,
+}
+
+impl Source {
+    fn told(&self) -> MutexGuard<'_, BTreeSet<Arc<str>>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What all backends say of one service, and what is made of it.
@@ -159,6 +165,7 @@ impl Hub {
                 answered: took("answered"),
                 failed: took("failed"),
                 age: Series::of(metrics, DISCOVERY_AGE, labels()),
+                told: Mutex::default(),
                 backend,
             }
         });
@@ -200,10 +207,14 @@ impl Hub {
         self.said().iter().all(fails)
     }
 
-    /// What was true so long ago is taken until somebody answers.
+    /// What was true so long ago is taken until somebody answers. Where nothing of it fits, it says
+    /// nothing.
     pub(super) fn remember(&self, endpoints: EndpointSet, age: Duration) {
         let now = Instant::now();
-        let (admitted, _) = self.admitted(endpoints);
+        let (admitted, _) = self.admitted(endpoints, &mut BTreeSet::new());
+        if admitted.is_empty() {
+            return;
+        }
         *self.kept() = Some(Kept {
             endpoints: Arc::new(admitted),
             since: now.checked_sub(age).unwrap_or(now),
@@ -211,17 +222,34 @@ impl Hub {
         self.changed.notify_one();
     }
 
-    /// Those that are called, and how many are not.
-    fn admitted(&self, endpoints: EndpointSet) -> (EndpointSet, usize) {
+    /// Whether endpoints that were kept on disk are called, because nobody has answered yet.
+    fn calls_what_was_kept(&self) -> bool {
+        let nobody_answered = {
+            let snapshot = self.snapshot.borrow();
+            snapshot.cached || !snapshot.resolved
+        };
+        nobody_answered && self.kept().is_some()
+    }
+
+    /// Those that are called, and how many are not. `told` are those that it was said of that they
+    /// cannot be called.
+    fn admitted(
+        &self,
+        endpoints: EndpointSet,
+        told: &mut BTreeSet<Arc<str>>,
+    ) -> (EndpointSet, usize) {
         let can_be_called = |endpoint: &Endpoint| self.rules.schemes.contains(&endpoint.scheme());
-        for endpoint in endpoints.iter().filter(|endpoint| !can_be_called(endpoint)) {
+        let cannot = endpoints.iter().filter(|endpoint| !can_be_called(endpoint));
+        let cannot: BTreeSet<Arc<str>> = cannot.map(|endpoint| endpoint.url().into()).collect();
+        for endpoint in cannot.difference(told) {
             let (service, schemes) = (&*self.service, self.rules.schemes.join(", "));
             tracing::warn!(
                 service,
-                endpoint = endpoint.url(),
+                endpoint = &**endpoint,
                 "endpoint left out: this program can call {schemes}"
             );
         }
+        *told = cannot;
         let fits =
             |endpoint: &&Endpoint| can_be_called(endpoint) && self.rules.filter.admits(endpoint);
         let fitting = endpoints.iter().filter(fits).count();

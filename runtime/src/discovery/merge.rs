@@ -40,15 +40,23 @@ pub(super) struct Said {
     pub(super) failing: Option<(Instant, String)>,
     /// How many of the endpoints in its last answer are not called.
     pub(super) left_out: usize,
-    /// Since when it says that there is nothing any more.
+    /// Whether it said last that there is nothing any more, and that is not believed yet.
+    says_nothing: bool,
+    /// Since when it has said that, and nothing else.
     empty_since: Option<Instant>,
 }
 
 impl Said {
-    pub(super) fn answer(&mut self, set: EndpointSet, now: Instant) {
+    /// An answer; `instead` says that endpoints of another time are called as long as nobody answers.
+    pub(super) fn answer(&mut self, set: EndpointSet, instead: bool, now: Instant) {
         self.failing = None;
         self.answered = Some(now);
-        if set.is_empty() && !self.good_set().is_empty() {
+        let knew = match &self.good {
+            Some(good) => !good.is_empty(),
+            None => instead || self.says_nothing,
+        };
+        self.says_nothing = set.is_empty() && knew;
+        if self.says_nothing {
             // A registry that lost its data looks like this, too.
             self.empty_since.get_or_insert(now);
         } else {
@@ -59,7 +67,21 @@ impl Said {
         }
     }
 
+    /// What was answered last is said again.
+    pub(super) fn repeat(&mut self, now: Instant) {
+        if self.good.is_none() && !self.says_nothing {
+            return;
+        }
+        self.failing = None;
+        self.answered = Some(now);
+        if self.says_nothing {
+            self.empty_since.get_or_insert(now);
+        }
+    }
+
     pub(super) fn fail(&mut self, why: String, now: Instant) {
+        // That there is nothing has to be said for all of the time.
+        self.empty_since = None;
         let since = self.failing.take().map_or(now, |(since, _)| since);
         self.failing = Some((since, why));
     }
@@ -71,6 +93,7 @@ impl Said {
             .is_some_and(|since| since + patience <= now)
         {
             self.empty_since = None;
+            self.says_nothing = false;
             self.good = Some(Arc::default());
         }
     }
@@ -160,35 +183,80 @@ mod tests {
         merge(said.iter_mut(), how, PATIENCE, now)
     }
 
+    fn say(said: &mut Said, urls: &[&str], now: Instant) {
+        said.answer(set(urls), false, now);
+    }
+
     #[test]
     fn nothing_is_believed_only_after_a_while() {
         let begun = Instant::now();
         let mut said = [Said::default()];
         let at = |seconds| begun + Duration::from_secs(seconds);
         assert!(!merged(&mut said, Merge::Failover, begun).resolved);
-        said[0].answer(set(&["a", "b"]), begun);
-        said[0].answer(set(&[]), at(1));
-        said[0].answer(set(&[]), at(10));
+        say(&mut said[0], &["a", "b"], begun);
+        say(&mut said[0], &[], at(1));
+        say(&mut said[0], &[], at(10));
         let held = merged(&mut said, Merge::Failover, at(10));
         assert_eq!((&*held.set, held.next), (&set(&["a", "b"]), Some(at(11))));
         // An endpoint that comes back in time ends the wait.
-        said[0].answer(set(&["b"]), at(10));
+        say(&mut said[0], &["b"], at(10));
         assert_eq!(merged(&mut said, Merge::Failover, at(12)).set.len(), 1);
-        said[0].answer(set(&[]), at(12));
+        say(&mut said[0], &[], at(12));
         assert_eq!(merged(&mut said, Merge::Failover, at(21)).set.len(), 1);
         let gone = merged(&mut said, Merge::Failover, at(22));
         assert!(gone.set.is_empty() && gone.resolved && gone.next.is_none());
     }
 
     #[test]
+    fn nothing_has_to_be_said_for_all_of_the_time() {
+        let begun = Instant::now();
+        let mut said = [Said::default()];
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        say(&mut said[0], &["a"], begun);
+        say(&mut said[0], &[], at(1));
+        for second in 2..60 {
+            said[0].fail("down".to_owned(), at(second));
+        }
+        let kept = merged(&mut said, Merge::Failover, at(60));
+        assert_eq!(*kept.set, set(&["a"]));
+        // It answers again, and the time begins anew.
+        said[0].repeat(at(61));
+        let kept = merged(&mut said, Merge::Failover, at(70));
+        assert_eq!((&*kept.set, kept.next), (&set(&["a"]), Some(at(71))));
+        assert!(merged(&mut said, Merge::Failover, at(71)).set.is_empty());
+    }
+
+    #[test]
+    fn a_first_answer_without_endpoints_is_doubted_where_others_are_called() {
+        let begun = Instant::now();
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        let mut said = [Said::default()];
+        said[0].fail("down".to_owned(), begun);
+        said[0].answer(set(&[]), true, at(1));
+        let doubted = merged(&mut said, Merge::Failover, at(1));
+        assert!(!doubted.resolved);
+        assert_eq!(doubted.next, Some(at(11)));
+        said[0].answer(set(&[]), true, at(10));
+        assert!(!merged(&mut said, Merge::Failover, at(10)).resolved);
+        let gone = merged(&mut said, Merge::Failover, at(11));
+        assert!(gone.resolved && gone.set.is_empty());
+        // What comes in time is what counts.
+        let mut said = [Said::default()];
+        said[0].answer(set(&[]), true, begun);
+        say(&mut said[0], &["a"], at(1));
+        let found = merged(&mut said, Merge::Failover, at(20));
+        assert_eq!((&*found.set, found.next), (&set(&["a"]), None));
+    }
+
+    #[test]
     fn a_first_answer_without_endpoints_is_an_answer() {
         let now = Instant::now();
         let mut said = [Said::default(), Said::default()];
-        said[0].answer(set(&[]), now);
+        say(&mut said[0], &[], now);
         assert!(!merged(&mut said, Merge::Failover, now).resolved);
         said[1].fail("no route".to_owned(), now);
         assert!(!merged(&mut said, Merge::Failover, now).resolved);
-        said[1].answer(set(&["b"]), now);
+        say(&mut said[1], &["b"], now);
         assert_eq!(*merged(&mut said, Merge::Failover, now).set, set(&["b"]));
     }
 
@@ -197,8 +265,8 @@ mod tests {
         let begun = Instant::now();
         let at = |seconds| begun + Duration::from_secs(seconds);
         let mut said = [Said::default(), Said::default()];
-        said[0].answer(set(&["a"]), begun);
-        said[1].answer(set(&["b"]), begun);
+        say(&mut said[0], &["a"], begun);
+        say(&mut said[1], &["b"], begun);
         said[0].fail("down".to_owned(), at(1));
         said[0].fail("still down".to_owned(), at(9));
         let kept = merged(&mut said, Merge::Failover, at(10));
@@ -207,7 +275,7 @@ mod tests {
         // Where all fail, what the first one said last is still the best there is.
         said[1].fail("down, too".to_owned(), at(12));
         assert_eq!(*merged(&mut said, Merge::Failover, at(60)).set, set(&["a"]));
-        said[0].answer(set(&["a"]), at(61));
+        say(&mut said[0], &["a"], at(61));
         assert_eq!(*merged(&mut said, Merge::Failover, at(61)).set, set(&["a"]));
     }
 
@@ -215,13 +283,13 @@ mod tests {
     fn a_union_keeps_what_a_failing_backend_said() {
         let begun = Instant::now();
         let mut said = [Said::default(), Said::default(), Said::default()];
-        said[0].answer(set(&["a", "b"]), begun);
-        said[1].answer(set(&["b", "c"]), begun);
+        say(&mut said[0], &["a", "b"], begun);
+        say(&mut said[1], &["b", "c"], begun);
         said[0].fail("down".to_owned(), begun);
         let later = begun + Duration::from_secs(3_600);
         let all = merged(&mut said, Merge::Union, later);
         assert_eq!(*all.set, set(&["a", "b", "c"]));
-        said[1].answer(set(&[]), later);
+        say(&mut said[1], &[], later);
         let all = merged(&mut said, Merge::Union, later + PATIENCE);
         assert_eq!(*all.set, set(&["a", "b"]));
     }

@@ -146,3 +146,56 @@ async fn what_cannot_be_called_is_left_out() {
     snapshots.changed().await.unwrap();
     assert_eq!(*snapshots.borrow().endpoints, set(&["http://a"]));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_kept_is_called_until_nothing_was_said_for_long() {
+    let watch = watching(&InMemoryMetrics::default(), |feed| {
+        Box::pin(async move {
+            feed.ask().failed("down");
+            sleep(Duration::from_secs(5)).await;
+            for _ in 0..100 {
+                feed.ask().answered(EndpointSet::default());
+                sleep(Duration::from_secs(1)).await;
+            }
+        })
+    });
+    // What cannot be called says nothing.
+    watch.hub.remember(set(&["amqp://b"]), Duration::ZERO);
+    sleep(Duration::from_secs(1)).await;
+    assert!(!watch.status().resolved);
+    watch.hub.remember(set(&["http://a"]), Duration::ZERO);
+    sleep(Duration::from_secs(13)).await;
+    let status = watch.status();
+    assert_eq!((status.endpoints, status.resolved), (1, true));
+    assert!(status.cached.is_some() && status.sources[0].error.is_none());
+    sleep(Duration::from_secs(2)).await;
+    let status = watch.status();
+    assert_eq!((status.endpoints, status.resolved), (0, true));
+    assert_eq!(status.cached, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_called_is_told_once() {
+    let watch = watching(&InMemoryMetrics::default(), |_| {
+        Box::pin(std::future::pending())
+    });
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(Arc::new(log.reopen().unwrap()))
+        .finish();
+    let feed = Feed::new(&watch.hub, 0);
+    tracing::subscriber::with_default(subscriber, || {
+        for urls in [["http://a", "amqp://b"], ["amqp://b", "amqp://c"]] {
+            feed.ask().answered(set(&urls));
+            feed.ask().answered(set(&urls));
+        }
+    });
+    let written = std::fs::read_to_string(log.path()).unwrap();
+    let told = |url: &str| {
+        let lines = written.lines();
+        lines
+            .filter(|line| line.contains("left out") && line.contains(url))
+            .count()
+    };
+    assert_eq!((told("amqp://b"), told("amqp://c")), (1, 1), "{written}");
+}
