@@ -22,7 +22,7 @@ const FRESHEN: Duration = Duration::from_secs(60);
 const ANSWER_MAX: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// The file of one service. It has the form of a file of endpoints, and its time is its age.
+/// The file of one service as one program finds it. It has the form of a file of endpoints, and its time is its age.
 #[derive(Clone, Debug)]
 pub(super) struct Cache {
     path: Arc<PathBuf>,
@@ -30,18 +30,9 @@ pub(super) struct Cache {
 }
 
 impl Cache {
-    /// That of a service in this directory.
-    pub(super) fn new(directory: &Path, service: &Arc<str>) -> Self {
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-        let mut name = String::new();
-        for c in service.chars() {
-            if plain(c) {
-                name.push(c);
-            } else {
-                name.push_str(&format!("%{:x}", u32::from(c)));
-            }
-        }
-        name.push_str(".json");
+    /// That of a service in this directory. Another program may mean another service by the same name.
+    pub(super) fn new(directory: &Path, program: &str, service: &Arc<str>) -> Self {
+        let name = format!("{}.{}.json", plain(program), plain(service));
         Self {
             path: Arc::new(directory.join(name)),
             service: Arc::clone(service),
@@ -134,6 +125,19 @@ impl Cache {
         }
         written
     }
+}
+
+/// A name as a part of that of a file, different for each.
+fn plain(name: &str) -> String {
+    let mut plain = String::new();
+    for c in name.chars() {
+        if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') {
+            plain.push(c);
+        } else {
+            plain.push_str(&format!("%{:x}", u32::from(c)));
+        }
+    }
+    plain
 }
 
 fn write(path: &Path, text: &str) -> io::Result<()> {

@@ -21,21 +21,22 @@
 //! | `backends` | the only one in `[discovery]` | whom to ask, the most trusted first; `urls` of the service, if there are any, stand behind them |
 //! | `merge` | `failover` | the first that knows an endpoint, or the `union` of all |
 //! | `name` | the service's | what the service is called there |
-//! | `patience` | `10s` | how long a backend must say that there is nothing any more, or fail while another one answers, before that changes anything |
+//! | `patience` | `10s` | how long a backend must say, and say nothing else, that there is nothing any more, or fail while another one answers, before that changes anything |
 //! | `first_answer` | `5s` | how long a call may wait for the first answer |
 //! | `only.tags`, `only.zones` | all | instances that have all of the tags; that are in one of the zones |
 //! | `only.version` | any | instances whose version fits, such as `">=1.4, <2"` |
 //! | `only.metadata.KEY` | any | instances that say this about that key |
 //!
 //! `[discovery] cache` names a directory in which what is known of each service is kept, for a start while
-//! nobody answers. Every section below `[discovery]` is a backend of a `kind`, and
+//! nobody answers; several programs can share it. A first answer without an endpoint is then believed only
+//! after `patience`, too. Every section below `[discovery]` is a backend of a `kind`, and
 //! [`App::discovery`](crate::App::discovery) adds others:
 //!
 //! - `file`: a TOML or JSON file with services and their endpoints (`path`, `poll`). Another file that is
 //!   renamed to its name takes effect at once; a broken one changes nothing.
 //! - `dns` (feature `dns`): address records with a `port`, or `records = "srv"`; `name` with `{service}` in
 //!   it, `servers`, `scheme`, `timeout`. Answers are asked for again when their time to live is over, within
-//!   `ttl_min` and `ttl_max`. That a name does not exist is an answer; a server that fails gives none.
+//!   `ttl_min` and `ttl_max`. SRV records say weights, too. That a name does not exist is an answer; a server that fails gives none.
 //!
 //! - `directory`: a directory that the programs of one machine have in common, with a file for each
 //!   instance (`path`, `ttl`, `poll`): it finds what was registered there.

@@ -118,7 +118,7 @@ mod tests {
         );
         let config = Config::from_toml("interline.toml", &toml).unwrap();
         let mut faults = Faults::new();
-        let backends = Backends::read(&config, &[], &Rng::new(), &mut faults);
+        let backends = Backends::read(&config, &"billing".into(), &[], &Rng::new(), &mut faults);
         let who = (&"billing".into(), &"billing-7".into());
         let read = Registrations::read(&config, &backends, who, Some("1.2.0"), &mut faults);
         config.finish(&mut faults);

@@ -30,6 +30,8 @@ pub(crate) struct Backends {
     broken: Vec<String>,
     /// Where what was known last is kept.
     cache: Option<PathBuf>,
+    /// The name of the program, which keeps it there under its own name.
+    program: Arc<str>,
 }
 
 /// The schemes that can stand in the configuration, and those of what is found.
@@ -54,14 +56,19 @@ impl Backends {
     /// Reads `[discovery]`; those that the program gives stand above. Asks nobody anything.
     ///
     /// Every section is a backend. Beside them, `cache` names a directory in which what is known of each
-    /// service is kept, for a start while nobody answers; without it nothing is kept.
+    /// service is kept, for a start while nobody answers; without it nothing is kept. Several programs
+    /// can share it: each has files of its own.
     pub(crate) fn read(
         config: &Config,
+        program: &Arc<str>,
         given: &[(Arc<str>, Arc<dyn Discovery>)],
         rng: &Rng,
         faults: &mut Faults,
     ) -> Self {
-        let mut this = Self::default();
+        let mut this = Self {
+            program: Arc::clone(program),
+            ..Self::default()
+        };
         let all = config.section("discovery");
         // Read first, so that it is not taken for the name of a backend.
         if let Some(directory) = all.string("cache", faults) {
@@ -172,7 +179,7 @@ impl Backends {
             service: name.into(),
         };
         let cache = self.cache.as_ref();
-        let cache = cache.map(|directory| Cache::new(directory, &service));
+        let cache = cache.map(|directory| Cache::new(directory, &self.program, &service));
         let watch = ServiceWatch::new(hub, backends, query, first_answer, cache);
         Some(Whereabouts::Watched(Arc::new(watch)))
     }

@@ -32,7 +32,7 @@ pub(super) fn read(
         metrics: wiring.metrics.clone(),
     };
     let (config, faults) = (&wiring.config, &mut findings.faults);
-    let backends = Backends::read(config, &wiring.discoveries, &wiring.rng, faults);
+    let backends = Backends::read(config, service, &wiring.discoveries, &wiring.rng, faults);
     let services = Services::read(config, &registry.clients, &backends, &environment, faults);
     let who = (service, instance);
     let registrations = Registrations::read(config, &backends, who, version, faults);

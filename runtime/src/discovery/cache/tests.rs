@@ -16,7 +16,7 @@ impl Place {
     }
 
     fn kept(&self) -> PathBuf {
-        self.0.path().join("kept").join("orders%2fv1.json")
+        self.0.path().join("kept").join("billing.orders%2fv1.json")
     }
 
     /// Follows `orders/v1`, with these further lines.
@@ -28,7 +28,7 @@ impl Place {
         );
         let config = Config::from_toml("interline.toml", &toml).unwrap();
         let mut faults = Faults::new();
-        let backends = Backends::read(&config, &[], &Rng::new(), &mut faults);
+        let backends = Backends::read(&config, &"billing".into(), &[], &Rng::new(), &mut faults);
         let section = config.section("services.\"orders/v1\"");
         let place = backends.whereabouts(&section, (&["http"], &["http"]), None, &mut faults);
         config.finish(&mut faults);
@@ -117,8 +117,10 @@ async fn a_broken_cache_is_no_cache() {
 #[test]
 fn what_is_kept_is_what_is_read() {
     let place = TempDir::new().unwrap();
-    let cache = Cache::new(place.path(), &"a b".into());
-    assert!(cache.path.ends_with("a%20b.json"), "{:?}", cache.path);
+    let cache = Cache::new(place.path(), "x.y", &"a b".into());
+    assert!(cache.path.ends_with("x%2ey.a%20b.json"), "{:?}", cache.path);
+    let other = Cache::new(place.path(), "x", &"y.a b".into());
+    assert_ne!(cache.path, other.path);
     let endpoints: EndpointSet = (0..100)
         .map(|number| {
             let endpoint = Endpoint::parse(&format!("http://a:{number}")).unwrap();
@@ -126,6 +128,7 @@ fn what_is_kept_is_what_is_read() {
                 .with_tag("x")
                 .with_metadata("k", "\"v\"")
                 .with_version("1")
+                .with_weight(1 + number)
         })
         .collect();
     cache.write_now(&endpoints).unwrap();

@@ -6,7 +6,7 @@ const FILE: &str = "[discovery.local]\nkind = \"file\"\npath = \"endpoints.toml\
 fn read(toml: &str) -> Result<Vec<String>, String> {
     let config = Config::from_toml("interline.toml", toml).unwrap();
     let mut faults = Faults::new();
-    let backends = Backends::read(&config, &[], &Rng::new(), &mut faults);
+    let backends = Backends::read(&config, &"billing".into(), &[], &Rng::new(), &mut faults);
     let service = config.section("services.orders");
     let place = backends.whereabouts(&service, (&["http"], &["http"]), None, &mut faults);
     config.finish(&mut faults);
