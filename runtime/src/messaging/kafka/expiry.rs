@@ -2,6 +2,7 @@
 //! with the message, and whoever would hand it to a handler looks.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -84,11 +85,23 @@ pub(super) async fn give_up(assigned: Arc<Assigned>, offset: i64, incoming: Inco
         };
         match sent {
             Ok(()) => {
+                member.keeps_expired.store(true, Ordering::Release);
                 assigned.finish(offset);
                 return;
             }
             Err(error) => {
-                debug!(broker = %core.context.name, "{}", error.told(record.topic));
+                let why = error.told(record.topic);
+                if member.keeps_expired.swap(false, Ordering::AcqRel) {
+                    warn!(
+                        broker = %core.context.name,
+                        subscription = %subscription.label,
+                        id = %incoming.id,
+                        "a message that has outlived its time cannot be put into the dead letters, and \
+                         its partition does not go on beyond it: {why}; trying again"
+                    );
+                } else {
+                    debug!(broker = %core.context.name, id = %incoming.id, "{why}");
+                }
                 sleep(AGAIN.mul_f64(0.5 + core.context.rng.unit())).await;
             }
         }

@@ -1,7 +1,7 @@
 //! One subscription of a group: what was read and waits, what is out, and how it is.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::runtime::Handle;
@@ -57,6 +57,8 @@ pub(super) struct Member {
     flow: Mutex<Flow>,
     copying: AtomicUsize,
     copied: Notify,
+    /// Whether the last message that had outlived its time could be kept: what is wrong is told once.
+    pub(super) keeps_expired: AtomicBool,
     runtime: Handle,
     stale: Series,
     pub(super) lag: Series,
@@ -93,6 +95,7 @@ impl Member {
             }),
             copying: AtomicUsize::new(0),
             copied: Notify::new(),
+            keeps_expired: AtomicBool::new(true),
             runtime: Handle::current(),
         })
     }
