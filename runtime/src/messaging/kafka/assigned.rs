@@ -116,6 +116,17 @@ impl Assigned {
         }
     }
 
+    /// Below which offset everything is finished; 0 once it is not ours any more.
+    pub(super) fn finished_below(&self) -> i64 {
+        let ledger = lock(&self.ledger);
+        // One that ends is marked before its ledger is closed, which then says that all is finished.
+        if self.is_live() {
+            ledger.watermark()
+        } else {
+            0
+        }
+    }
+
     /// It is not ours any more.
     pub(super) fn end(self: &Arc<Self>) {
         if self.live.swap(false, Ordering::AcqRel) {
@@ -359,5 +370,60 @@ impl Settler for Assigned {
 
     fn is_current(&self, _epoch: u64) -> bool {
         self.is_live()
+    }
+}
+
+#[cfg(test)]
+pub(in crate::messaging::kafka) mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::config::{Config, Faults};
+    use crate::message::{Origin, TopicPattern};
+    use crate::messaging::kafka::settings::Settings;
+    use crate::messaging::{BrokerContext, Delivery, Group, Subscription};
+
+    /// A partition of a subscription to `t` on a cluster that is not there.
+    pub(in crate::messaging::kafka) fn partition(
+        kind: Kind,
+    ) -> (Arc<Assigned>, mpsc::Receiver<Delivery>) {
+        let config = Config::new().with("brokers.main.url", "kafka://127.0.0.1:1");
+        let mut faults = Faults::new();
+        let settings = Settings::read(&config.section("brokers.main"), &mut faults);
+        faults.into_result().unwrap();
+        let context = BrokerContext::new("main", "billing", "billing-1");
+        let core = Arc::new(Core::new(context, settings));
+        let topic = TopicPattern::parse("t").unwrap();
+        let subscription = Arc::new(Subscription::new(topic, Group::Named("g".into())));
+        let names = topology::names(None, &core.settings, &subscription);
+        let (sender, deliveries) = mpsc::channel(16);
+        let member = Member::new(&core, &subscription, names, sender);
+        let assigned = Assigned::new(&core, &member, "t", 0, kind, Note::default());
+        (assigned, deliveries)
+    }
+
+    /// What lies there at an offset.
+    pub(in crate::messaging::kafka) fn record(assigned: &Assigned, offset: i64) -> Incoming {
+        let place = Place::Kafka {
+            topic: Arc::clone(&assigned.topic),
+            partition: assigned.partition,
+            offset,
+        };
+        let origin = Origin::new("main".into(), place);
+        Incoming::new("t".into(), "body".into(), Headers::new(), origin)
+    }
+
+    #[tokio::test]
+    async fn nothing_counts_as_finished_in_a_partition_that_is_not_ours_any_more() {
+        let (assigned, _deliveries) = partition(Kind::Source);
+        for offset in 0..3 {
+            let mut incoming = record(&assigned, offset);
+            assert!(assigned.enter(offset, &mut incoming));
+            lock(&assigned.ledger).hand_out(offset, incoming);
+        }
+        assert_eq!(assigned.finish(0), Settled::Yes);
+        assert_eq!(assigned.finished_below(), 1);
+        assigned.end();
+        assert_eq!(assigned.finished_below(), 0);
     }
 }

@@ -351,7 +351,7 @@ impl<'a> Session<'a> {
             if let Err(error) = self.read() {
                 return End::Anew(Some(error));
             }
-            self.parked.release(self.client);
+            self.parked.release();
             self.look_at_room();
             let seeks = std::mem::take(&mut *lock(&self.group.seeks));
             for seek in seeks {

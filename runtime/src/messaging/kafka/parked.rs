@@ -52,8 +52,8 @@ impl Parked {
         }
     }
 
-    /// Hands on what is due.
-    pub(super) fn release(&mut self, client: &Client) {
+    /// Hands on what is due. Where nothing waits any more, [`Parked::resume_idle`] reads on.
+    pub(super) fn release(&mut self) {
         let now = Instant::now();
         for place in &mut self.0 {
             let mut any = false;
@@ -70,7 +70,6 @@ impl Parked {
                 place.assigned.member.pump();
             }
         }
-        self.resume_idle(client, |_| false);
     }
 
     /// Reads on in partitions of which nothing waits any more, unless they are `full`.
@@ -109,5 +108,44 @@ impl Parked {
             .map(|(due, ..)| *due)
             .min()?;
         Some(first.saturating_duration_since(Instant::now()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::messaging::Consumer;
+    use crate::messaging::kafka::assigned::Kind;
+    use crate::messaging::kafka::assigned::tests::{partition, record};
+    use crate::messaging::kafka::core::Link;
+    use crate::messaging::kafka::group::{Group, Role};
+    use crate::messaging::kafka::rebalance::Rebalancing;
+
+    #[tokio::test]
+    async fn a_partition_whose_subscription_is_full_is_not_read_on() {
+        let (assigned, mut deliveries) = partition(Kind::Retry(Duration::from_secs(1)));
+        let core = &assigned.member.core;
+        let group = Group::of(core, "g", Role::Retries);
+        let config = core.settings.member("billing", "g").unwrap();
+        let client: Client = config
+            .create_with_context(Rebalancing::new(&group))
+            .unwrap();
+        let mut parked = Parked::default();
+        let mut incoming = record(&assigned, 0);
+        assert!(assigned.enter(0, &mut incoming));
+        parked.take(&client, &assigned, Duration::ZERO, 0, incoming);
+        assigned.member.pause().await;
+        parked.release();
+        assert!(parked.next_due().is_none() && parked.holds(&assigned));
+        parked.resume_idle(&client, |epoch| epoch == assigned.epoch);
+        assert!(parked.holds(&assigned));
+        assigned.member.resume().await;
+        assert_eq!(
+            deliveries.try_recv().unwrap().incoming.origin,
+            record(&assigned, 0).origin
+        );
+        parked.resume_idle(&client, |_| false);
+        assert!(!parked.holds(&assigned));
+        core.set_link(Link::Closed);
     }
 }
