@@ -51,7 +51,7 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-async fn schedule(
+pub async fn schedule(
     broker: &Kafka,
     outgoing: Outgoing,
     due: SystemTime,
@@ -69,13 +69,13 @@ fn millis(time: SystemTime) -> u128 {
     since.expect("it is after 1970").as_millis()
 }
 
-async fn make_topic(broker: &Kafka, topic: &str) {
+pub async fn make_topic(broker: &Kafka, topic: &str) {
     let mut first = message(topic, "first");
     first.subscribers_optional = true;
     publish(broker, first).await;
 }
 
-fn reader(stage: &Stage) -> Result<BaseConsumer, Error> {
+pub fn reader(stage: &Stage) -> Result<BaseConsumer, Error> {
     Ok(ClientConfig::new()
         .set(
             "bootstrap.servers",
@@ -87,7 +87,7 @@ fn reader(stage: &Stage) -> Result<BaseConsumer, Error> {
 }
 
 /// The first `count` records of a topic's only partition, as somebody else's client sees them.
-async fn records(stage: &Stage, topic: &str, count: usize) -> Result<Vec<OwnedMessage>, Error> {
+pub async fn records(stage: &Stage, topic: &str, count: usize) -> Result<Vec<OwnedMessage>, Error> {
     let (client, topic) = (reader(stage)?, stage.named(topic));
     tokio::task::spawn_blocking(move || {
         let mut list = TopicPartitionList::new();
@@ -108,7 +108,7 @@ async fn records(stage: &Stage, topic: &str, count: usize) -> Result<Vec<OwnedMe
     .await?
 }
 
-fn header(record: &OwnedMessage, name: &str) -> Option<String> {
+pub fn header(record: &OwnedMessage, name: &str) -> Option<String> {
     let headers = record.headers()?;
     let found = headers.iter().find(|header| header.key == name)?;
     found

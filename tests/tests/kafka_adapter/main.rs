@@ -5,6 +5,7 @@ mod connections;
 mod consuming;
 mod groups;
 mod later;
+mod not_taken;
 mod positions;
 mod publishing;
 mod support;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         positions::cases(),
         closing::cases(),
         later::cases(),
+        not_taken::cases(),
         topology::cases(),
         tls::cases(),
         connections::cases(),

@@ -11,7 +11,7 @@ use crate::messaging::{BrokerError, BrokerErrorKind, Scheduling, TopologyMode};
 
 use super::admin;
 use super::assigned::key_of;
-use super::core::Core;
+use super::core::{Core, lock};
 use super::member::Member;
 use super::mover;
 use super::publish::{CopyError, Record, own_headers};
@@ -40,7 +40,24 @@ const TOMBSTONE: &str = "x-later-tombstone";
 /// The part of this process in moving what is due.
 #[derive(Default)]
 pub(super) struct Later {
-    pub(super) mover: Mutex<Option<Arc<Member>>>,
+    pub(super) part: Mutex<Part>,
+}
+
+/// Whether this process takes part.
+#[derive(Default)]
+pub(super) enum Part {
+    #[default]
+    NotYet,
+    Taken(Arc<Member>),
+    /// The broker is closed, and it does not begin again.
+    Ended,
+}
+
+impl Later {
+    /// Begins nothing any more. What was begun is closed with its group.
+    pub(super) fn end(&self) {
+        *lock(&self.part) = Part::Ended;
+    }
 }
 
 /// The level in which a message waits next, and since when it counts as waiting there.
@@ -253,6 +270,8 @@ pub(super) fn kept(core: &Core, id: &impl std::fmt::Display) -> BrokerError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::messaging::kafka::assigned::Kind;
+    use crate::messaging::kafka::assigned::tests::partition;
 
     #[test]
     fn a_message_waits_in_the_longest_level_that_it_has_time_for() {
@@ -291,6 +310,17 @@ mod tests {
             assert!(now - due <= 120, "{} ms late", now - due);
             assert!(levels <= 40, "{levels} levels for {wait} ms");
         }
+    }
+
+    #[tokio::test]
+    async fn nobody_takes_part_any_more_once_the_broker_is_closed() {
+        let (assigned, _deliveries) = partition(Kind::Source);
+        let core = &assigned.member.core;
+        core.later.end();
+        let names = core.later_names();
+        mover::read(core, &names, &["interline.later.1s"]);
+        assert!(matches!(*lock(&core.later.part), Part::Ended));
+        assert!(lock(&core.groups).is_empty());
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod publish;
 mod rebalance;
 mod replies;
 mod settings;
+mod stuck;
 mod topology;
 
 use std::fmt;
@@ -149,11 +150,12 @@ impl Kafka {
     }
 
     async fn close(&self, deadline: Instant) {
+        // First, so that no group is made that nobody closes.
+        self.core.later.end();
         let groups: Vec<Arc<Group>> = lock(&self.core.groups)
             .drain()
             .map(|(_, one)| one)
             .collect();
-        drop(lock(&self.core.later.mover).take());
         let members: Vec<Arc<Member>> = groups.iter().flat_map(|group| group.members()).collect();
         for member in &members {
             member.stop_now();
@@ -365,7 +367,7 @@ impl Drop for Kafka {
     fn drop(&mut self) {
         // The threads see it and end.
         self.core.set_link(Link::Closed);
-        drop(lock(&self.core.later.mover).take());
+        self.core.later.end();
         for group in lock(&self.core.groups).drain().map(|(_, group)| group) {
             group.closing.store(true, Ordering::Release);
         }

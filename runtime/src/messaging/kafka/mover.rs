@@ -3,7 +3,7 @@
 //! shared and goes on while anybody runs. A copy is confirmed before the original counts as finished.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{debug, warn};
 
+use crate::clock::Rng;
 use crate::handling::Reason;
 use crate::message::headers::name;
 use crate::message::{HeaderValue, Headers, Incoming, TopicPattern, format_time};
@@ -21,9 +22,10 @@ use super::admin;
 use super::assigned::letter_key;
 use super::core::{Core, Link, lock};
 use super::group::{Group, Role};
-use super::later::{self, Held};
+use super::later::{self, Held, Part};
 use super::member::{Copying, Member};
 use super::publish::{CopyError, Record};
+use super::stuck::{STUCK_MAX, Stuck};
 use super::topology::{self, Names};
 
 /// How often it is looked for topics that somebody else made.
@@ -38,8 +40,11 @@ const SOON: Duration = Duration::from_millis(100);
 const AGAIN_MAX: Duration = Duration::from_secs(5);
 /// How long a topic may be missing until that is believed: a server that just came back may not know it.
 const MISSING_MAX: Duration = Duration::from_secs(15);
-/// Where a message waits that this process may not publish.
-const NOT_MINE: Duration = Duration::from_secs(60);
+/// Where a message waits that cannot be published now, or not by this process.
+const ASIDE: Duration = Duration::from_secs(60);
+/// The levels, in seconds, in which somebody else may have a partition: the first that will do, and longer ones
+/// only where one process has all of the shorter ones.
+const AWAY: [u64; 7] = [60, 20, 5, 1, 300, 1_200, 3_600];
 const LABEL: &str = "messages for later";
 
 /// Looks for topics of messages for later, and takes part once there are some. Ends with the connection.
@@ -86,10 +91,15 @@ pub(super) fn read(core: &Arc<Core>, names: &Names, topics: &[&str]) {
     if core.context.read_only || core.is_closed() {
         return;
     }
-    let mut mover = lock(&core.later.mover);
-    let member = match &*mover {
-        Some(member) => Arc::clone(member),
-        None => Arc::clone(mover.insert(start(core, names.clone()))),
+    let mut part = lock(&core.later.part);
+    let member = match &*part {
+        Part::Ended => return,
+        Part::Taken(member) => Arc::clone(member),
+        Part::NotYet => {
+            let member = start(core, names.clone());
+            *part = Part::Taken(Arc::clone(&member));
+            member
+        }
     };
     let mut all = member.retries();
     let fresh = topics
@@ -117,6 +127,7 @@ fn start(core: &Arc<Core>, names: Names) -> Arc<Member> {
         group,
         moved: AtomicU64::new(0),
         told: AtomicBool::new(false),
+        stuck: Mutex::default(),
     });
     tokio::spawn(run(mover, deliveries));
     member
@@ -129,6 +140,8 @@ struct Mover {
     moved: AtomicU64,
     /// Whether it was said that something does not go on.
     told: AtomicBool,
+    /// The topics that take nothing.
+    stuck: Mutex<Stuck>,
 }
 
 async fn run(mover: Arc<Mover>, mut deliveries: mpsc::Receiver<Delivery>) {
@@ -165,6 +178,32 @@ async fn run(mover: Arc<Mover>, mut deliveries: mpsc::Receiver<Delivery>) {
     }
 }
 
+/// Where a message is put that waits on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Where {
+    /// With those of its key.
+    ByKey,
+    /// Where another process is likely to get it.
+    Elsewhere,
+}
+
+/// Since when a message cannot be published; only what is so all of the time counts.
+#[derive(Default)]
+struct Since {
+    missing: Option<Instant>,
+    failing: Option<Instant>,
+}
+
+impl Since {
+    /// For how long its topic is missing. Any other error says that it may be there.
+    fn missing_for(&mut self, error: &CopyError) -> Duration {
+        let is_missing = matches!(error, CopyError::Missing);
+        self.missing = is_missing.then(|| self.missing.unwrap_or_else(Instant::now));
+        let missing = self.missing.map(|since| since.elapsed());
+        missing.unwrap_or_default()
+    }
+}
+
 /// What became of an attempt to move a message.
 enum Moved {
     Yes,
@@ -182,11 +221,11 @@ impl Mover {
     async fn take(&self, delivery: Delivery) {
         let held = Held::read(&delivery.incoming);
         let mut failures = 0;
-        let mut missing = None;
+        let mut since = Since::default();
         while self.may(&delivery) {
             let incoming = &delivery.incoming;
             let moved = match &held {
-                Some(held) => self.pass_on(held, incoming, &mut missing).await,
+                Some(held) => self.pass_on(held, incoming, &mut since).await,
                 None => {
                     let why = "it does not say where it goes and when";
                     let headers = incoming.headers.clone();
@@ -218,38 +257,40 @@ impl Mover {
     }
 
     /// Moves it to its own topic if it is due, else to where it waits on.
-    async fn pass_on(
-        &self,
-        held: &Held,
-        incoming: &Incoming,
-        missing: &mut Option<Instant>,
-    ) -> Moved {
+    async fn pass_on(&self, held: &Held, incoming: &Incoming, since: &mut Since) -> Moved {
         let now = loop {
             let now = self.core.context.clock.unix_millis();
             let left = Duration::from_millis(held.due.saturating_sub(now));
             if left > SOON {
-                let (level, since) = later::place(now, held.due);
-                return self.hold(held, incoming, level, since).await;
+                let place = later::place(now, held.due);
+                return self.hold(held, incoming, place, Where::ByKey).await;
             }
             if left.is_zero() {
                 break now;
             }
             sleep(left).await;
         };
+        if lock(&self.stuck).is_known(&held.topic, Instant::now()) {
+            // One that was tried a moment ago shows what comes of it.
+            return self.hold(held, incoming, (ASIDE, now), Where::ByKey).await;
+        }
         let headers = held.own_headers();
         let record = held.published(incoming, &headers);
         let sent = {
             let _copying = Copying::begin(&self.member);
             self.core.send_copy(&record).await
         };
+        let topic = &held.topic;
         let error = match sent {
-            Ok(()) => return Moved::Yes,
+            Ok(()) => {
+                lock(&self.stuck).works(topic);
+                return Moved::Yes;
+            }
             Err(error) => error,
         };
-        let since = *missing.get_or_insert_with(Instant::now);
-        let topic = &held.topic;
-        match &error {
-            CopyError::Missing if since.elapsed() > MISSING_MAX => {
+        let missing_for = since.missing_for(&error);
+        let why = match &error {
+            CopyError::Missing if missing_for > MISSING_MAX => {
                 let why = format!("topic `{topic}` does not exist any more");
                 self.bury(incoming, headers, Some(topic), &why).await
             }
@@ -258,19 +299,71 @@ impl Mover {
                 self.bury(incoming, headers, Some(topic), &why).await
             }
             error if error.is_forbidden() => {
-                warn!(
-                    broker = %self.core.context.name,
-                    id = %incoming.id,
-                    "a message for later waits for a minute more: the user may not publish to `{topic}`, \
-                     and who may has to move it; `later_topic` gives services topics of their own"
-                );
-                self.hold(held, incoming, NOT_MINE, now).await
+                if lock(&self.stuck).is_news(topic, Instant::now()) {
+                    warn!(
+                        broker = %self.core.context.name,
+                        id = %incoming.id,
+                        "messages for later wait for up to a minute more: the user may not publish to \
+                         `{topic}`, and who may has to move them; `later_topic` gives services topics \
+                         of their own"
+                    );
+                }
+                return self
+                    .hold(held, incoming, (ASIDE, now), Where::Elsewhere)
+                    .await;
             }
             _ => Moved::No(error.told(topic)),
+        };
+        let Moved::No(why) = why else {
+            return Moved::Yes;
+        };
+        if !self.is_stuck(topic, &error, since) {
+            return Moved::No(why);
+        }
+        if lock(&self.stuck).is_news(topic, Instant::now()) {
+            warn!(
+                broker = %self.core.context.name,
+                id = %incoming.id,
+                "messages for later wait for a minute more, so that they hold up no others: {why}"
+            );
+        }
+        match self.hold(held, incoming, (ASIDE, now), Where::ByKey).await {
+            Moved::Yes => Moved::Yes,
+            Moved::No(also) => Moved::No(format!("{why}; {also}")),
         }
     }
 
-    async fn hold(&self, held: &Held, incoming: &Incoming, level: Duration, since: u64) -> Moved {
+    /// Notes that a message could not be published; whether that has been so for too long to wait for it
+    /// here, for this message or for all of its topic.
+    fn is_stuck(&self, topic: &str, error: &CopyError, since: &mut Since) -> bool {
+        let mut stuck = lock(&self.stuck);
+        if *self.core.link.borrow() != Link::Up {
+            // Nothing goes on, and what is due is tried at once when the cluster is back.
+            since.failing = None;
+            stuck.works(topic);
+            return false;
+        }
+        let now = Instant::now();
+        let of_topic = match error {
+            // Each of its messages waits to see whether it comes back.
+            CopyError::Missing => {
+                stuck.works(topic);
+                false
+            }
+            _ => stuck.fails(topic, now),
+        };
+        let failing = *since.failing.get_or_insert(now);
+        of_topic || now.duration_since(failing) >= STUCK_MAX
+    }
+
+    /// Puts it where it waits for `level`, or for that of another one, counted from `since`.
+    async fn hold(
+        &self,
+        held: &Held,
+        incoming: &Incoming,
+        (level, since): (Duration, u64),
+        place: Where,
+    ) -> Moved {
         let _copying = Copying::begin(&self.member);
         let names = &self.member.names;
         if let Err(error) = self.core.make_levels(names, level).await {
@@ -279,11 +372,31 @@ impl Mover {
         let Some(topic) = names.retry(level) else {
             return Moved::No(format!("there is no topic for a wait of {level:?}"));
         };
-        let record = held.waiting(incoming, topic, since);
+        let place = match place {
+            Where::Elsewhere => self.elsewhere(),
+            Where::ByKey => None,
+        };
+        let topic = place.map_or(topic, |(topic, _)| topic);
+        let mut record = held.waiting(incoming, topic, since);
+        record.partition = place.map(|(_, partition)| partition);
         match self.core.send_copy(&record).await {
             Ok(()) => Moved::Yes,
             Err(error) => Moved::No(error.told(topic)),
         }
+    }
+
+    /// A level and a partition of it that another process reads, if there is one. By its key a message would
+    /// come back to whoever has its partition now; and one process can have all partitions of a level.
+    fn elsewhere(&self) -> Option<(&str, i32)> {
+        let assigned = lock(&self.group.assigned).clone();
+        let names = &self.member.names;
+        let levels = AWAY.iter().filter_map(|level| {
+            let topic = names.retry(Duration::from_secs(*level))?;
+            let of_topic = assigned.iter().filter(|one| *one.topic == *topic);
+            let ours = of_topic.map(|assigned| assigned.partition).collect();
+            Some((topic, self.core.partitions_of(topic)?, ours))
+        });
+        away(levels, &self.core.context.rng)
     }
 
     /// Keeps a message that nobody can be given.
@@ -349,7 +462,7 @@ impl Mover {
         let all = lock(&self.group.assigned).clone();
         let mut places = Vec::new();
         for assigned in all {
-            let below = lock(&assigned.ledger).watermark();
+            let below = assigned.finished_below();
             if below > 0 {
                 places.push((assigned.topic.to_string(), assigned.partition, below));
             }
@@ -362,5 +475,61 @@ impl Mover {
                 "what was moved of the messages for later lies on: {error}"
             );
         }
+    }
+}
+
+/// The first level with partitions that are none of ours, and one of these.
+fn away<'t>(
+    levels: impl Iterator<Item = (&'t str, usize, Vec<i32>)>,
+    rng: &Rng,
+) -> Option<(&'t str, i32)> {
+    for (topic, count, ours) in levels {
+        let all = 0..i32::try_from(count).ok()?;
+        let others: Vec<i32> = all.filter(|one| !ours.contains(one)).collect();
+        let at = rng.below(u64::try_from(others.len()).ok()?);
+        if let Some(other) = others.get(usize::try_from(at).ok()?) {
+            return Some((topic, *other));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::messaging::BrokerErrorKind;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_topic_is_missing_since_it_was_nothing_else() {
+        let mut since = Since::default();
+        let other = CopyError::Failed(BrokerErrorKind::Timeout, String::new());
+        let second = Duration::from_secs(1);
+        assert_eq!(since.missing_for(&other), Duration::ZERO);
+        sleep(60 * second).await;
+        assert_eq!(since.missing_for(&CopyError::Missing), Duration::ZERO);
+        sleep(14 * second).await;
+        assert_eq!(since.missing_for(&CopyError::Missing), 14 * second);
+        assert_eq!(since.missing_for(&other), Duration::ZERO);
+        assert_eq!(since.missing_for(&CopyError::Missing), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_message_that_is_not_ours_goes_to_somebody_else() {
+        let rng = Rng::new();
+        println!("INTERLINE_TEST_SEED={}", rng.seed());
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..200 {
+            let levels = [
+                ("all", 2, vec![1, 0]),
+                ("some", 5, vec![0, 2]),
+                ("none", 1, vec![]),
+            ];
+            seen.extend(away(levels.into_iter(), &rng));
+        }
+        assert_eq!(seen, [("some", 1), ("some", 3), ("some", 4)].into());
+        let levels = [("all", 1, vec![0]), ("none", 1, vec![])];
+        assert_eq!(away(levels.into_iter(), &rng), Some(("none", 0)));
+        let levels = [("all", 1, vec![0]), ("gone", 0, vec![])];
+        assert_eq!(away(levels.into_iter(), &rng), None);
     }
 }

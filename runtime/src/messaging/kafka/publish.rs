@@ -309,12 +309,15 @@ pub(super) enum CopyError {
 
 impl CopyError {
     pub(super) fn into_broker_error(self, core: &Core, topic: &str) -> BrokerError {
-        let kind = match &self {
+        core.error(self.kind(), self.told(topic))
+    }
+
+    fn kind(&self) -> BrokerErrorKind {
+        match self {
             Self::Missing => BrokerErrorKind::NotFound,
             Self::Refused(code) => errors::kind(*code),
             Self::Failed(kind, _) => *kind,
-        };
-        core.error(kind, self.told(topic))
+        }
     }
 
     /// As whoever publishes `outgoing` is told it, whose record was for `topic`.
@@ -345,9 +348,9 @@ impl CopyError {
         matches!(self, Self::Refused(code) if failed(*code).0 == PublishErrorKind::TooLarge)
     }
 
-    /// Whether our user may not write to the topic.
+    /// Whether our user may not write to the topic, or not even see whether it exists.
     pub(super) fn is_forbidden(&self) -> bool {
-        matches!(self, Self::Refused(code) if errors::kind(*code) == BrokerErrorKind::Permission)
+        self.kind() == BrokerErrorKind::Permission
     }
 }
 
@@ -414,6 +417,16 @@ pub(super) fn own_headers(outgoing: &Outgoing, from: u64) -> Headers {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_topic_that_may_not_be_seen_is_forbidden_as_one_that_may_not_be_written() {
+        let unseen = |kind| CopyError::Failed(kind, "topic authorization failed".to_owned());
+        assert!(unseen(BrokerErrorKind::Permission).is_forbidden());
+        assert!(CopyError::Refused(RDKafkaErrorCode::TopicAuthorizationFailed).is_forbidden());
+        assert!(!unseen(BrokerErrorKind::Timeout).is_forbidden());
+        assert!(!CopyError::Refused(RDKafkaErrorCode::InvalidRecord).is_forbidden());
+        assert!(!CopyError::Missing.is_forbidden());
+    }
 
     #[test]
     fn the_outcome_is_unknown_only_where_the_cluster_may_have_it() {

@@ -1,0 +1,243 @@
+//! Messages for later whose topic does not take them when they are due.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures_util::future::join_all;
+use interline::messaging::MessageBroker;
+use interline::testing::ServerFixture;
+use interline_tests::harness::Case;
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
+use rdkafka::consumer::Consumer;
+use rdkafka::message::{Header, Message, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::later::{header, make_topic, reader, records, schedule};
+use crate::support::{Error, LIMIT, Outcome, Stage, close, message};
+
+pub fn cases() -> Vec<Case> {
+    vec![
+        Case::new(
+            "a_topic_that_takes_nothing_holds_up_no_other_messages_for_later",
+            refused,
+        ),
+        Case::new(
+            "a_message_for_later_that_one_may_not_publish_goes_to_another",
+            forbidden,
+        ),
+    ]
+}
+
+/// A compacted topic takes no record without a key.
+async fn refused() -> Outcome {
+    let stage = Stage::new().await?;
+    let broker = stage.connected("one").await?;
+    let topic = stage.named("compacted");
+    let topic =
+        NewTopic::new(&topic, 1, TopicReplication::Fixed(1)).set("cleanup.policy", "compact");
+    let (admin, options) = (stage.admin()?, AdminOptions::new());
+    for topic in admin.create_topics(&[topic], &options).await? {
+        topic.map_err(|(name, code)| format!("{name}: {code}"))?;
+    }
+    make_topic(&broker, "u").await;
+    let due = SystemTime::now() + Duration::from_secs(1);
+    // More than are moved at once, so that nothing else is.
+    let mut scheduling = (0..300).map(|number| {
+        let outgoing = message("compacted", &number.to_string());
+        schedule(&broker, outgoing, due)
+    });
+    if let Some(first) = scheduling.next() {
+        // It makes the topics.
+        assert_eq!(first.await, Ok(()));
+    }
+    for outcome in join_all(scheduling).await {
+        assert_eq!(outcome, Ok(()));
+    }
+    let due = SystemTime::now() + Duration::from_secs(1);
+    assert_eq!(
+        schedule(&broker, message("u", "held-up"), due).await,
+        Ok(())
+    );
+    let found = records(&stage, "u", 2).await?;
+    assert_eq!(found[1].payload(), Some(&b"held-up"[..]));
+    // None of them is lost: it waits with its id.
+    let waits = records(&stage, "interline.later.1m", 1).await?.remove(0);
+    let id = header(&waits, "message-id").unwrap_or_default();
+    assert!(id.starts_with("compacted/"), "{id}");
+    assert_eq!(
+        header(&waits, "x-later-topic"),
+        Some(stage.named("compacted"))
+    );
+    close(&broker).await;
+    Ok(())
+}
+
+/// Has the server let only `nobody` do something with a topic. The client library has no call for it.
+async fn allow_only_nobody(server: &ServerFixture, topic: &str) -> Outcome {
+    let text = |text: &str| {
+        let length = i16::try_from(text.len()).expect("a short text");
+        [&length.to_be_bytes()[..], text.as_bytes()].concat()
+    };
+    let request = [
+        // CreateAcls, the first question of this connection.
+        vec![0, 30, 0, 1, 0, 0, 0, 1],
+        text("test"),
+        // One: of the topic of this very name.
+        vec![0, 0, 0, 1, 2],
+        text(topic),
+        vec![3],
+        text("User:nobody"),
+        text("*"),
+        // Everything is allowed.
+        vec![2, 3],
+    ]
+    .concat();
+    let mut stream = TcpStream::connect(server.url().trim_start_matches("kafka://")).await?;
+    let length = i32::try_from(request.len())?;
+    stream.write_all(&length.to_be_bytes()).await?;
+    stream.write_all(&request).await?;
+    let length = usize::try_from(stream.read_i32().await?)?;
+    let mut answer = vec![0; length];
+    stream.read_exact(&mut answer).await?;
+    // Behind its number, the throttling and the count stands the code.
+    assert_eq!(answer.get(12..14), Some(&[0, 0][..]), "{answer:?}");
+    Ok(())
+}
+
+/// Partitions of topics.
+type Partitions = Vec<(String, i32)>;
+
+/// What a member of a group was given, as the protocol of consumers writes it.
+fn read_assignment(mut bytes: &[u8]) -> Option<Partitions> {
+    fn number<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+        let (number, rest) = bytes.split_first_chunk()?;
+        *bytes = rest;
+        Some(*number)
+    }
+    let bytes = &mut bytes;
+    let _version: [u8; 2] = number(bytes)?;
+    let mut given = Partitions::new();
+    for _ in 0..i32::from_be_bytes(number(bytes)?) {
+        let length = usize::try_from(i16::from_be_bytes(number(bytes)?)).ok()?;
+        let (topic, rest) = bytes.split_at_checked(length)?;
+        *bytes = rest;
+        for _ in 0..i32::from_be_bytes(number(bytes)?) {
+            let partition = i32::from_be_bytes(number(bytes)?);
+            given.push((String::from_utf8_lossy(topic).into_owned(), partition));
+        }
+    }
+    Some(given)
+}
+
+/// What a process has of the levels, as soon as two share them.
+async fn share(stage: &Stage, client_id: &'static str) -> Result<Partitions, Error> {
+    let (client, group) = (reader(stage)?, stage.named("interline.later"));
+    tokio::task::spawn_blocking(move || {
+        let deadline = std::time::Instant::now() + LIMIT;
+        while std::time::Instant::now() < deadline {
+            let list = client.fetch_group_list(Some(&group), Duration::from_secs(5))?;
+            let members = list
+                .groups()
+                .iter()
+                .filter(|group| group.state() == "Stable");
+            let shares = members.flat_map(|group| group.members()).map(|member| {
+                let given = member.assignment().and_then(read_assignment);
+                (member.client_id(), given.unwrap_or_default())
+            });
+            let mut shares: Vec<_> = shares.collect();
+            let all: usize = shares.iter().map(|(_, given)| given.len()).sum();
+            // Two partitions in each of nine levels.
+            if shares.len() == 2 && all == 18 {
+                shares.retain(|(id, given)| *id == client_id && !given.is_empty());
+                if let Some((_, given)) = shares.pop() {
+                    return Ok(given);
+                }
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Err("the group does not come to rest".into())
+    })
+    .await?
+}
+
+/// Writes a message for `t` to a partition of a level, in which its wait is over.
+async fn lay(stage: &Stage, (level, partition): (String, i32)) -> Outcome {
+    let servers = stage.url.trim_start_matches("kafka://");
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", servers)
+        .create()?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    let written = now - Duration::from_secs(2 * 86_400);
+    let (to, due) = (stage.named("t"), now.as_millis().to_string());
+    let headers = [
+        ("x-later-topic", to.as_str()),
+        ("x-later-due", due.as_str()),
+        ("message-id", "t/laid"),
+    ];
+    let headers = headers
+        .into_iter()
+        .fold(OwnedHeaders::new(), |all, (key, value)| {
+            let value = Some(value);
+            all.insert(Header { key, value })
+        });
+    let record = BaseRecord::<str, str>::to(&level)
+        .partition(partition)
+        .key("k")
+        .payload("laid")
+        .timestamp(i64::try_from(written.as_millis())?)
+        .headers(headers);
+    producer.send(record).map_err(|(error, _)| error)?;
+    tokio::task::spawn_blocking(move || producer.flush(LIMIT)).await??;
+    Ok(())
+}
+
+async fn forbidden() -> Outcome {
+    let server = ServerFixture::kafka()
+        .user("app", "open-sesame")
+        .config_line(
+            "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        )
+        .config_line("super.users=User:ANONYMOUS")
+        .config_line("allow.everyone.if.no.acl.found=true")
+        .start()
+        .await?;
+    let stage = Stage::at(server.url());
+    let place = server.password_url().expect("it wants a password");
+    let place = place.trim_start_matches("kafka://");
+    let mut limited = Stage::at(format!("kafka://app:open-sesame@{place}"));
+    limited.prefix.clone_from(&stage.prefix);
+    let may = stage
+        .connected_with("may", |config| config.with("brokers.main.partitions", 2))
+        .await?;
+    let may_not = limited
+        .connected_with("may-not", |config| {
+            config
+                .with("brokers.main.partitions", 2)
+                .with("brokers.main.sasl", "plain")
+        })
+        .await?;
+    make_topic(&may, "u").await;
+    let admin = stage.admin()?;
+    let topic = stage.named("t");
+    let topic = NewTopic::new(&topic, 1, TopicReplication::Fixed(1));
+    admin.create_topics(&[topic], &AdminOptions::new()).await?;
+    allow_only_nobody(&server, &stage.named("t")).await?;
+    let refused = may_not.publish(message("t", "refused")).await;
+    refused.expect_err("it is not allowed");
+    // Both take part from now on.
+    for (broker, body) in [(&may, "1"), (&may_not, "2")] {
+        let late = SystemTime::now() + Duration::from_secs(2 * 86_400);
+        assert_eq!(schedule(broker, message("u", body), late).await, Ok(()));
+    }
+    let given = share(&stage, "billing@may-not").await?;
+    lay(&stage, given[0].clone()).await?;
+    let found = records(&stage, "t", 1).await?.remove(0);
+    assert_eq!(found.payload(), Some(&b"laid"[..]));
+    assert_eq!(header(&found, "message-id"), Some("t/laid".to_owned()));
+    assert_eq!(found.key(), Some(&b"k"[..]));
+    close(&may).await;
+    close(&may_not).await;
+    Ok(())
+}
