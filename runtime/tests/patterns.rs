@@ -453,3 +453,44 @@ async fn a_topology_is_printed_and_compared_without_starting_the_service() {
     assert_eq!(diff.missing.len(), 1);
     assert!(broker.export().is_none());
 }
+
+#[derive(Debug, Message, Serialize, Deserialize)]
+#[message(topic = "pebbles.thrown")]
+struct Pebble {
+    number: u32,
+}
+
+#[subscriber(concurrency = 4)]
+async fn catch(_: Pebble, caught: State<Arc<AtomicU32>>) {
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    caught.fetch_add(1, Ordering::SeqCst);
+}
+
+#[test]
+fn a_runtime_that_goes_down_with_messages_waiting_is_not_held_up() {
+    const LIMIT: Duration = Duration::from_secs(20);
+    for _ in 0..40 {
+        let mut threads = tokio::runtime::Builder::new_multi_thread();
+        let threads = threads.worker_threads(1).enable_all().build().unwrap();
+        let caught = Arc::new(AtomicU32::new(0));
+        let app = App::new(Config::new()).named_only().register::<catch>();
+        let app = app.state(Arc::clone(&caught));
+        let running = threads.block_on(async {
+            let running = app.launch().await.unwrap();
+            running.ready(LIMIT).await.unwrap();
+            let publisher = running.publisher();
+            for number in 0..100 {
+                publisher.publish(&Pebble { number }).await.unwrap();
+            }
+            while caught.load(Ordering::SeqCst) < 5 {
+                tokio::task::yield_now().await;
+            }
+            running
+        });
+        // As where a program ends without asking the app to.
+        let begun = std::time::Instant::now();
+        threads.shutdown_timeout(LIMIT);
+        assert!(begun.elapsed() < LIMIT, "its threads did not end");
+        drop(running);
+    }
+}

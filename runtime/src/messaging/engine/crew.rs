@@ -98,9 +98,11 @@ impl Crew {
             drop(state);
             let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
             while workers.try_join_next().is_some() {}
+            // A runtime that shuts down drops it here and now.
             workers.spawn(work(Worker {
                 crew: Arc::clone(self),
                 called: true,
+                began: false,
             }));
         }
     }
@@ -183,6 +185,8 @@ struct Worker {
     crew: Arc<Crew>,
     /// It was called, and others are called only when it has looked.
     called: bool,
+    /// Whether it ever ran.
+    began: bool,
 }
 
 impl Worker {
@@ -225,12 +229,16 @@ impl Worker {
 }
 
 impl Drop for Worker {
-    /// However it ends, by a panic too, its work goes to others.
+    /// However it ends, by a panic too, its work goes to others. Only where it never ran there is no
+    /// runtime any more that others could run on.
     fn drop(&mut self) {
         let mut state = self.crew.lock();
         state.workers -= 1;
         if self.called {
             state.called = false;
+        }
+        if !self.began {
+            return;
         }
         if state.closed {
             self.crew.pass_on(state);
@@ -241,6 +249,7 @@ impl Drop for Worker {
 }
 
 async fn work(mut worker: Worker) {
+    worker.began = true;
     let crew = Arc::clone(&worker.crew);
     let subscribed = &*crew.subscribed;
     let mut place: Option<OwnedSemaphorePermit> = None;
