@@ -5,6 +5,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::clock::Rng;
 use crate::handling::{PublishError, PublishErrorKind};
 use crate::message::{Headers, Incoming, Outgoing};
 use crate::messaging::{BrokerError, BrokerErrorKind, Scheduling, TopologyMode};
@@ -24,6 +25,9 @@ pub(super) const LEVELS: [u64; 9] = [
 /// A message that lacks this little for a level takes it, as if it had come so much earlier: it saves many
 /// short waits, and keeps those behind it from their time by no more than this.
 const LACKING: u64 = 200;
+/// The levels, in seconds, in which somebody else may have a partition: the first that will do, and longer ones
+/// only where one process has all of the shorter ones.
+pub(super) const AWAY: [u64; 7] = [60, 20, 5, 1, 300, 1_200, 3_600];
 /// The longest time that a message is held: a hundred years, a day at a time.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
 
@@ -67,6 +71,22 @@ pub(super) fn place(now: u64, due: u64) -> (Duration, u64) {
     let level = *fits.unwrap_or(&LEVELS[0]);
     let since = now.min(due.saturating_sub(level));
     (Duration::from_millis(level), since)
+}
+
+/// The first level with partitions that are none of ours, and one of these.
+pub(super) fn away<'t>(
+    levels: impl Iterator<Item = (&'t str, usize, Vec<i32>)>,
+    rng: &Rng,
+) -> Option<(&'t str, i32)> {
+    for (topic, count, ours) in levels {
+        let all = 0..i32::try_from(count).ok()?;
+        let others: Vec<i32> = all.filter(|one| !ours.contains(one)).collect();
+        let at = rng.below(u64::try_from(others.len()).ok()?);
+        if let Some(other) = others.get(usize::try_from(at).ok()?) {
+            return Some((topic, *other));
+        }
+    }
+    None
 }
 
 /// A message that waits, as its record tells.
@@ -310,6 +330,26 @@ mod tests {
             assert!(now - due <= 120, "{} ms late", now - due);
             assert!(levels <= 40, "{levels} levels for {wait} ms");
         }
+    }
+
+    #[test]
+    fn a_message_that_is_not_ours_goes_to_somebody_else() {
+        let rng = Rng::new();
+        println!("INTERLINE_TEST_SEED={}", rng.seed());
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..200 {
+            let levels = [
+                ("all", 2, vec![1, 0]),
+                ("some", 5, vec![0, 2]),
+                ("none", 1, vec![]),
+            ];
+            seen.extend(away(levels.into_iter(), &rng));
+        }
+        assert_eq!(seen, [("some", 1), ("some", 3), ("some", 4)].into());
+        let levels = [("all", 1, vec![0]), ("none", 1, vec![])];
+        assert_eq!(away(levels.into_iter(), &rng), Some(("none", 0)));
+        let levels = [("all", 1, vec![0]), ("gone", 0, vec![])];
+        assert_eq!(away(levels.into_iter(), &rng), None);
     }
 
     #[tokio::test]

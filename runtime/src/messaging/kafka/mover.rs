@@ -12,7 +12,6 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{debug, warn};
 
-use crate::clock::Rng;
 use crate::handling::Reason;
 use crate::message::headers::name;
 use crate::message::{HeaderValue, Headers, Incoming, TopicPattern, format_time};
@@ -25,7 +24,7 @@ use super::group::{Group, Role};
 use super::later::{self, Held, Part};
 use super::member::{Copying, Member};
 use super::publish::{CopyError, Record};
-use super::stuck::{STUCK_MAX, Stuck};
+use super::stuck::{STUCK_MAX, Since, Stuck};
 use super::topology::{self, Names};
 
 /// How often it is looked for topics that somebody else made.
@@ -42,9 +41,6 @@ const AGAIN_MAX: Duration = Duration::from_secs(5);
 const MISSING_MAX: Duration = Duration::from_secs(15);
 /// Where a message waits that cannot be published now, or not by this process.
 const ASIDE: Duration = Duration::from_secs(60);
-/// The levels, in seconds, in which somebody else may have a partition: the first that will do, and longer ones
-/// only where one process has all of the shorter ones.
-const AWAY: [u64; 7] = [60, 20, 5, 1, 300, 1_200, 3_600];
 const LABEL: &str = "messages for later";
 
 /// Looks for topics of messages for later, and takes part once there are some. Ends with the connection.
@@ -185,23 +181,6 @@ enum Where {
     ByKey,
     /// Where another process is likely to get it.
     Elsewhere,
-}
-
-/// Since when a message cannot be published; only what is so all of the time counts.
-#[derive(Default)]
-struct Since {
-    missing: Option<Instant>,
-    failing: Option<Instant>,
-}
-
-impl Since {
-    /// For how long its topic is missing. Any other error says that it may be there.
-    fn missing_for(&mut self, error: &CopyError) -> Duration {
-        let is_missing = matches!(error, CopyError::Missing);
-        self.missing = is_missing.then(|| self.missing.unwrap_or_else(Instant::now));
-        let missing = self.missing.map(|since| since.elapsed());
-        missing.unwrap_or_default()
-    }
 }
 
 /// What became of an attempt to move a message.
@@ -390,13 +369,13 @@ impl Mover {
     fn elsewhere(&self) -> Option<(&str, i32)> {
         let assigned = lock(&self.group.assigned).clone();
         let names = &self.member.names;
-        let levels = AWAY.iter().filter_map(|level| {
+        let levels = later::AWAY.iter().filter_map(|level| {
             let topic = names.retry(Duration::from_secs(*level))?;
             let of_topic = assigned.iter().filter(|one| *one.topic == *topic);
             let ours = of_topic.map(|assigned| assigned.partition).collect();
             Some((topic, self.core.partitions_of(topic)?, ours))
         });
-        away(levels, &self.core.context.rng)
+        later::away(levels, &self.core.context.rng)
     }
 
     /// Keeps a message that nobody can be given.
@@ -475,61 +454,5 @@ impl Mover {
                 "what was moved of the messages for later lies on: {error}"
             );
         }
-    }
-}
-
-/// The first level with partitions that are none of ours, and one of these.
-fn away<'t>(
-    levels: impl Iterator<Item = (&'t str, usize, Vec<i32>)>,
-    rng: &Rng,
-) -> Option<(&'t str, i32)> {
-    for (topic, count, ours) in levels {
-        let all = 0..i32::try_from(count).ok()?;
-        let others: Vec<i32> = all.filter(|one| !ours.contains(one)).collect();
-        let at = rng.below(u64::try_from(others.len()).ok()?);
-        if let Some(other) = others.get(usize::try_from(at).ok()?) {
-            return Some((topic, *other));
-        }
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::messaging::BrokerErrorKind;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_topic_is_missing_since_it_was_nothing_else() {
-        let mut since = Since::default();
-        let other = CopyError::Failed(BrokerErrorKind::Timeout, String::new());
-        let second = Duration::from_secs(1);
-        assert_eq!(since.missing_for(&other), Duration::ZERO);
-        sleep(60 * second).await;
-        assert_eq!(since.missing_for(&CopyError::Missing), Duration::ZERO);
-        sleep(14 * second).await;
-        assert_eq!(since.missing_for(&CopyError::Missing), 14 * second);
-        assert_eq!(since.missing_for(&other), Duration::ZERO);
-        assert_eq!(since.missing_for(&CopyError::Missing), Duration::ZERO);
-    }
-
-    #[test]
-    fn a_message_that_is_not_ours_goes_to_somebody_else() {
-        let rng = Rng::new();
-        println!("INTERLINE_TEST_SEED={}", rng.seed());
-        let mut seen = std::collections::BTreeSet::new();
-        for _ in 0..200 {
-            let levels = [
-                ("all", 2, vec![1, 0]),
-                ("some", 5, vec![0, 2]),
-                ("none", 1, vec![]),
-            ];
-            seen.extend(away(levels.into_iter(), &rng));
-        }
-        assert_eq!(seen, [("some", 1), ("some", 3), ("some", 4)].into());
-        let levels = [("all", 1, vec![0]), ("none", 1, vec![])];
-        assert_eq!(away(levels.into_iter(), &rng), Some(("none", 0)));
-        let levels = [("all", 1, vec![0]), ("gone", 0, vec![])];
-        assert_eq!(away(levels.into_iter(), &rng), None);
     }
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::publish::CopyError;
+
 /// How long a message is tried again and again before it is put aside.
 pub(super) const STUCK_MAX: Duration = Duration::from_secs(30);
 /// How often a topic is tried that has failed for so long.
@@ -79,9 +81,43 @@ impl Stuck {
     }
 }
 
+/// Since when a message cannot be published; only what is so all of the time counts.
+#[derive(Default)]
+pub(super) struct Since {
+    missing: Option<Instant>,
+    pub(super) failing: Option<Instant>,
+}
+
+impl Since {
+    /// For how long its topic is missing. Any other error says that it may be there.
+    pub(super) fn missing_for(&mut self, error: &CopyError) -> Duration {
+        let is_missing = matches!(error, CopyError::Missing);
+        self.missing = is_missing.then(|| self.missing.unwrap_or_else(Instant::now));
+        let missing = self.missing.map(|since| since.elapsed());
+        missing.unwrap_or_default()
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use tokio::time::sleep;
+
     use super::*;
+    use crate::messaging::BrokerErrorKind;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_topic_is_missing_since_it_was_nothing_else() {
+        let mut since = Since::default();
+        let other = CopyError::Failed(BrokerErrorKind::Timeout, String::new());
+        let second = Duration::from_secs(1);
+        assert_eq!(since.missing_for(&other), Duration::ZERO);
+        sleep(60 * second).await;
+        assert_eq!(since.missing_for(&CopyError::Missing), Duration::ZERO);
+        sleep(14 * second).await;
+        assert_eq!(since.missing_for(&CopyError::Missing), 14 * second);
+        assert_eq!(since.missing_for(&other), Duration::ZERO);
+        assert_eq!(since.missing_for(&CopyError::Missing), Duration::ZERO);
+    }
 
     #[test]
     fn a_topic_that_fails_for_long_is_tried_by_one_for_all() {
