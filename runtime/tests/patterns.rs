@@ -462,7 +462,7 @@ struct Pebble {
 
 #[subscriber(concurrency = 4)]
 async fn catch(_: Pebble, caught: State<Arc<AtomicU32>>) {
-    tokio::time::sleep(Duration::from_millis(1)).await;
+    sleep(Duration::from_millis(1)).await;
     caught.fetch_add(1, Ordering::SeqCst);
 }
 
