@@ -359,11 +359,11 @@ async fn what_is_known_of_an_endpoint_outlives_a_change_of_the_set() {
     // Its circuit is open for an hour, whoever comes and goes beside it.
     discovery.endpoints("shop", [bad.url(), good.url(), other.url()]);
     app.until_endpoints("shop", 3).await;
-    for _ in 0..50 {
+    // The new one gets its share little by little.
+    while other.count() < 5 {
         shop.item("7").await.unwrap();
     }
     assert_eq!(bad.count(), 3);
-    assert!(other.count() > 0);
     // Gone and back again it is another one.
     discovery.endpoints("shop", [good.url()]);
     app.until_endpoints("shop", 1).await;

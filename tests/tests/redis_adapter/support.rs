@@ -102,12 +102,10 @@ pub fn message(topic: &str, body: &str) -> Outgoing {
     outgoing
 }
 
+/// One after the other, so that they lie there in this order.
 pub async fn publish(broker: &Broker, bodies: impl IntoIterator<Item = String>) -> Outcome {
-    let sent = bodies
-        .into_iter()
-        .map(|body| broker.publish(message("t", &body)));
-    for sent in futures_util::future::join_all(sent).await {
-        sent?;
+    for body in bodies {
+        broker.publish(message("t", &body)).await?;
     }
     Ok(())
 }
