@@ -6,8 +6,8 @@ use std::sync::Arc;
 use interline::messaging::kafka::Kafka;
 use interline::messaging::{BrokerErrorKind, ConnectionState, MessageBroker};
 use interline::testing::{ServerFixture, TlsFiles};
+use interline_tests::certificates::{Authority, authority, certificate};
 use interline_tests::harness::Case;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
 use crate::support::{Error, Inbox, Outcome, Stage, close, message, publish, subscription, text};
 
@@ -16,29 +16,6 @@ pub fn cases() -> Vec<Case> {
         Case::new("tls_and_passwords_are_spoken_end_to_end", spoken),
         Case::new("a_certificate_of_the_client_is_asked_for_and_given", client),
     ]
-}
-
-type Authority = CertifiedIssuer<'static, KeyPair>;
-
-fn authority(name: &str) -> Result<Authority, Error> {
-    let mut params = CertificateParams::new([])?;
-    params.distinguished_name.push(DnType::CommonName, name);
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    Ok(CertifiedIssuer::self_signed(params, KeyPair::generate()?)?)
-}
-
-/// Writes a certificate of `name` and its key; their paths.
-fn certificate(by: &Authority, name: &str, folder: &Path) -> Result<(PathBuf, PathBuf), Error> {
-    let params = CertificateParams::new([name.to_owned()])?;
-    let key = KeyPair::generate()?;
-    let certificate = params.signed_by(&key, by)?.pem();
-    let paths = (
-        folder.join(format!("{name}.pem")),
-        folder.join(format!("{name}.key")),
-    );
-    std::fs::write(&paths.0, certificate)?;
-    std::fs::write(&paths.1, key.serialize_pem())?;
-    Ok(paths)
 }
 
 struct Place {

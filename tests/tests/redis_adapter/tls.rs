@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use interline::messaging::{BrokerErrorKind, Connected, MessageBroker};
 use interline::observability::metrics::InMemoryMetrics;
 use interline::testing::{ServerFixture, TlsFiles};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use interline_tests::certificates::{Authority, authority, certificate};
 use tokio::time::Instant;
 
 use crate::cases;
@@ -16,29 +16,6 @@ cases![
     a_server_with_a_trusted_certificate_is_spoken_to,
     a_server_with_another_certificate_is_refused,
 ];
-
-type Authority = CertifiedIssuer<'static, KeyPair>;
-
-fn authority(name: &str) -> Result<Authority, Error> {
-    let mut params = CertificateParams::new([])?;
-    params.distinguished_name.push(DnType::CommonName, name);
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    Ok(CertifiedIssuer::self_signed(params, KeyPair::generate()?)?)
-}
-
-/// Writes a certificate of `name` and its key; their paths.
-fn certificate(by: &Authority, name: &str, folder: &Path) -> Result<(PathBuf, PathBuf), Error> {
-    let params = CertificateParams::new([name.to_owned()])?;
-    let key = KeyPair::generate()?;
-    let certificate = params.signed_by(&key, by)?.pem();
-    let paths = (
-        folder.join(format!("{name}.pem")),
-        folder.join(format!("{name}.key")),
-    );
-    std::fs::write(&paths.0, certificate)?;
-    std::fs::write(&paths.1, key.serialize_pem())?;
-    Ok(paths)
-}
 
 struct Place {
     server: ServerFixture,
