@@ -42,6 +42,7 @@ use proc_macro::TokenStream;
 /// | `ttl = "1h"` | how long it is worth delivering | for ever |
 /// | `priority = 5` | 0 to 255, on brokers that have priorities | none |
 /// | `subscribers = optional` | it is fine that nobody listens | unroutable is an error |
+/// | `reply = Type` | the message that answers it, for `publisher.request` and `Reply<Type>` | it is no request |
 /// | `crate = path` | where the crate `interline` is | `::interline` |
 #[proc_macro_derive(Message, attributes(message))]
 pub fn derive_message(input: TokenStream) -> TokenStream {
@@ -141,14 +142,17 @@ pub fn service(input: TokenStream) -> TokenStream {
 /// | `retry(attempts, first, max, factor)`, `none` | how failed attempts are repeated | 5, 200 ms, 30 s, 2 |
 /// | `dead_letter = false` | what is given up is dropped | kept |
 /// | `ack = after`, `on_receive`, `manual` | when it is acknowledged; `manual` is by `Settle` | `after` |
+/// | `delivery = at_most_once` | it is acknowledged before it is handled, and never tried again; the only way on `redis-pubsub` | `at_least_once` |
 /// | `on_unknown = skip`, `dead_letter` | what becomes of a message without a handler | `dead_letter` |
 /// | `start = new`, `earliest` | where a new subscription begins; the same on RabbitMQ, which keeps nothing from before | `new` |
 /// | `rate = "100/s"` | how many may be started in which time | unlimited |
+/// | `breaker`, `breaker(ratio, minimum, window, wait, max)` | fetching stops when too large a share of attempts fails, and one message at a time finds out when handling works again | never |
 /// | `topology = apply`, `verify`, `off` | what is done about queues at start | `apply` |
 /// | `topic = ".."` | messages of others: any type that implements `Deserialize`, or `Raw` | the contract's |
 /// | `codec = json` | for messages without a content-type | the broker's |
 /// | `kafka(..)` | what only Kafka understands; see `KafkaOptions` | |
 /// | `rabbitmq(..)` | what only RabbitMQ understands; see `RabbitMqOptions` | |
+/// | `redis(..)` | what only Redis understands: `stream` and `group` of one's own | |
 /// | `companion = Name` | the type beside the function, where its own name is taken | the function's name |
 /// | `crate = path` | where the crate `interline` is | `::interline` |
 #[proc_macro_attribute]

@@ -10,7 +10,7 @@ use crate::args::{Args, Key, Kind, Value};
 use crate::diagnostics::{Errors, suggestion};
 use crate::{emit, path};
 
-const KEYS: &[Key] = &[
+pub(crate) const KEYS: &[Key] = &[
     Key::new("topic", Kind::TopicOrPath),
     Key::new("key", Kind::Member),
     Key::new("id", Kind::Member),

@@ -213,3 +213,37 @@ fn expansions_are_as_recorded_and_so_are_their_sizes() {
     }
     compare(&folder.join("sizes.txt"), &sizes);
 }
+
+/// Of each macro, the options that its documentation leaves out.
+#[test]
+fn every_option_is_documented() {
+    let source = include_str!("lib.rs");
+    let documentation = |function: &str| {
+        let end = source.find(&format!("pub fn {function}(")).unwrap();
+        let start = source[..end].rfind("\n\n").unwrap();
+        &source[start..end]
+    };
+    for (function, keys) in [
+        ("derive_message", message::KEYS),
+        ("subscriber", subscriber::options::KEYS),
+        ("service_client", service_client::KEYS),
+    ] {
+        let text = documentation(function);
+        let lacking: Vec<_> = keys
+            .iter()
+            .map(|key| key.name)
+            .filter(|name| {
+                let mut spans = text.split('`').skip(1).step_by(2);
+                !spans.any(|span| {
+                    span.split(|c: char| !c.is_alphanumeric() && c != '_')
+                        .next()
+                        == Some(name)
+                })
+            })
+            .collect();
+        assert!(
+            lacking.is_empty(),
+            "{function} does not document {lacking:?}"
+        );
+    }
+}

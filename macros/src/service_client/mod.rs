@@ -18,7 +18,7 @@ use crate::{path, signature};
 use method::Method;
 use template::Piece;
 
-const KEYS: &[Key] = &[
+pub(crate) const KEYS: &[Key] = &[
     Key::new("service", Kind::Name),
     Key::new("base", Kind::Text),
     Key::new("timeout", Kind::Duration),

@@ -1,7 +1,7 @@
 //! `#[subscriber]`: a function that consumes messages.
 
 mod emit;
-mod options;
+pub(crate) mod options;
 
 use proc_macro2::{Ident, TokenStream};
 use quote::{ToTokens, quote};

@@ -89,7 +89,7 @@ const REDIS: &[Key] = &[
     Key::new("group", Kind::Text),
 ];
 
-pub(super) const KEYS: &[Key] = &[
+pub(crate) const KEYS: &[Key] = &[
     Key::new("name", Kind::Name),
     Key::new("broker", Kind::Name),
     Key::new("group", Kind::NameOrWord(&["each_instance"])),

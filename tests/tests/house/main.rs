@@ -2,6 +2,7 @@
 //! crates stay in their folders, and public signatures show only our own types.
 
 mod arrows;
+mod documented;
 mod rules;
 mod signatures;
 mod source;
@@ -23,6 +24,50 @@ fn the_house_is_in_order() {
         "{} against the rules of the house (its rooms: tests/tests/house/rules.rs):\n\n{}\n",
         faults.len(),
         faults.join("\n")
+    );
+}
+
+#[test]
+fn every_key_of_the_configuration_is_documented() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let code = Crate::read(&here.join("../runtime"));
+    let page = std::fs::read_to_string(here.join("../docs/configuration.md")).unwrap();
+    let faults = documented::keys(&code, &page);
+    assert!(faults.is_empty(), "\n{}\n", faults.join("\n"));
+}
+
+#[test]
+fn a_key_without_a_page_is_found_and_one_without_code() {
+    let code = Crate::of_snippets(&[(
+        "http/settings.rs",
+        "fn read(section: &Section, faults: &mut Faults) {
+            let text = |key: &str, faults: &mut Faults| section.string(key, faults);
+            text(\"name\", faults);
+            section.integer::<u16>(\"port\", 1.., faults);
+        }",
+    )]);
+    let page = "| `name` | none | |\n| `tls.key` | | beside `zone` |\n";
+    assert_eq!(
+        documented::keys(&code, page),
+        [
+            "docs/configuration.md does not name the key `port`",
+            "docs/configuration.md names the key `key`, which nothing reads",
+        ]
+    );
+}
+
+/// `INTERLINE_RECORD=1` writes the page.
+#[test]
+fn every_instrument_is_documented() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
+    let expected = documented::instruments();
+    if std::env::var_os("INTERLINE_RECORD").is_some() {
+        std::fs::write(&path, &expected).unwrap();
+    }
+    let page = std::fs::read_to_string(&path).unwrap();
+    assert!(
+        page == expected,
+        "docs/metrics.md is not what the catalogue says; INTERLINE_RECORD=1 writes it"
     );
 }
 
