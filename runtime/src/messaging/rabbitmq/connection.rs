@@ -9,7 +9,7 @@ use std::time::Duration;
 use lapin::tcp::AMQPUriTcpExt;
 use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{Connection, ConnectionProperties, Error, ErrorKind};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::Mutex;
 use tokio::time::timeout;
 use tracing::info;
 
@@ -18,7 +18,7 @@ use crate::messaging::{BrokerError, BrokerErrorKind};
 use super::core::Core;
 use super::errors;
 use super::hello::Server;
-use super::lane::{self, Job};
+use super::lane::Lane;
 use super::settings::Target;
 
 /// How long one operation on an open connection may take.
@@ -31,10 +31,10 @@ pub(super) struct Live {
     pub(super) publish: Arc<Connection>,
     pub(super) consume: Arc<Connection>,
     /// Channels that publish to the default exchange and the configured one.
-    lanes: Vec<mpsc::Sender<Job>>,
+    lanes: Vec<Lane>,
     /// The channel that publishes to exchanges of others: naming a missing one closes the channel,
     /// and with it everything that is on its way there.
-    foreign: mpsc::Sender<Job>,
+    foreign: Lane,
     /// The queues that were made on first use over this connection.
     pub(super) declared: Mutex<HashSet<String>>,
 }
@@ -60,11 +60,11 @@ impl Live {
         let consume = open(core, "consume", &target).await?;
         let (publish, consume) = (Arc::new(publish), Arc::new(consume));
         let lanes = (0..core.settings.pool_size)
-            .map(|_| lane::start(&publish, &core.context.rng))
+            .map(|_| Lane::new(&publish, &core.context.rng))
             .collect();
         Ok(Self {
             lanes,
-            foreign: lane::start(&publish, &core.context.rng),
+            foreign: Lane::new(&publish, &core.context.rng),
             publish,
             consume,
             declared: Mutex::default(),
@@ -76,7 +76,7 @@ impl Live {
     }
 
     /// The lane for a message: the same one for the same key, so that its messages stay in order.
-    pub(super) fn lane(&self, foreign: bool, key: u64) -> &mpsc::Sender<Job> {
+    pub(super) fn lane(&self, foreign: bool, key: u64) -> &Lane {
         if foreign {
             return &self.foreign;
         }

@@ -1,4 +1,4 @@
-//! A lane: one channel with confirms, and the task that publishes on it.
+//! A lane: one channel with confirms, and the publishes that are open on it.
 //!
 //! The client crate hands a returned (unroutable) message to whichever confirm it resolves next,
 //! not to the one of the message that was returned; with many publishes open, the server's
@@ -6,33 +6,28 @@
 //! that are resolved together, finds the owner of each returned message by exchange, routing key
 //! and message id, and only then answers.
 
-use std::hash::{BuildHasher, RandomState};
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+mod board;
+mod ledger;
+
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
-use futures_util::future::poll_fn;
-use futures_util::stream::FuturesUnordered;
-use futures_util::task::AtomicWaker;
-use lapin::message::BasicReturnMessage;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
-use lapin::{BasicProperties, Channel, Confirmation, Connection, Error};
-use tokio::sync::{mpsc, oneshot};
+use lapin::{BasicProperties, Channel, Connection};
 use tokio::time::{sleep, timeout};
 
 use crate::clock::Rng;
 
 use super::connection::OPERATION_TIMEOUT;
+use super::core::lock;
+use board::Board;
+use ledger::Keys;
+pub(super) use ledger::Verdict;
 
-/// Publishes that wait for a confirm on one channel; further ones wait in the queue before it.
+/// Publishes that wait for a confirm on one channel; further ones wait for a place.
 const OPEN_MAX: usize = 2_048;
-/// Publishes that wait before a lane.
-const QUEUE: usize = 256;
 const REOPEN_MAX: Duration = Duration::from_secs(1);
 
 /// One message to publish.
@@ -42,50 +37,61 @@ pub(super) struct Job {
     pub(super) mandatory: bool,
     pub(super) body: Bytes,
     pub(super) properties: BasicProperties,
-    /// Dropped without an answer if the message was never handed to a channel.
-    pub(super) answer: oneshot::Sender<Verdict>,
 }
 
-/// What became of a publish.
-#[derive(Debug)]
-pub(super) enum Verdict {
-    Confirmed,
-    Unroutable,
-    Nacked,
-    /// The channel ended first; the server may have the message.
-    Lost(Error),
+/// A lane of one connection. A channel that has ended is followed by another when there is something
+/// to publish.
+pub(super) struct Lane {
+    connection: Arc<Connection>,
+    rng: Rng,
+    line: Mutex<Option<Line>>,
+    opening: tokio::sync::Mutex<()>,
 }
 
-/// Starts a lane that lives as long as its sender and the connection.
-pub(super) fn start(connection: &Arc<Connection>, rng: &Rng) -> mpsc::Sender<Job> {
-    let (sender, jobs) = mpsc::channel(QUEUE);
-    tokio::spawn(run(Arc::clone(connection), jobs, rng.clone()));
-    sender
-}
+impl Lane {
+    pub(super) fn new(connection: &Arc<Connection>, rng: &Rng) -> Self {
+        Self {
+            connection: Arc::clone(connection),
+            rng: rng.clone(),
+            line: Mutex::default(),
+            opening: tokio::sync::Mutex::default(),
+        }
+    }
 
-/// A lane on this channel, which takes confirms already; it ends with the channel.
-pub(super) fn on(channel: Channel) -> mpsc::Sender<Job> {
-    let (sender, mut jobs) = mpsc::channel(QUEUE);
-    tokio::spawn(async move {
-        // A job that finds the channel ended is dropped, which tells its publisher so.
-        drop(Lane::new(channel).serve(None, &mut jobs).await);
-    });
-    sender
-}
-
-async fn run(connection: Arc<Connection>, mut jobs: mpsc::Receiver<Job>, rng: Rng) {
-    let mut next = None;
-    while connection.status().connected() {
-        if next.is_none() {
-            next = jobs.recv().await;
-            if next.is_none() {
-                return;
+    /// Publishes; `None` if it never left, because the connection is gone.
+    pub(super) async fn publish(&self, job: impl Fn() -> Job) -> Option<Verdict> {
+        loop {
+            let line = self.line().await?;
+            let verdict = line.publish(&job).await;
+            if verdict.is_some() {
+                return verdict;
             }
         }
-        match timeout(OPERATION_TIMEOUT, open(&connection)).await {
-            Ok(Ok(channel)) => next = Lane::new(channel).serve(next.take(), &mut jobs).await,
-            _ => sleep(REOPEN_MAX.mul_f64(rng.unit())).await,
+    }
+
+    /// The channel to publish on, opened if need be by the first who asks.
+    async fn line(&self) -> Option<Line> {
+        loop {
+            if let Some(line) = self.open_line() {
+                return Some(line);
+            }
+            let _turn = self.opening.lock().await;
+            if let Some(line) = self.open_line() {
+                return Some(line);
+            }
+            if !self.connection.status().connected() {
+                return None;
+            }
+            match timeout(OPERATION_TIMEOUT, open(&self.connection)).await {
+                Ok(Ok(channel)) => *lock(&self.line) = Some(Line::on(channel)),
+                _ => sleep(REOPEN_MAX.mul_f64(self.rng.unit())).await,
+            }
         }
+    }
+
+    fn open_line(&self) -> Option<Line> {
+        let line = lock(&self.line);
+        line.as_ref().filter(|line| line.is_open()).cloned()
     }
 }
 
@@ -97,244 +103,63 @@ async fn open(connection: &Connection) -> lapin::Result<Channel> {
     Ok(channel)
 }
 
-/// What a returned message is recognised by: a hash, with keys of the lane's own, of exchange, routing
-/// key and message id. Two publishes that share all three share their fate.
-type Identity = u64;
+/// One channel that takes confirms.
+#[derive(Clone)]
+pub(super) struct Line(Arc<Shared>);
 
-struct Waiting {
-    answer: oneshot::Sender<Verdict>,
-    identity: Identity,
+struct Shared {
+    /// Shared by itself: its own clone is a dozen of them.
+    channel: Arc<Channel>,
+    board: Arc<Board>,
+    keys: Keys,
 }
 
-type Resolved = (Waiting, lapin::Result<Confirmation>);
-type Publish = Pin<Box<dyn Future<Output = Resolved> + Send>>;
-
-struct Lane {
-    channel: Channel,
-    open: FuturesUnordered<Publish>,
-    waker: Arc<LaneWaker>,
-    ledger: Ledger,
-}
-
-impl Lane {
-    fn new(channel: Channel) -> Self {
-        Self {
-            channel,
-            open: FuturesUnordered::new(),
-            waker: Arc::default(),
-            ledger: Ledger::default(),
-        }
+impl Line {
+    pub(super) fn on(channel: Channel) -> Self {
+        Self(Arc::new(Shared {
+            channel: Arc::new(channel),
+            board: Board::new(OPEN_MAX),
+            keys: Keys::default(),
+        }))
     }
 
-    /// Publishes until the channel ends; gives back a job that found it ended.
-    async fn serve(mut self, first: Option<Job>, jobs: &mut mpsc::Receiver<Job>) -> Option<Job> {
-        let mut job = first;
-        loop {
-            while let Some(next) = job.take() {
-                if !self.channel.status().connected() {
-                    self.finish().await;
-                    return Some(next);
-                }
-                self.publish(next);
-                if self.open.len() < OPEN_MAX {
-                    job = jobs.try_recv().ok();
-                }
-            }
-            tokio::select! {
-                biased;
-                batch = drain(&mut self.open, &self.waker), if !self.open.is_empty() => {
-                    self.settle(batch);
-                }
-                next = jobs.recv(), if self.open.len() < OPEN_MAX => match next {
-                    Some(next) => job = Some(next),
-                    None => {
-                        self.finish().await;
-                        return None;
-                    }
-                },
-            }
-        }
+    fn is_open(&self) -> bool {
+        self.0.channel.status().connected()
     }
 
-    /// Waits for what is open. A channel that ended has resolved all of it.
-    async fn finish(&mut self) {
-        while !self.open.is_empty() {
-            let batch = drain(&mut self.open, &self.waker).await;
-            self.settle(batch);
+    /// Publishes; `None` if it never left, because the channel has ended. One that was begun goes on
+    /// whether or not somebody waits for it.
+    pub(super) async fn publish(&self, job: impl FnOnce() -> Job) -> Option<Verdict> {
+        // The semaphore is never closed.
+        let place = self.0.board.places.acquire().await.ok()?;
+        if !self.is_open() {
+            return None;
         }
-    }
-
-    fn publish(&mut self, job: Job) {
-        let waiting = Waiting {
-            answer: job.answer,
-            identity: self.ledger.identity(
-                &job.exchange,
-                &job.routing_key,
-                job.properties.message_id().as_ref(),
-            ),
-        };
-        let channel = self.channel.clone();
-        let (exchange, routing_key, properties) = (job.exchange, job.routing_key, job.properties);
-        let (body, mandatory) = (job.body, job.mandatory);
-        self.open.push(Box::pin(async move {
+        let job = job();
+        let keys = self.0.keys.clone();
+        let message_id = job.properties.message_id().as_ref();
+        let identity = keys.identity(&job.exchange, &job.routing_key, message_id);
+        let channel = Arc::clone(&self.0.channel);
+        let publishing = self.0.board.begin(identity, async move {
             let options = BasicPublishOptions {
-                mandatory,
+                mandatory: job.mandatory,
                 ..BasicPublishOptions::default()
             };
             let sent = channel
-                .basic_publish(exchange, routing_key, options, &body, properties)
+                .basic_publish(
+                    job.exchange,
+                    job.routing_key,
+                    options,
+                    &job.body,
+                    job.properties,
+                )
                 .await;
-            let result = match sent {
+            keys.resolved(match sent {
                 Ok(confirm) => confirm.await,
                 Err(error) => Err(error),
-            };
-            (waiting, result)
-        }));
+            })
+        });
+        place.forget();
+        Some(publishing.await)
     }
-
-    fn settle(&mut self, batch: Vec<Resolved>) {
-        for (waiting, result) in batch {
-            self.ledger.add(waiting, result);
-        }
-        self.ledger.close(self.open.is_empty());
-    }
-}
-
-/// Matches returned messages to the publishes they belong to.
-///
-/// The client crate keeps returned messages in order of arrival and gives the first to whichever
-/// publish is acknowledged next. A message's return arrives before its own acknowledgement, so once
-/// a publish is acknowledged, its return was either given to something resolved before or still
-/// waits. It no longer waits once something later was acknowledged without one, or nothing is open.
-#[derive(Default)]
-struct Ledger {
-    /// Acknowledged in this batch, with no returned message left over.
-    clear: Vec<Waiting>,
-    /// Acknowledged in this batch, with a returned message that may be another's.
-    unclear: Vec<Waiting>,
-    /// Unclear ones of earlier batches.
-    held: Vec<Waiting>,
-    returned: Vec<Identity>,
-    /// What ended the channel; then a returned message may be lost with it.
-    broken: Option<Error>,
-    keys: RandomState,
-}
-
-impl Ledger {
-    fn identity(
-        &self,
-        exchange: &ShortString,
-        routing_key: &ShortString,
-        message_id: Option<&ShortString>,
-    ) -> Identity {
-        self.keys.hash_one((exchange, routing_key, message_id))
-    }
-
-    fn identity_of(&self, message: &BasicReturnMessage) -> Identity {
-        let message_id = message.properties.message_id().as_ref();
-        self.identity(&message.exchange, &message.routing_key, message_id)
-    }
-
-    fn add(&mut self, waiting: Waiting, result: lapin::Result<Confirmation>) {
-        match result {
-            Ok(Confirmation::Ack(None) | Confirmation::NotRequested) => self.clear.push(waiting),
-            Ok(Confirmation::Ack(Some(message))) => {
-                self.returned.push(self.identity_of(&message));
-                self.unclear.push(waiting);
-            }
-            Ok(Confirmation::Nack(message)) => {
-                let returned = message.as_ref().map(|message| self.identity_of(message));
-                self.returned.extend(returned);
-                answer(waiting, Verdict::Nacked);
-            }
-            Err(error) => {
-                self.broken = Some(error.clone());
-                answer(waiting, Verdict::Lost(error));
-            }
-        }
-    }
-
-    /// Answers what can be answered after a batch; `idle` if nothing is open any more.
-    fn close(&mut self, idle: bool) {
-        // Everything in this batch was acknowledged after everything in earlier ones.
-        let idle = idle && self.broken.is_none();
-        let decided = idle || !self.clear.is_empty();
-        for waiting in std::mem::take(&mut self.held) {
-            self.decide(waiting, decided);
-        }
-        for waiting in std::mem::take(&mut self.clear) {
-            self.decide(waiting, true);
-        }
-        for waiting in std::mem::take(&mut self.unclear) {
-            self.decide(waiting, idle);
-        }
-        if idle {
-            self.returned.clear();
-        }
-    }
-
-    fn decide(&mut self, waiting: Waiting, all_seen: bool) {
-        let at = self
-            .returned
-            .iter()
-            .position(|returned| *returned == waiting.identity);
-        match at {
-            Some(at) => {
-                self.returned.swap_remove(at);
-                answer(waiting, Verdict::Unroutable);
-            }
-            None if all_seen => answer(waiting, Verdict::Confirmed),
-            None => match &self.broken {
-                Some(error) => answer(waiting, Verdict::Lost(error.clone())),
-                None => self.held.push(waiting),
-            },
-        }
-    }
-}
-
-fn answer(waiting: Waiting, verdict: Verdict) {
-    // Nobody waits any more after a time-out; the publish is over all the same.
-    let _ = waiting.answer.send(verdict);
-}
-
-#[derive(Default)]
-struct LaneWaker {
-    woken: AtomicBool,
-    task: AtomicWaker,
-}
-
-impl Wake for LaneWaker {
-    fn wake(self: Arc<Self>) {
-        self.woken.store(true, Ordering::SeqCst);
-        self.task.wake();
-    }
-}
-
-/// Waits for resolved publishes and takes all of them. What is resolved before anything in the
-/// batch is in it too, or was in an earlier one: the set stops early of its own accord, and only a
-/// round that woke nobody shows that it is through.
-async fn drain<T>(
-    open: &mut FuturesUnordered<impl Future<Output = T>>,
-    lane: &Arc<LaneWaker>,
-) -> Vec<T> {
-    let waker = Waker::from(Arc::clone(lane));
-    poll_fn(|task| {
-        lane.task.register(task.waker());
-        let mut batch = Vec::new();
-        loop {
-            lane.woken.store(false, Ordering::SeqCst);
-            match open.poll_next_unpin(&mut Context::from_waker(&waker)) {
-                Poll::Ready(Some(resolved)) => batch.push(resolved),
-                Poll::Ready(None) => break,
-                Poll::Pending if lane.woken.load(Ordering::SeqCst) => {}
-                Poll::Pending => break,
-            }
-        }
-        if batch.is_empty() && !open.is_empty() {
-            Poll::Pending
-        } else {
-            Poll::Ready(batch)
-        }
-    })
-    .await
 }

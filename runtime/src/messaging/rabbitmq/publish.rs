@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lapin::types::ShortString;
+use lapin::types::{MAX_SHORT_STRING_LENGTH, ShortString};
 use lapin::{BasicProperties, Error, ErrorKind};
-use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::handling::{PublishError, PublishErrorKind};
@@ -28,7 +27,7 @@ impl Core {
     /// Publishes; waits as long as there is no connection. Whoever calls limits the time.
     pub(super) async fn publish(&self, outgoing: Outgoing) -> Result<(), PublishError> {
         let (exchange, routing_key) = self.address(&outgoing)?;
-        let foreign = exchange.as_str() != self.settings.exchange && !exchange.as_str().is_empty();
+        let foreign = exchange != self.settings.exchange && !exchange.is_empty();
         let turn = match &outgoing.key {
             Some(key) => hash(key),
             None => self.next_turn(),
@@ -37,53 +36,44 @@ impl Core {
             let Some(live) = self.wait_until_up().await else {
                 return Err(self.closed_to(outgoing));
             };
-            let (answer, verdict) = oneshot::channel();
-            let job = Job {
-                exchange: exchange.clone(),
-                routing_key: routing_key.clone(),
+            // Made again for a second try, which is rare: a copy of the properties is not cheaper.
+            let job = || Job {
+                exchange: exchange.into(),
+                routing_key: routing_key.into(),
                 mandatory: !outgoing.subscribers_optional,
                 body: outgoing.body.clone(),
-                // Made again for a second try, which is rare: a copy of them is not cheaper.
                 properties: properties(&outgoing),
-                answer,
             };
-            if live.lane(foreign, turn).send(job).await.is_err() {
-                self.wait_for_another(&live).await;
-                continue;
-            }
-            match verdict.await {
-                Ok(verdict) => return judge(verdict, &exchange, &outgoing),
-                // It never left: the connection went before its turn came.
-                Err(_) => self.wait_for_another(&live).await,
+            match live.lane(foreign, turn).publish(job).await {
+                Some(verdict) => return judge(verdict, exchange, &outgoing),
+                None => self.wait_for_another(&live).await,
             }
         }
     }
 
     /// The exchange and the routing key of a message that AMQP can carry.
-    pub(super) fn address(
-        &self,
-        outgoing: &Outgoing,
-    ) -> Result<(ShortString, ShortString), PublishError> {
+    pub(super) fn address<'a>(
+        &'a self,
+        outgoing: &'a Outgoing,
+    ) -> Result<(&'a str, &'a str), PublishError> {
         let wrong =
             |kind, message: String| PublishError::new(kind, outgoing.topic.clone(), message);
         let exchange = outgoing.rabbitmq.exchange.as_deref();
         let exchange = exchange.unwrap_or(&self.settings.exchange);
         let key = outgoing.rabbitmq.routing_key.as_deref();
-        let short = |what: &str, text: &str| {
-            ShortString::try_new(text).map_err(|_| {
+        let key = key.unwrap_or(&outgoing.topic);
+        for (what, text) in [("exchange", exchange), ("routing key", key)] {
+            if text.len() > MAX_SHORT_STRING_LENGTH {
                 let message = format!("the {what} is longer than AMQP's 255 bytes");
-                wrong(PublishErrorKind::Topic, message)
-            })
-        };
+                return Err(wrong(PublishErrorKind::Topic, message));
+            }
+        }
         if let Some(name) = headers::unfit_name(&outgoing.headers) {
             let start: String = name.chars().take(40).collect();
             let message = format!("the header name `{start}..` is longer than AMQP's 255 bytes");
             return Err(wrong(PublishErrorKind::Encode, message));
         }
-        Ok((
-            short("exchange", exchange)?,
-            short("routing key", key.unwrap_or(&outgoing.topic))?,
-        ))
+        Ok((exchange, key))
     }
 
     /// Why nothing can be published: there is no connection, and there will be none.
@@ -114,29 +104,24 @@ impl Core {
         let routing_key = ShortString::try_new(queue).map_err(|error| {
             CopyError::Failed(BrokerErrorKind::Configuration, error.to_string())
         })?;
-        let (answer, verdict) = oneshot::channel();
-        let job = Job {
+        let job = || Job {
             exchange: ShortString::default(),
-            routing_key,
+            routing_key: routing_key.clone(),
             mandatory: true,
-            body,
-            properties,
-            answer,
+            body: body.clone(),
+            properties: properties.clone(),
         };
         let sending = async {
             let lane = live.lane(false, self.next_turn());
-            if lane.send(job).await.is_err() {
-                return Err(lost("the connection is gone".to_owned()));
-            }
-            match verdict.await {
-                Ok(Verdict::Confirmed) => Ok(()),
-                Ok(Verdict::Unroutable) => Err(CopyError::Missing),
-                Ok(Verdict::Nacked) => Err(CopyError::Failed(
+            match lane.publish(job).await {
+                Some(Verdict::Confirmed) => Ok(()),
+                Some(Verdict::Unroutable) => Err(CopyError::Missing),
+                Some(Verdict::Nacked) => Err(CopyError::Failed(
                     BrokerErrorKind::Refused,
                     "the server refused the copy (the queue is full or unavailable)".to_owned(),
                 )),
-                Ok(Verdict::Lost(error)) => Err(lost(plain(&error.to_string()))),
-                Err(_) => Err(lost("the connection is gone".to_owned())),
+                Some(Verdict::Lost(error)) => Err(lost(plain(&error.to_string()))),
+                None => Err(lost("the connection is gone".to_owned())),
             }
         };
         match timeout(COPY_TIMEOUT, sending).await {
@@ -172,7 +157,7 @@ impl Core {
 /// What a lane's verdict means for the message that was published to `exchange`.
 pub(super) fn judge(
     verdict: Verdict,
-    exchange: &ShortString,
+    exchange: &str,
     outgoing: &Outgoing,
 ) -> Result<(), PublishError> {
     let (kind, message) = match verdict {
@@ -185,7 +170,7 @@ pub(super) fn judge(
             PublishErrorKind::Nacked,
             "the server refused it (a queue is full or unavailable)".to_owned(),
         ),
-        Verdict::Lost(error) => lost(&error, exchange.as_str(), outgoing.body.len()),
+        Verdict::Lost(error) => lost(&error, exchange, outgoing.body.len()),
     };
     let error = PublishError::new(kind, outgoing.topic.clone(), message);
     Err(error.with_outgoing(outgoing.clone()))

@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use lapin::options::{BasicConsumeOptions, ConfirmSelectOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Connection};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
@@ -19,7 +19,7 @@ use crate::messaging::{BrokerError, BrokerErrorKind, ReplyEvent, ReplyEvents, Re
 use super::connection::{Live, OPERATION_TIMEOUT, limited};
 use super::core::{BACKOFF_MAX, Core, Link};
 use super::headers;
-use super::lane::{self, Job};
+use super::lane::{Job, Line};
 
 /// The pseudo-queue whose consumer hears the replies, and the address that the server replaces by
 /// one of this channel.
@@ -30,7 +30,7 @@ const REPLIES: &str = "replies";
 #[derive(Clone)]
 enum End {
     Opening,
-    Open { epoch: u64, jobs: mpsc::Sender<Job> },
+    Open { epoch: u64, line: Line },
     Closed,
 }
 
@@ -58,7 +58,7 @@ impl DirectRequests {
     }
 
     /// The open end, once there is one; `None` if there will be none.
-    async fn open(&mut self) -> Option<(u64, mpsc::Sender<Job>)> {
+    async fn open(&mut self) -> Option<(u64, Line)> {
         open(&mut self.end).await
     }
 
@@ -70,29 +70,26 @@ impl DirectRequests {
             .with_reply_to(REPLY_TO.into())
             .with_correlation_id(outgoing.id.as_str().into());
         loop {
-            let Some((epoch, jobs)) = open(&mut end).await else {
+            let Some((epoch, line)) = open(&mut end).await else {
                 let text = closed(&self.core).to_string();
                 let kind = PublishErrorKind::Closed;
                 return Err(
                     PublishError::new(kind, outgoing.topic.clone(), text).with_outgoing(outgoing)
                 );
             };
-            let (answer, verdict) = oneshot::channel();
-            let job = Job {
-                exchange: exchange.clone(),
-                routing_key: routing_key.clone(),
+            let job = || Job {
+                exchange: exchange.into(),
+                routing_key: routing_key.into(),
                 mandatory: !outgoing.subscribers_optional,
                 body: outgoing.body.clone(),
                 properties: properties.clone(),
-                answer,
             };
-            let left = jobs.send(job).await.is_ok();
-            match verdict.await {
-                Ok(verdict) if left => {
-                    return super::publish::judge(verdict, &exchange, &outgoing).map(|()| epoch);
+            match line.publish(job).await {
+                Some(verdict) => {
+                    return super::publish::judge(verdict, exchange, &outgoing).map(|()| epoch);
                 }
                 // It never left: the channel went before its turn came.
-                _ => another(&mut end, epoch).await,
+                None => another(&mut end, epoch).await,
             }
         }
     }
@@ -123,10 +120,10 @@ fn closed(core: &Core) -> BrokerError {
     BrokerError::new(BrokerErrorKind::ConnectionLost, &core.context.name, why)
 }
 
-async fn open(end: &mut watch::Receiver<End>) -> Option<(u64, mpsc::Sender<Job>)> {
+async fn open(end: &mut watch::Receiver<End>) -> Option<(u64, Line)> {
     let settled = |end: &End| !matches!(end, End::Opening);
     match end.wait_for(settled).await.ok()?.clone() {
-        End::Open { epoch, jobs } => Some((epoch, jobs)),
+        End::Open { epoch, line } => Some((epoch, line)),
         End::Opening | End::Closed => None,
     }
 }
@@ -146,8 +143,8 @@ async fn run(core: Arc<Core>, end: watch::Sender<End>, events: ReplyEvents) {
             Ok((channel, consumer)) => {
                 attempt = 0;
                 let epoch = core.next_epoch();
-                let jobs = lane::on(channel);
-                end.send_replace(End::Open { epoch, jobs });
+                let line = Line::on(channel);
+                end.send_replace(End::Open { epoch, line });
                 forward(&core, consumer, &events).await;
                 end.send_replace(End::Opening);
                 if events.send(ReplyEvent::Lost { epoch }).await.is_err() {

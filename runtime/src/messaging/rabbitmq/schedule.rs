@@ -9,8 +9,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use lapin::types::ShortString;
-use tokio::sync::oneshot;
+use lapin::types::MAX_SHORT_STRING_LENGTH;
 
 use crate::handling::{PublishError, PublishErrorKind};
 use crate::message::{HeaderValue, Outgoing};
@@ -135,12 +134,12 @@ impl Core {
         outgoing.headers.set("CC", HeaderValue::List(vec![key]));
         let exchange = &self.settings.exchange;
         let first = level_name(exchange, highest);
-        let short = ShortString::try_new(first.as_str());
-        let (Ok(first_short), (_, routing_key)) = (short, self.address(&outgoing)?) else {
+        let (_, routing_key) = self.address(&outgoing)?;
+        if first.len() > MAX_SHORT_STRING_LENGTH {
             let text = "the exchange's name is too long for its waiting queues";
             let kind = PublishErrorKind::Unsupported;
             return Err(PublishError::new(kind, outgoing.topic, text));
-        };
+        }
         let properties = properties(&outgoing);
         let mut again = true;
         loop {
@@ -163,22 +162,16 @@ impl Core {
                 }
                 live.declared.lock().await.insert(first.clone());
             }
-            let (answer, verdict) = oneshot::channel();
-            let job = Job {
-                exchange: first_short.clone(),
-                routing_key: routing_key.clone(),
+            let job = || Job {
+                exchange: first.as_str().into(),
+                routing_key: routing_key.into(),
                 mandatory: true,
                 body: outgoing.body.clone(),
                 properties: properties.clone(),
-                answer,
             };
             // A missing exchange closes the channel, and with it what is on its way there.
-            if live.lane(true, self.next_turn()).send(job).await.is_err() {
-                self.wait_for_another(&live).await;
-                continue;
-            }
-            match verdict.await {
-                Ok(verdict) => match judge(verdict, &first_short, &outgoing) {
+            match live.lane(true, self.next_turn()).publish(job).await {
+                Some(verdict) => match judge(verdict, &first, &outgoing) {
                     Err(error) if again && error.kind() == PublishErrorKind::Unroutable => {
                         // Somebody removed it since it was made.
                         live.declared.lock().await.remove(&first);
@@ -186,7 +179,7 @@ impl Core {
                     }
                     judged => return judged,
                 },
-                Err(_) => self.wait_for_another(&live).await,
+                None => self.wait_for_another(&live).await,
             }
         }
     }
