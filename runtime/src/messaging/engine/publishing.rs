@@ -1,13 +1,16 @@
 //! Publishing: routes each message to its broker, within limits.
 
-use std::collections::HashMap;
 use std::fmt;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout_at};
+use tokio::task::unconstrained;
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::error::{CommunicationError, CommunicationErrorKind};
 use crate::handling::{
@@ -21,8 +24,10 @@ use crate::observability::metrics::{self, MetricsSink, Series};
 
 use super::calls::Calls;
 use super::routes::Routes;
+use measured::{Measured, Measures};
 
 mod asking;
+mod measured;
 
 /// The limits of publishing to one broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,41 +104,14 @@ struct Target {
     target: PublishTarget,
     places: Semaphore,
     calls: Calls,
-    /// The series by destination and outcome, which are texts of the program: so there is an end to
-    /// them, and their addresses tell them apart.
-    series: Mutex<HashMap<(usize, usize), Measured>>,
+    measured: Measured,
 }
 
 /// How a message is handed to a broker.
 type HandOver<'a> = &'a (
-        dyn Fn(&Arc<dyn MessageBroker>, Outgoing) -> BoxFuture<'a, Result<(), PublishError>> + Sync
+        dyn Fn(&'a Arc<dyn MessageBroker>, Outgoing) -> BoxFuture<'a, Result<(), PublishError>>
+            + Sync
     );
-
-/// The series of one broker, destination and outcome.
-struct Measured {
-    sent: Series,
-    duration: Series,
-}
-
-impl Measured {
-    fn of(
-        sink: &dyn MetricsSink,
-        broker: &Arc<str>,
-        destination: &'static str,
-        outcome: &'static str,
-    ) -> Self {
-        let labels = vec![Arc::clone(broker), destination.into(), outcome.into()];
-        Self {
-            sent: Series::of(Some(sink), metrics::SENT, labels.clone()),
-            duration: Series::of(Some(sink), metrics::PUBLISH_DURATION, labels),
-        }
-    }
-
-    fn record(&self, took: Duration) {
-        self.sent.record(1.0);
-        self.duration.record(took.as_secs_f64());
-    }
-}
 
 /// The label of destinations that are known only at run time.
 const DYNAMIC_DESTINATION: &str = "_dynamic";
@@ -161,7 +139,7 @@ impl Publishing {
                     target,
                     places: Semaphore::new(limits.publish_in_flight.max(1) as usize),
                     calls: Calls::new(broker, limits.requests_in_flight, late),
-                    series: Mutex::default(),
+                    measured: Measured::default(),
                 }
             })
             .collect();
@@ -220,18 +198,24 @@ impl Publishing {
             .find(|target| **target.target.broker.name() == *name)
     }
 
-    /// The last step: within the limits, to the broker.
-    async fn send(
-        &self,
-        outgoing: Outgoing,
-        hand_over: HandOver<'_>,
+    /// The last step: within the limits, to the broker. Takes the message out.
+    async fn send<'a>(
+        &'a self,
+        message: &mut Option<Outgoing>,
+        begun: Instant,
+        hand_over: HandOver<'a>,
     ) -> Result<Receipt, PublishError> {
-        let topic = outgoing.topic.clone();
+        let outgoing = message.take().expect("a message is sent once");
         if self.closed.load(Ordering::Acquire) {
             let text = "the app is shutting down";
-            return Err(PublishError::new(PublishErrorKind::Closed, topic, text));
+            return Err(PublishError::new(
+                PublishErrorKind::Closed,
+                outgoing.topic,
+                text,
+            ));
         }
-        let Target { target, places, .. } = self.target(&topic, outgoing.broker.as_deref())?;
+        let Target { target, places, .. } =
+            self.target(&outgoing.topic, outgoing.broker.as_deref())?;
         let limit = target.limits.message_bytes_max;
         if outgoing.body.len() > limit {
             let size = outgoing.body.len();
@@ -239,15 +223,15 @@ impl Publishing {
                 "its body has {size} bytes, and `message_bytes_max` of broker `{}` is {limit}",
                 target.broker.name()
             );
-            return Err(PublishError::new(PublishErrorKind::TooLarge, topic, text));
+            let kind = PublishErrorKind::TooLarge;
+            return Err(PublishError::new(kind, outgoing.topic, text));
         }
-        let deadline = Instant::now() + target.limits.publish_timeout;
+        let deadline = begun + target.limits.publish_timeout;
         let place = match places.try_acquire() {
             Ok(place) => Some(place),
-            Err(_) => match timeout_at(deadline, places.acquire()).await {
-                Ok(place) => place.ok(),
-                Err(_) => None,
-            },
+            Err(_) => in_time(deadline, pin!(places.acquire()))
+                .await
+                .and_then(Result::ok),
         };
         let Some(_place) = place else {
             let text = format!(
@@ -256,103 +240,95 @@ impl Publishing {
                 target.broker.name(),
                 target.limits.publish_timeout
             );
-            let error = PublishError::new(PublishErrorKind::QueueFull, topic, text);
+            let kind = PublishErrorKind::QueueFull;
+            let error = PublishError::new(kind, outgoing.topic.clone(), text);
             return Err(error.with_outgoing(outgoing));
         };
-        let id = outgoing.id.clone();
         let kept = outgoing.clone();
-        match timeout_at(deadline, hand_over(&target.broker, outgoing)).await {
-            Ok(Ok(())) => Ok(Receipt::new(id, Arc::clone(target.broker.name()))),
-            Ok(Err(error)) if error.is_retryable() => Err(error.with_outgoing(kept)),
-            Ok(Err(error)) => Err(error),
-            Err(_) => {
+        let mut handed_over = hand_over(&target.broker, outgoing);
+        match in_time(deadline, handed_over.as_mut()).await {
+            Some(Ok(())) => Ok(Receipt::new(kept.id, Arc::clone(target.broker.name()))),
+            Some(Err(error)) if error.is_retryable() => Err(error.with_outgoing(kept)),
+            Some(Err(error)) => Err(error),
+            None => {
                 let text = format!(
                     "broker `{}` did not confirm within {:?}; it may have the message",
                     target.broker.name(),
                     target.limits.publish_timeout
                 );
-                let error = PublishError::new(PublishErrorKind::Timeout, topic, text);
+                let kind = PublishErrorKind::Timeout;
+                let error = PublishError::new(kind, kept.topic.clone(), text);
                 Err(error.with_outgoing(kept))
             }
         }
     }
 
     /// Publishes through the middleware.
-    async fn publish_by(
-        &self,
+    // The message stays where it is in the one box that there is until it is handed over: it is large,
+    // and each layer that took it by value would copy it.
+    fn publish_by<'a>(
+        &'a self,
         outgoing: Outgoing,
-        hand_over: HandOver<'_>,
-    ) -> Result<Receipt, PublishError> {
-        let destination = outgoing.template.unwrap_or(DYNAMIC_DESTINATION);
-        let span = tracing::info_span!(
-            "publish",
-            otel.name = tracing::field::Empty,
-            otel.kind = "producer",
-            otel.status_code = tracing::field::Empty,
-            messaging.operation.name = "publish",
-            messaging.operation.r#type = "send",
-            messaging.destination.name = &*outgoing.topic,
-            messaging.message.id = %outgoing.id,
-            messaging.message.conversation_id = tracing::field::Empty,
-            error.r#type = tracing::field::Empty,
-            trace_id = tracing::field::Empty,
-        );
-        if !span.is_disabled() {
-            span.record("otel.name", format!("publish {destination}"));
-            if let Some(trace) = TraceContext::read(&outgoing.headers) {
-                span.record("trace_id", trace.trace_id());
-            }
-            if let Some(correlation) = outgoing.headers.text(name::CORRELATION_ID) {
-                span.record("messaging.message.conversation_id", &*correlation);
-            }
+        hand_over: HandOver<'a>,
+    ) -> BoxFuture<'a, Result<Receipt, PublishError>> {
+        let span = span(&outgoing);
+        let mut message = Some(outgoing);
+        let publishing = async move { self.publish_measured(&mut message, hand_over).await };
+        if span.is_disabled() {
+            Box::pin(publishing)
+        } else {
+            Box::pin(tracing::Instrument::instrument(publishing, span))
         }
-        let traced = async move {
-            let started = Instant::now();
-            let (broker, topic) = (outgoing.broker.clone(), outgoing.topic.clone());
-            let published = if self.middleware.is_empty() {
-                self.send(outgoing, hand_over).await
-            } else {
-                let last = |outgoing| Box::pin(self.send(outgoing, hand_over)) as BoxFuture<'_, _>;
-                PublishNext::new(&self.middleware, &last)
-                    .run(outgoing)
-                    .await
+    }
+
+    async fn publish_measured<'a>(
+        &'a self,
+        message: &mut Option<Outgoing>,
+        hand_over: HandOver<'a>,
+    ) -> Result<Receipt, PublishError> {
+        let started = Instant::now();
+        let measures = self.metrics.is_some();
+        let origin = message.as_ref().filter(|_| measures).map(Measures::of);
+        let published = if self.middleware.is_empty() {
+            self.send(message, started, hand_over).await
+        } else {
+            let last = |outgoing| {
+                let mut message = Some(outgoing);
+                let begun = Instant::now();
+                Box::pin(async move { self.send(&mut message, begun, hand_over).await })
+                    as BoxFuture<'_, _>
             };
+            let outgoing = message.take().expect("a message is sent once");
+            PublishNext::new(&self.middleware, &last)
+                .run(outgoing)
+                .await
+        };
+        if let Err(error) = &published {
+            let span = tracing::Span::current();
+            span.record("error.type", error.kind().as_str());
+            span.record("otel.status_code", "ERROR");
+        }
+        if let Some(origin) = origin {
             let outcome = published
                 .as_ref()
                 .map_or_else(|error| error.kind().as_str(), |_| "confirmed");
-            if let Err(error) = &published {
-                let span = tracing::Span::current();
-                span.record("error.type", error.kind().as_str());
-                span.record("otel.status_code", "ERROR");
-            }
-            let took = started.elapsed();
-            self.measure(broker.as_deref(), &topic, destination, took, outcome);
-            published
-        };
-        tracing::Instrument::instrument(traced, span).await
+            self.measure(&origin, started.elapsed(), outcome);
+        }
+        published
     }
 
-    fn measure(
-        &self,
-        broker: Option<&str>,
-        topic: &str,
-        destination: &'static str,
-        took: Duration,
-        outcome: &'static str,
-    ) {
+    fn measure(&self, publish: &Measures, took: Duration, outcome: &'static str) {
         let Some(sink) = self.metrics.as_deref() else {
             return;
         };
-        let name = broker.unwrap_or_else(|| self.routes.broker(topic));
-        let Some(target) = self.target_called(name) else {
-            return Measured::of(sink, &name.into(), destination, outcome).record(took);
-        };
-        let broker = target.target.broker.name();
-        let mut series = target.series.lock().unwrap_or_else(PoisonError::into_inner);
-        series
-            .entry((destination.as_ptr().addr(), outcome.as_ptr().addr()))
-            .or_insert_with(|| Measured::of(sink, broker, destination, outcome))
-            .record(took);
+        let broker = publish.broker.as_deref();
+        let name = broker.unwrap_or_else(|| self.routes.broker(&publish.topic));
+        match self.target_called(name) {
+            Some(Target {
+                target, measured, ..
+            }) => measured.record(sink, target.broker.name(), publish, took, outcome),
+            None => Measured::default().record(sink, &name.into(), publish, took, outcome),
+        }
     }
 }
 
@@ -374,7 +350,7 @@ impl PublishPort for Publishing {
     }
 
     fn publish(&self, outgoing: Outgoing) -> BoxFuture<'_, Result<Receipt, PublishError>> {
-        Box::pin(self.publish_by(outgoing, &to_broker))
+        self.publish_by(outgoing, &to_broker)
     }
 
     fn request(
@@ -411,15 +387,62 @@ impl PublishPort for Publishing {
 fn to_broker(
     broker: &Arc<dyn MessageBroker>,
     mut outgoing: Outgoing,
-) -> BoxFuture<'static, Result<(), PublishError>> {
-    let broker = Arc::clone(broker);
-    Box::pin(async move {
-        match (outgoing.address.take(), outgoing.due) {
-            (Some(address), _) => broker.reply(address, outgoing).await,
-            (None, Some(due)) => broker.schedule(outgoing, due).await,
-            (None, None) => broker.publish(outgoing).await,
+) -> BoxFuture<'_, Result<(), PublishError>> {
+    match (outgoing.address.take(), outgoing.due) {
+        (Some(address), _) => broker.reply(address, outgoing),
+        (None, Some(due)) => broker.schedule(outgoing, due),
+        (None, None) => broker.publish(outgoing),
+    }
+}
+
+/// The span of a publish. What is looked up or formatted for it is so only if somebody listens.
+fn span(outgoing: &Outgoing) -> tracing::Span {
+    let span = tracing::info_span!(
+        "publish",
+        otel.name = tracing::field::Empty,
+        otel.kind = "producer",
+        otel.status_code = tracing::field::Empty,
+        messaging.operation.name = "publish",
+        messaging.operation.r#type = "send",
+        messaging.destination.name = &*outgoing.topic,
+        messaging.message.id = %outgoing.id,
+        messaging.message.conversation_id = tracing::field::Empty,
+        error.r#type = tracing::field::Empty,
+        trace_id = tracing::field::Empty,
+    );
+    if !span.is_disabled() {
+        let destination = outgoing.template.unwrap_or(DYNAMIC_DESTINATION);
+        span.record("otel.name", format!("publish {destination}"));
+        if let Some(trace) = TraceContext::read(&outgoing.headers) {
+            span.record("trace_id", trace.trace_id());
+        }
+        if let Some(correlation) = outgoing.headers.text(name::CORRELATION_ID) {
+            span.record("messaging.message.conversation_id", &*correlation);
+        }
+    }
+    span
+}
+
+/// What the future gives by `deadline`. A timer is started only if it does not give it at once.
+async fn in_time<F: Future + ?Sized>(
+    deadline: Instant,
+    mut future: Pin<&mut F>,
+) -> Option<F::Output> {
+    let mut timer = pin!(None);
+    poll_fn(|context| {
+        if let Poll::Ready(output) = future.as_mut().poll(context) {
+            return Poll::Ready(Some(output));
+        }
+        if timer.is_none() {
+            // A future that never leaves the scheduler its turn is ended all the same.
+            timer.set(Some(unconstrained(sleep_until(deadline))));
+        }
+        match timer.as_mut().as_pin_mut() {
+            Some(timer) => timer.poll(context).map(|()| None),
+            None => Poll::Pending,
         }
     })
+    .await
 }
 
 impl fmt::Debug for Publishing {

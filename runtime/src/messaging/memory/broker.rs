@@ -1,6 +1,7 @@
 //! One process's connection to a store.
 
 use std::fmt;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -117,39 +118,36 @@ impl Link {
         }
     }
 
-    /// Does `work` with the message, and so takes it, if the connection is up.
+    /// Does `work` with the message if the connection is up, and that is that; else gives it back.
     fn if_up<T>(
         self: &Arc<Self>,
-        outgoing: &mut Option<Outgoing>,
+        outgoing: Outgoing,
         work: impl FnOnce(&mut State, &Arc<Self>, Outgoing) -> T,
-    ) -> Option<T> {
-        self.shared.with(|state| {
-            if self.phase() != Phase::Up {
-                return None;
-            }
-            Some(work(state, self, outgoing.take()?))
+    ) -> ControlFlow<T, Outgoing> {
+        self.shared.with(|state| match self.phase() {
+            Phase::Up => ControlFlow::Break(work(state, self, outgoing)),
+            _ => ControlFlow::Continue(outgoing),
         })
     }
 
     /// Does `work` with the message as soon as the connection is up.
     pub(super) async fn when_up<T>(
         self: &Arc<Self>,
-        outgoing: Outgoing,
+        mut outgoing: Outgoing,
         work: impl Fn(&mut State, &Arc<Self>, Outgoing) -> Result<T, PublishError> + Send,
     ) -> Result<T, PublishError> {
         use PublishErrorKind::{Closed, Timeout};
-        let mut outgoing = Some(outgoing);
         let deadline = Instant::now() + PUBLISH_WAIT_MAX;
         loop {
-            if let Some(result) = self.if_up(&mut outgoing, &work) {
-                return result;
-            }
+            outgoing = match self.if_up(outgoing, &work) {
+                ControlFlow::Break(result) => return result,
+                ControlFlow::Continue(outgoing) => outgoing,
+            };
             let (kind, why) = match tokio::time::timeout_at(deadline, self.until_up()).await {
                 Ok(Phase::Up) => continue,
                 Ok(_) => (Closed, "the connection is closed"),
                 Err(_) => (Timeout, "there was no connection for 30 s"),
             };
-            let outgoing = outgoing.expect("it was not taken");
             let error = PublishError::new(kind, outgoing.topic.clone(), why);
             return Err(error.with_outgoing(outgoing));
         }
@@ -300,13 +298,9 @@ impl MessageBroker for MemoryBroker {
 
     fn publish(&self, outgoing: Outgoing) -> BoxFuture<'_, Result<(), PublishError>> {
         let publish = |state: &mut State, link: &Arc<Link>, outgoing| state.publish(link, outgoing);
-        let mut outgoing = Some(outgoing);
-        match (self.link.if_up(&mut outgoing, publish), outgoing) {
-            (Some(result), _) => Box::pin(std::future::ready(result)),
-            (None, outgoing) => {
-                let outgoing = outgoing.expect("it was not published");
-                Box::pin(self.link.when_up(outgoing, publish))
-            }
+        match self.link.if_up(outgoing, publish) {
+            ControlFlow::Break(result) => Box::pin(std::future::ready(result)),
+            ControlFlow::Continue(outgoing) => Box::pin(self.link.when_up(outgoing, publish)),
         }
     }
 
