@@ -95,6 +95,11 @@ impl Rng {
         self.with(|rng| rng.u128(..)).to_le_bytes()
     }
 
+    /// So many random numbers, drawn at once.
+    pub(crate) fn words<const N: usize>(&self) -> [u64; N] {
+        self.with(|rng| std::array::from_fn(|_| rng.u64(..)))
+    }
+
     /// A number between 0 (included) and 1 (excluded).
     #[must_use]
     pub fn unit(&self) -> f64 {

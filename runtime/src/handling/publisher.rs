@@ -53,14 +53,12 @@ struct Shared {
 }
 
 impl Shared {
-    /// The time as it stands in a header. What is published within one millisecond shares it.
-    fn now(&self) -> Arc<str> {
-        let now = self.clock.now();
-        let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let millis = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    /// A time as it stands in a header. What is published within one millisecond shares it.
+    fn written(&self, unix_millis: u64) -> Arc<str> {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        if written.0 != millis {
-            *written = (millis, format_time(now).into());
+        if written.0 != unix_millis {
+            let time = UNIX_EPOCH + Duration::from_millis(unix_millis);
+            *written = (unix_millis, format_time(time).into());
         }
         Arc::clone(&written.1)
     }
@@ -127,11 +125,12 @@ impl Publisher {
         let given = headers
             .text(name::MESSAGE_ID)
             .and_then(|id| MessageId::parse(&id));
-        let id = given.unwrap_or_else(|| self.new_id());
+        let unix_millis = self.shared.clock.unix_millis();
+        let id = given.unwrap_or_else(|| MessageId::generate_at(unix_millis, &self.shared.rng));
         let mut outgoing = Outgoing::new(topic, id, body.into());
         outgoing.key = headers.text(name::MESSAGE_KEY).map(Cow::into_owned);
         outgoing.headers = headers;
-        self.stamp(&mut outgoing);
+        self.stamp(&mut outgoing, unix_millis, false);
         self.shared.port.publish(outgoing).await
     }
 
@@ -222,7 +221,7 @@ impl Publisher {
         let mut outgoing = Outgoing::new(topic, id, Bytes::new());
         fault.write(&mut outgoing.headers);
         let mut outgoing = answering(request, outgoing)?;
-        self.stamp(&mut outgoing);
+        self.stamp(&mut outgoing, self.shared.clock.unix_millis(), false);
         Some(outgoing)
     }
 
@@ -233,37 +232,34 @@ impl Publisher {
         }
     }
 
-    fn new_id(&self) -> MessageId {
-        MessageId::generate(&*self.shared.clock, &self.shared.rng)
-    }
-
-    /// Adds the headers that every message carries, each unless it is there.
-    fn stamp(&self, outgoing: &mut Outgoing) {
+    /// Adds the headers that every message carries, each unless it is there; with `blank` none is.
+    fn stamp(&self, outgoing: &mut Outgoing, unix_millis: u64, blank: bool) {
         let id = outgoing.id.shared();
-        let headers = &mut outgoing.headers;
-        headers.set(name::MESSAGE_ID, Arc::clone(&id));
-        let mut fill = |name: &'static str, value: &dyn Fn() -> HeaderValue| {
-            if !headers.contains(name) {
-                headers.push(name, value());
-            }
-        };
-        fill(name::PUBLISHED_AT, &|| self.shared.now().into());
-        fill(name::SENDER, &|| Arc::clone(&self.shared.service).into());
+        if !blank {
+            outgoing.headers.set(name::MESSAGE_ID, Arc::clone(&id));
+        }
         let cause = self.cause.as_deref();
-        fill(name::CORRELATION_ID, &|| match cause {
-            Some(cause) => cause.correlation.correlation_id.clone().into(),
-            None => Arc::clone(&id).into(),
+        let mut headers = outgoing.headers.filling(blank);
+        if blank {
+            headers.fill(name::MESSAGE_ID, || Arc::clone(&id).into());
+        }
+        headers.fill(name::PUBLISHED_AT, || {
+            self.shared.written(unix_millis).into()
         });
-        if let Some(cause) = cause {
-            fill(name::CAUSATION_ID, &|| {
-                cause.correlation.causation_id.shared().into()
-            });
-        }
-        match cause {
-            Some(cause) => cause.trace.write(&mut outgoing.headers),
-            None if outgoing.headers.contains(name::TRACEPARENT) => {}
-            None => TraceContext::root(&self.shared.rng).write(&mut outgoing.headers),
-        }
+        headers.fill(name::SENDER, || Arc::clone(&self.shared.service).into());
+        let Some(cause) = cause else {
+            headers.fill(name::CORRELATION_ID, || id.into());
+            let root = || TraceContext::root(&self.shared.rng).traceparent().into();
+            headers.fill(name::TRACEPARENT, root);
+            return;
+        };
+        headers.fill(name::CORRELATION_ID, || {
+            cause.correlation.correlation_id.clone().into()
+        });
+        headers.fill(name::CAUSATION_ID, || {
+            cause.correlation.causation_id.shared().into()
+        });
+        cause.trace.write(&mut outgoing.headers);
     }
 
     /// Prepares a message; `id` is used where neither the message nor the caller has one.
@@ -280,9 +276,12 @@ impl Publisher {
                 PublishError::new(PublishErrorKind::Topic, contract.topic, error.to_string())
             })?,
         };
-        check_topic(&topic).map_err(|error| {
-            PublishError::new(PublishErrorKind::Topic, &*topic, error.to_string())
-        })?;
+        if !contract.is_sound(&topic) {
+            check_topic(&topic).map_err(|error| {
+                PublishError::new(PublishErrorKind::Topic, &*topic, error.to_string())
+            })?;
+        }
+        let unix_millis = self.shared.clock.unix_millis();
         let encode_error =
             |text: String| PublishError::new(PublishErrorKind::Encode, &*topic, text);
         let id = match message.id() {
@@ -291,16 +290,19 @@ impl Publisher {
                     "`{text}` cannot be a message id: 1 to 128 printable characters"
                 ))
             })?,
-            None => id().unwrap_or_else(|| self.new_id()),
+            None => id().unwrap_or_else(|| MessageId::generate_at(unix_millis, &self.shared.rng)),
         };
         let codec = self
             .shared
             .port
             .codec(&topic, options.broker.as_deref(), contract.codec)?;
+        // Who else could add some: the caller, and a codec of the user's.
+        let blank = options.headers.is_empty() && codec.is_built_in();
         let mut headers = Headers::with_capacity(12 + options.headers.len());
-        headers.push(name::CONTENT_TYPE, codec.content_type());
-        headers.push(name::MESSAGE_TYPE, contract.name);
-        headers.push(name::MESSAGE_VERSION, contract.version);
+        let mut own = headers.filling(true);
+        own.fill(name::CONTENT_TYPE, || codec.content_type().into());
+        own.fill(name::MESSAGE_TYPE, || contract.name.into());
+        own.fill(name::MESSAGE_VERSION, || contract.version.into());
         headers.extend(
             options
                 .headers
@@ -334,7 +336,7 @@ impl Publisher {
         outgoing.rabbitmq.exchange = options.exchange.map(Cow::Owned);
         outgoing.rabbitmq.routing_key = options.routing_key.map(Cow::Owned);
         outgoing.redis.stream = options.stream.map(Cow::Owned);
-        self.stamp(&mut outgoing);
+        self.stamp(&mut outgoing, unix_millis, blank);
         Ok(outgoing)
     }
 }

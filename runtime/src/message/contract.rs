@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::codec::{CodecError, Encoded, Encoder};
-use super::topic::TopicError;
+use super::topic::{self, TopicError};
 
 /// Where in the source something was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,6 +47,8 @@ pub struct Contract {
     pub subscribers_optional: bool,
     /// Where the type was declared.
     pub location: Location,
+    /// The topic, where it was found to be one as it stands.
+    sound: Option<&'static str>,
 }
 
 impl Contract {
@@ -64,7 +66,18 @@ impl Contract {
             priority: None,
             subscribers_optional: false,
             location,
+            sound: if topic::is_plain(topic) {
+                Some(topic)
+            } else {
+                None
+            },
         }
+    }
+
+    /// Whether `topic` is this contract's own, which is a valid topic: then nobody has to look at each
+    /// of its characters again.
+    pub(crate) fn is_sound(&self, topic: &str) -> bool {
+        self.sound.is_some_and(|sound| std::ptr::eq(sound, topic))
     }
 
     /// With this version, from 1.

@@ -305,6 +305,10 @@ pub struct RedisPublish {
     pub stream: Option<Cow<'static, str>>,
 }
 
+const DAYS_1970_TO_2000: u32 = 10_957;
+/// The days of each month in a year that is no leap year.
+const MONTHS: [u32; 12] = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+
 /// A time as it stands in a header: RFC 3339 in UTC with milliseconds.
 pub(crate) fn format_time(time: SystemTime) -> String {
     plain_time(time).unwrap_or_else(|| humantime::format_rfc3339_millis(time).to_string())
@@ -312,9 +316,7 @@ pub(crate) fn format_time(time: SystemTime) -> String {
 
 /// The same for the years that services live in, in a tenth of the time: every publish writes one.
 fn plain_time(time: SystemTime) -> Option<String> {
-    const DAYS_1970_TO_2000: u32 = 10_957;
     const DAYS_OF_FOUR_YEARS: u32 = 1_461;
-    const MONTHS: [u32; 12] = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
     let since = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
     let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
     let seconds = u32::try_from(seconds).ok()?;
@@ -361,7 +363,43 @@ fn plain_time(time: SystemTime) -> Option<String> {
 
 /// Reads a time from a header; `None` for anything else.
 pub(crate) fn parse_time(text: &str) -> Option<SystemTime> {
-    humantime::parse_rfc3339_weak(text).ok()
+    parse_plain(text.as_bytes()).or_else(|| humantime::parse_rfc3339_weak(text).ok())
+}
+
+/// Reads what [`plain_time`] writes, as far as it is a time.
+fn parse_plain(text: &[u8]) -> Option<SystemTime> {
+    let text: &[u8; 24] = text.try_into().ok()?;
+    let marks = [4, 7, 10, 13, 16, 19, 23].map(|at| text[at]);
+    if &marks != b"--T::.Z" {
+        return None;
+    }
+    let number = |from: usize, to: usize| {
+        text[from..to].iter().try_fold(0_u32, |number, digit| {
+            let digit = digit.wrapping_sub(b'0');
+            (digit < 10).then(|| number * 10 + u32::from(digit))
+        })
+    };
+    let within =
+        |number: u32, first: u32, last: u32| (first..=last).contains(&number).then_some(number);
+    let year = within(number(0, 4)?, 2_000, 2_099)? - 2_000;
+    let month = within(number(5, 7)?, 1, 12)?;
+    let leap = year % 4 == 0;
+    let lengths = MONTHS
+        .iter()
+        .zip(1..)
+        .map(|(days, at)| days + u32::from(leap && at == 2));
+    let day = within(number(8, 10)?, 1, lengths.clone().nth(month as usize - 1)?)?;
+    let (hour, minute) = (
+        within(number(11, 13)?, 0, 23)?,
+        within(number(14, 16)?, 0, 59)?,
+    );
+    let (second, millis) = (within(number(17, 19)?, 0, 59)?, number(20, 23)?);
+    // Every fourth year from 2000 on is a leap year, until 2100.
+    let years = year * 365 + year.div_ceil(4);
+    let months: u32 = lengths.take(month as usize - 1).sum();
+    let days = DAYS_1970_TO_2000 + years + months + day - 1;
+    let seconds = u64::from(days) * 86_400 + u64::from(hour * 3_600 + minute * 60 + second);
+    Some(SystemTime::UNIX_EPOCH + Duration::new(seconds, millis * 1_000_000))
 }
 
 #[cfg(test)]
@@ -424,6 +462,23 @@ mod tests {
             let time = SystemTime::UNIX_EPOCH + Duration::from_millis(millis);
             let expected = humantime::format_rfc3339_millis(time).to_string();
             assert_eq!(format_time(time), expected, "{millis} ms, seed {seed}");
+            assert_eq!(parse_time(&expected), Some(time), "{expected}, seed {seed}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_time_is_read_as_one_neither_quickly_nor_slowly() {
+        let seed = fastrand::u64(..);
+        let mut random = fastrand::Rng::with_seed(seed);
+        for _ in 0..50_000 {
+            let time =
+                SystemTime::UNIX_EPOCH + Duration::from_millis(random.u64(..7_257_600_000_000));
+            let mut text = format_time(time).into_bytes();
+            let at = random.usize(..text.len());
+            text[at] = *random.choice(b"0123456789-:TZ. +").expect("some");
+            let text = String::from_utf8(text).expect("ASCII");
+            let slowly = humantime::parse_rfc3339_weak(&text).ok();
+            assert_eq!(parse_time(&text), slowly, "{text}, seed {seed}");
         }
     }
 }

@@ -292,6 +292,12 @@ impl Headers {
         self.all_mut().push((Cow::Borrowed(name), value.into()));
     }
 
+    /// These headers, of which several are to be filled in; with `blank` none of those is there yet.
+    pub(crate) fn filling(&mut self, blank: bool) -> Filling<'_> {
+        let all = self.all_mut();
+        Filling { all, blank }
+    }
+
     /// Takes `name` out.
     pub fn remove(&mut self, name: &str) -> Option<HeaderValue> {
         let at = self
@@ -320,11 +326,27 @@ impl Headers {
     }
 }
 
-/// Whether two names are the same header. Most are not even of one length, and ours are usually the
-/// same constant.
+/// Headers that are being filled in: they are made one's own once, not for each.
+pub(crate) struct Filling<'a> {
+    all: &'a mut Vec<Header>,
+    blank: bool,
+}
+
+impl Filling<'_> {
+    /// Adds `name`, unless it is there.
+    pub(crate) fn fill(&mut self, name: &'static str, value: impl FnOnce() -> HeaderValue) {
+        let is_there = || self.all.iter().any(|(known, _)| is(known, name));
+        debug_assert!(!(self.blank && is_there()), "`{name}` is there already");
+        if self.blank || !is_there() {
+            self.all.push((Cow::Borrowed(name), value()));
+        }
+    }
+}
+
+/// Whether two names are the same header. Most are not even of one length, and ours are written the
+/// same.
 fn is(known: &str, name: &str) -> bool {
-    known.len() == name.len()
-        && (std::ptr::eq(known.as_ptr(), name.as_ptr()) || known.eq_ignore_ascii_case(name))
+    known.len() == name.len() && (known == name || known.eq_ignore_ascii_case(name))
 }
 
 impl PartialEq for Headers {

@@ -34,12 +34,17 @@ impl MessageId {
     /// A new identifier, a UUID of version 7: they sort by time of creation.
     #[must_use]
     pub fn generate(clock: &dyn Clock, rng: &Rng) -> Self {
-        let random = rng.bytes16();
-        let mut tail = [0; 10];
-        tail.copy_from_slice(&random[..10]);
-        Self::from_uuid(
-            uuid::Builder::from_unix_timestamp_millis(clock.unix_millis(), &tail).into_uuid(),
-        )
+        Self::generate_at(clock.unix_millis(), rng)
+    }
+
+    /// A new identifier of this time, in milliseconds since the Unix epoch.
+    pub(crate) fn generate_at(unix_millis: u64, rng: &Rng) -> Self {
+        let [one, two] = rng.words();
+        let random = u128::from(one) << 64 | u128::from(two);
+        let bits = u128::from(unix_millis) << 80 | random & ((1 << 80) - 1);
+        let version_7 = bits & !(0xf << 76) | 7 << 76;
+        let variant_rfc = version_7 & !(0b11 << 62) | 0b10 << 62;
+        Self::from_uuid(Uuid::from_u128(variant_rfc))
     }
 
     /// The identifier of the `index`-th message that `subscriber` sends while it handles `self`.
@@ -114,6 +119,22 @@ mod tests {
         assert_ne!(one, two);
         assert_eq!(one.as_str().len(), 36);
         assert_eq!(one.as_str().as_bytes()[14], b'7');
+    }
+
+    #[test]
+    fn generated_identifiers_sort_by_time_and_are_what_the_standard_says() {
+        let rng = Rng::with_seed(2);
+        let mut before = MessageId::generate_at(1_700_000_000_000, &rng);
+        for millis in 1_700_000_000_001..1_700_000_000_200 {
+            let id = MessageId::generate_at(millis, &rng);
+            assert!(id > before);
+            let uuid = Uuid::parse_str(id.as_str()).unwrap();
+            assert_eq!(uuid.get_version(), Some(uuid::Version::SortRand));
+            assert_eq!(uuid.get_variant(), uuid::Variant::RFC4122);
+            let (seconds, nanos) = uuid.get_timestamp().unwrap().to_unix();
+            assert_eq!(seconds * 1_000 + u64::from(nanos) / 1_000_000, millis);
+            before = id;
+        }
     }
 
     #[test]

@@ -109,6 +109,19 @@ pub const fn flaw(topic: &str) -> Option<TopicFlaw> {
     None
 }
 
+/// Whether it is a topic as it stands, without placeholders; usable in constants.
+pub(super) const fn is_plain(topic: &str) -> bool {
+    let bytes = topic.as_bytes();
+    let mut at = 0;
+    while at < bytes.len() {
+        if bytes[at] == b'{' {
+            return false;
+        }
+        at += 1;
+    }
+    flaw(topic).is_none()
+}
+
 /// Checks a topic that is known only at run time. Placeholders are not allowed in it.
 ///
 /// # Errors
@@ -318,6 +331,14 @@ mod tests {
         assert_eq!(check(&long), Err(TopicError::TooLong(long.clone())));
         assert_eq!(check_template("orders.{region}.placed-2_x"), Ok(()));
         assert!(check("orders.{region}").is_err());
+    }
+
+    #[test]
+    fn a_topic_is_plain_where_it_needs_no_rendering_and_no_repair() {
+        assert!(is_plain("orders.placed"));
+        for topic in ["", "orders.{region}", "a..b", "a b", ".a"] {
+            assert!(!is_plain(topic), "{topic:?}");
+        }
     }
 
     #[test]

@@ -25,10 +25,10 @@ impl TraceContext {
     /// The first span of a new trace.
     #[must_use]
     pub fn root(rng: &Rng) -> Self {
-        let trace_id = u128::from_le_bytes(rng.bytes16()).max(1);
+        let [high, low, span] = rng.words();
         Self {
-            trace_id,
-            span_id: new_span_id(rng),
+            trace_id: (u128::from(high) << 64 | u128::from(low)).max(1),
+            span_id: span.max(1),
             flags: 1,
             state: None,
             baggage: None,
@@ -114,11 +114,13 @@ impl TraceContext {
 
     /// The value of the header `traceparent`. Written by hand: every publish does it, and the
     /// formatting of the standard library takes ten times as long.
-    fn traceparent(&self) -> String {
+    pub(crate) fn traceparent(&self) -> String {
         let mut text = *b"00-................................-................-..";
-        write_hex(&mut text[3..35], &self.trace_id.to_be_bytes());
-        write_hex(&mut text[36..52], &self.span_id.to_be_bytes());
-        write_hex(&mut text[53..55], &[self.flags]);
+        let [high, low] = [self.trace_id >> 64, self.trace_id].map(|half| half as u64);
+        text[3..19].copy_from_slice(&hex(high));
+        text[19..35].copy_from_slice(&hex(low));
+        text[36..52].copy_from_slice(&hex(self.span_id));
+        text[53..55].copy_from_slice(&hex(u64::from(self.flags))[14..]);
         str::from_utf8(&text)
             .expect("digits and hyphens are text")
             .to_owned()
@@ -131,13 +133,19 @@ impl fmt::Display for TraceContext {
     }
 }
 
-/// Two digits for each byte.
-fn write_hex(text: &mut [u8], bytes: &[u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
-        pair[0] = DIGITS[usize::from(byte >> 4)];
-        pair[1] = DIGITS[usize::from(byte & 15)];
-    }
+/// The digits of a number, the highest first; all of them at once.
+fn hex(number: u64) -> [u8; 16] {
+    const EACH: u128 = u128::from_ne_bytes([1; 16]);
+    // A byte for each half byte: the halves move apart, then their halves.
+    let mut digits = u128::from(number);
+    digits = (digits | digits << 32) & 0x0000_0000_ffff_ffff_0000_0000_ffff_ffff;
+    digits = (digits | digits << 16) & 0x0000_ffff_0000_ffff_0000_ffff_0000_ffff;
+    digits = (digits | digits << 8) & 0x00ff_00ff_00ff_00ff_00ff_00ff_00ff_00ff;
+    digits = (digits | digits << 4) & (EACH * 0x0f);
+    // Those above 9 reach 16 with 6 more, and are letters.
+    let letters = (digits + EACH * 6) >> 4 & EACH;
+    let text = digits + EACH * u128::from(b'0') + letters * u128::from(b'a' - b'0' - 10);
+    text.to_be_bytes()
 }
 
 /// A number of exactly so many lower-case hexadecimal digits, at most 32.
@@ -214,6 +222,17 @@ mod tests {
         child.write(&mut out);
         assert_eq!(out.text(name::TRACESTATE).as_deref(), Some("a=1"));
         assert_eq!(TraceContext::read(&out), Some(child));
+    }
+
+    #[test]
+    fn numbers_are_written_as_the_standard_library_writes_them() {
+        let seed = fastrand::u64(..);
+        let mut random = fastrand::Rng::with_seed(seed);
+        let some = (0..10_000).map(|_| random.u64(..) >> random.u8(..64));
+        for number in some.chain([0, 9, 10, 15, 16, u64::MAX]) {
+            let expected = format!("{number:016x}");
+            assert_eq!(hex(number), expected.as_bytes(), "{number}, seed {seed}");
+        }
     }
 
     #[test]

@@ -119,6 +119,11 @@ impl CodecRef {
         }
     }
 
+    /// Whether it is one of ours, which leave the headers alone.
+    pub(crate) fn is_built_in(&self) -> bool {
+        !matches!(self.0, Kind::Custom(_))
+    }
+
     /// Whether this is, to the letter, the media type that it writes: the common case, without the
     /// search.
     pub(crate) fn writes(&self, content_type: &str) -> bool {
