@@ -150,6 +150,17 @@ impl Scope {
         CURRENT.scope(self, future).await
     }
 
+    /// Runs something for which this is the [`current`](Self::current) scope.
+    pub(crate) fn within<T>(&self, run: impl FnOnce() -> T) -> T {
+        CURRENT.sync_scope(self.clone(), run)
+    }
+
+    /// Drops a future for which this is the [`current`](Self::current) scope, also where the thread that
+    /// drops it is about to end.
+    pub(crate) fn drop_within(&self, future: impl Future) {
+        drop(CURRENT.scope(self.clone(), future));
+    }
+
     /// The message that is being handled; of a batch, its first.
     #[must_use]
     pub fn input(&self) -> &Incoming {

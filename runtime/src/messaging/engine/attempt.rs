@@ -3,16 +3,15 @@
 use std::any::Any;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use tokio::sync::oneshot;
 use tokio::task::unconstrained;
 use tokio::time::{Instant, sleep_until};
-use tracing::{Instrument, Span};
+use tracing::Span;
 
-use crate::handling::{BatchFn, Failed, Fate, Next, OneFn, Outcome, Reason, Scope};
+use crate::handling::{BatchFn, BoxFuture, Failed, Fate, Next, OneFn, Outcome, Reason, Scope};
 use crate::message::{Incoming, headers::name};
 use crate::messaging::Ack;
 use crate::observability::TraceContext;
@@ -32,29 +31,25 @@ pub(super) async fn run_one(
     let scope = Scope::of_attempt(Arc::clone(&runtime.context), Arc::clone(incoming), deadline);
     let manual = (subscribed.planned.ack == Ack::Manual).then(|| scope.expect_verdict());
     let middleware = &subscribed.environment.middleware;
-    let attempt = async {
-        let outcome = if middleware.is_empty() {
-            handler(Arc::clone(incoming), scope.clone()).await
+    let begin = || {
+        // In the common case there is one box: that of the handler.
+        let attempt: BoxFuture<'_, Outcome> = if middleware.is_empty() {
+            handler(Arc::clone(incoming), scope.clone())
         } else {
-            let mut changed = Incoming::clone(incoming);
-            Next::new(middleware, handler, &scope)
-                .run(&mut changed)
-                .await
+            Box::pin(async {
+                let mut changed = Incoming::clone(incoming);
+                Next::new(middleware, handler, &scope)
+                    .run(&mut changed)
+                    .await
+            })
         };
         match manual {
-            Some(verdict) if outcome.fate == Fate::Done => {
-                Box::pin(settled_by_hand(verdict, outcome)).await
-            }
-            _ => outcome,
+            Some(verdict) => Box::pin(settled_by_hand(verdict, attempt)),
+            None => attempt,
         }
     };
     let span = span(runtime, incoming, &scope, 1);
-    let attempt = guarded(scope.clone().enter(attempt), &scope, runtime);
-    let outcome = if span.is_disabled() {
-        attempt.await
-    } else {
-        Box::pin(attempt.instrument(span.clone())).await
-    };
+    let outcome = guarded(begin, &scope, &span, runtime).await;
     (outcome, span)
 }
 
@@ -71,14 +66,14 @@ pub(super) async fn run_batch(
     let scope = Scope::of_attempt(Arc::clone(&runtime.context), Arc::clone(first), deadline);
     let span = span(runtime, first, &scope, messages.len());
     let mut outcomes = Vec::new();
-    let attempt = async {
-        outcomes = handler(messages.to_vec(), scope.clone()).await;
-        Outcome::done()
+    let (gathered, given) = (&mut outcomes, &scope);
+    let begin = move || {
+        Box::pin(async move {
+            *gathered = handler(messages.to_vec(), given.clone()).await;
+            Outcome::done()
+        }) as BoxFuture<'_, _>
     };
-    let attempt = scope.clone().enter(attempt);
-    let whole = guarded(attempt, &scope, runtime)
-        .instrument(span.clone())
-        .await;
+    let whole = guarded(begin, &scope, &span, runtime).await;
     if whole.fate != Fate::Done {
         return (vec![whole; messages.len()], span);
     }
@@ -88,8 +83,15 @@ pub(super) async fn run_batch(
     (outcomes, span)
 }
 
-/// The handler has returned; the message is settled when its `Settle` is used.
-async fn settled_by_hand(verdict: oneshot::Receiver<Outcome>, mut returned: Outcome) -> Outcome {
+/// When the handler has returned, the message is settled when its `Settle` is used.
+async fn settled_by_hand(
+    verdict: oneshot::Receiver<Outcome>,
+    handler: BoxFuture<'_, Outcome>,
+) -> Outcome {
+    let mut returned = handler.await;
+    if returned.fate != Fate::Done {
+        return returned;
+    }
     match verdict.await {
         Ok(mut outcome) => {
             if outcome.fate == Fate::Done {
@@ -107,24 +109,22 @@ async fn settled_by_hand(verdict: oneshot::Receiver<Outcome>, mut returned: Outc
 }
 
 /// An attempt that ends at its deadline, and whose panic is a failure like any other.
-async fn guarded(
-    attempt: impl Future<Output = Outcome>,
+async fn guarded<'a>(
+    begin: impl FnOnce() -> BoxFuture<'a, Outcome>,
     scope: &Scope,
+    span: &Span,
     runtime: &HandlerRuntime,
 ) -> Outcome {
-    let mut attempt = pin!(catch_panic(attempt));
-    // A handler that is done at once needs no timer. One that never leaves the scheduler its turn
-    // is ended all the same, hence the second wrapping.
-    let mut timer = None;
-    let ended = poll_fn(|context| {
-        if let Poll::Ready(ended) = attempt.as_mut().poll(context) {
-            return Poll::Ready(Some(ended));
-        }
-        let timer =
-            timer.get_or_insert_with(|| Box::pin(unconstrained(sleep_until(scope.deadline()))));
-        timer.as_mut().poll(context).map(|()| None)
-    });
-    let failed = match ended.await {
+    let mut attempt = Attempt {
+        handling: None,
+        scope,
+        span,
+    };
+    let ended = match attempt.begin(begin) {
+        Ok(()) => within_time(&mut attempt).await,
+        Err(panic) => Some(Err(panic)),
+    };
+    let failed = match ended {
         Some(Ok(outcome)) => return outcome,
         Some(Err(panic)) => Failed::new(Reason::Panic, "panic", panic_text(&*panic)),
         None => {
@@ -191,15 +191,68 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
     text.unwrap_or("the handler panicked").to_owned()
 }
 
-/// Runs a future; its panic becomes the result.
-async fn catch_panic<F: Future>(future: F) -> Result<F::Output, Box<dyn Any + Send>> {
-    tokio::pin!(future);
+/// How the attempt ends; `None` at its deadline.
+async fn within_time(attempt: &mut Attempt<'_, '_>) -> Option<Result<Outcome, Panic>> {
+    // A handler that is done at once needs no timer. One that never leaves the scheduler its turn
+    // is ended all the same, hence the second wrapping.
+    let mut timer = None;
     poll_fn(|context| {
-        // A future that has panicked is never polled again, so nobody sees what it left half done.
-        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
-            Ok(polled) => polled.map(Ok),
-            Err(panic) => Poll::Ready(Err(panic)),
+        if let Poll::Ready(ended) = attempt.poll(context) {
+            return Poll::Ready(Some(ended));
         }
+        let deadline = attempt.scope.deadline();
+        let timer = timer.get_or_insert_with(|| Box::pin(unconstrained(sleep_until(deadline))));
+        timer.as_mut().poll(context).map(|()| None)
     })
     .await
+}
+
+/// What a handler panicked with.
+type Panic = Box<dyn Any + Send>;
+
+/// The handler's future, which is made, polled and dropped within its scope and its span.
+struct Attempt<'a, 's> {
+    handling: Option<BoxFuture<'a, Outcome>>,
+    scope: &'s Scope,
+    span: &'s Span,
+}
+
+impl<'a> Attempt<'a, '_> {
+    /// Begins it; a panic becomes the result.
+    fn begin(&mut self, begin: impl FnOnce() -> BoxFuture<'a, Outcome>) -> Result<(), Panic> {
+        let _entered = self.span.enter();
+        let begun = self
+            .scope
+            .within(|| catch_unwind(AssertUnwindSafe(begin)))?;
+        self.handling = Some(begun);
+        Ok(())
+    }
+
+    /// Goes on with it; its panic becomes the result.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Outcome, Panic>> {
+        let Some(mut handling) = self.handling.take() else {
+            return Poll::Pending;
+        };
+        let _entered = self.span.enter();
+        self.scope.within(|| {
+            // A future that has panicked is never polled again, so nobody sees what it left half done.
+            match catch_unwind(AssertUnwindSafe(|| handling.as_mut().poll(context))) {
+                Ok(Poll::Ready(outcome)) => Poll::Ready(Ok(outcome)),
+                Ok(Poll::Pending) => {
+                    self.handling = Some(handling);
+                    Poll::Pending
+                }
+                Err(panic) => Poll::Ready(Err(panic)),
+            }
+        })
+    }
+}
+
+impl Drop for Attempt<'_, '_> {
+    fn drop(&mut self) {
+        if let Some(handling) = self.handling.take() {
+            let _entered = self.span.enter();
+            self.scope.drop_within(handling);
+        }
+    }
 }

@@ -121,7 +121,7 @@ async fn attempt_once(
     drop(span);
     subscribed.passes(CrashPoint::BeforeSettlement).await;
     let succeeded = outcomes.iter().all(|outcome| outcome.fate == Fate::Done);
-    handler.measured.processed(started.elapsed(), succeeded);
+    handler.measured.processed(started, succeeded);
     outcomes
 }
 

@@ -219,7 +219,7 @@ async fn attempt_once(subscribed: &Subscribed, handler: &HandlerRuntime, held: &
     subscribed.passes(CrashPoint::BeforeSettlement).await;
     handler
         .measured
-        .processed(started.elapsed(), outcome.fate == Fate::Done);
+        .processed(started, outcome.fate == Fate::Done);
     verdict::decide(
         outcome,
         &held.incoming,

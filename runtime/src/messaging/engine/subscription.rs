@@ -91,13 +91,15 @@ impl Measured {
         }
     }
 
-    pub(super) fn processed(&self, took: Duration, succeeded: bool) {
+    pub(super) fn processed(&self, started: Instant, succeeded: bool) {
         let series = if succeeded {
             &self.succeeded
         } else {
             &self.failed
         };
-        series.record(took.as_secs_f64());
+        if series.is_enabled() {
+            series.record(started.elapsed().as_secs_f64());
+        }
     }
 
     pub(super) fn retried(&self, reason: &'static str) {

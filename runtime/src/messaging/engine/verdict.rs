@@ -40,21 +40,25 @@ pub(super) fn decide(
     if let (Some(points), Some(failed)) = (&environment.crash_points, &outcome.failed) {
         points.attempt_failed(incoming, failed);
     }
-    let failed = outcome
-        .failed
-        .unwrap_or_else(|| Failed::new(Reason::Error, "unknown", "no reason was given"));
+    let failed = outcome.failed;
+    let failed =
+        || failed.unwrap_or_else(|| Failed::new(Reason::Error, "unknown", "no reason was given"));
     match outcome.fate {
         Fate::Done => Verdict::Done,
-        Fate::Discard => Verdict::Discard(failed),
-        Fate::DeadLetter => Verdict::DeadLetter(failed),
-        Fate::Pause { lasting } => Verdict::Pause { lasting, failed },
+        Fate::Discard => Verdict::Discard(failed()),
+        Fate::DeadLetter => Verdict::DeadLetter(failed()),
+        Fate::Pause { lasting } => {
+            let failed = failed();
+            Verdict::Pause { lasting, failed }
+        }
         Fate::Retry { .. } if incoming.attempt >= policy.attempts => {
-            Verdict::DeadLetter(exhausted(failed, policy.attempts))
+            Verdict::DeadLetter(exhausted(failed(), policy.attempts))
         }
         Fate::Retry { after } => {
             let jitter = 0.8 + environment.rng.unit() * 0.2;
             let next = incoming.attempt.saturating_add(1);
             let wait = after.unwrap_or_else(|| policy.wait_before(next).mul_f64(jitter));
+            let failed = failed();
             Verdict::Retry { wait, failed }
         }
     }
