@@ -57,6 +57,12 @@ impl Failure {
         }
     }
 
+    /// Whether it is about what was asked for, and anything else may well work.
+    pub(crate) fn is_of_the_key(&self) -> bool {
+        use FailureKind::{Permission, Refused, WrongType};
+        matches!(self.kind, Permission | Refused | WrongType)
+    }
+
     /// The failure of an attempt to connect.
     pub(super) fn connecting(place: &Place, error: &RedisError) -> Self {
         let host = &place.host;

@@ -10,6 +10,7 @@ mod channels;
 mod connections;
 mod entries;
 mod groups;
+mod losses;
 mod order;
 mod recovery;
 mod retention;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         connections::CASES,
         entries::CASES,
         groups::CASES,
+        losses::CASES,
         order::CASES,
         recovery::CASES,
         retention::CASES,

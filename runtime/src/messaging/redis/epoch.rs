@@ -70,6 +70,7 @@ impl Session {
         script.key(&self.names.dead_letters).key(&self.names.lease);
         script
             .arg(&self.names.group)
+            .arg(&*self.consumer)
             .arg(&*entry.id)
             .arg(self.token());
         script.arg(i32::from(entry.source == Source::Retries));

@@ -335,24 +335,18 @@ impl Reading {
         Ok(())
     }
 
-    /// Moves an entry to the dead letters that the engine is not to see.
+    /// Moves an entry to the dead letters that the engine is not to see. Where they cannot be written it
+    /// stays, is looked at again when it looks abandoned, and holds nothing else up.
     async fn give_up(
         &self,
         entry: &Entry,
         incoming: &Incoming,
         reason: &'static str,
     ) -> Result<(), Failure> {
-        let session = &self.epoch.session;
-        warn!(
-            broker = %self.core.context.name,
-            subscription = %self.subscription.label,
-            id = %incoming.id,
-            reason,
-            "a message is given up before its handler sees it"
-        );
-        self.settler.given_up(reason);
         if !self.subscription.dead_letter {
-            return self.acknowledge(entry).await;
+            self.acknowledge(entry).await?;
+            self.given_up(incoming, reason);
+            return Ok(());
         }
         let mut headers = copied(incoming.headers.clone(), incoming);
         headers.set(name::DLQ_REASON, reason);
@@ -367,7 +361,31 @@ impl Reading {
         let write = |add: &mut dyn FnMut(&[u8])| {
             fields::write(payload_field, &incoming.body, &headers, add);
         };
-        session.bury(entry, write).await.map(drop)
+        match self.epoch.session.bury(entry, write).await {
+            Ok(true) => self.given_up(incoming, reason),
+            // Somebody else has it.
+            Ok(false) => {}
+            Err(failure) if failure.is_of_the_key() => warn!(
+                broker = %self.core.context.name,
+                subscription = %self.subscription.label,
+                id = %incoming.id,
+                reason,
+                "a message cannot be given up and stays where it is: {failure}"
+            ),
+            Err(failure) => return Err(failure),
+        }
+        Ok(())
+    }
+
+    fn given_up(&self, incoming: &Incoming, reason: &'static str) {
+        warn!(
+            broker = %self.core.context.name,
+            subscription = %self.subscription.label,
+            id = %incoming.id,
+            reason,
+            "a message is given up before its handler sees it"
+        );
+        self.settler.given_up(reason);
     }
 
     /// Hands to the engine what it may have; returns when the engine takes nothing more.

@@ -33,6 +33,25 @@ local function has(key, group)
 end
 ";
 
+/// Whether an entry was handed to a consumer of a group and is not settled; no group means no.
+///
+/// Whoever moves an entry asks this first, writes the copy, and settles the original last: the server
+/// takes nothing back that a script did before it failed.
+const HOLDS: &str = "
+local function holds(key, group, consumer, id)
+  local found = redis.pcall('XPENDING', key, group, id, id, 1, consumer)
+  if found.err then
+    if string.find(found.err, 'NOGROUP') then return false end
+    error(found.err)
+  end
+  return #found == 1
+end
+local function settle(key, group, id, is_ours)
+  redis.call('XACK', key, group, id)
+  if is_ours == '1' then redis.call('XDEL', key, id) end
+end
+";
+
 /// Compares two stream ids.
 const NOT_AFTER: &str = "
 local function parts(id)
@@ -127,16 +146,16 @@ return {#found, found[#found][1]}
 return {has(KEYS[1], ARGV[1]) and 1 or 0, has(KEYS[2], ARGV[1]) and 1 or 0}
 "];
 
-    /// Moves an entry to the delayed ones. Keys: its stream, delayed, lease. Arguments: group, entry,
-    /// token, whether its stream is ours to delete from, delay in ms, then what is kept, of which the
-    /// first makes it unlike any other. Answers -1 for a lost lease, 0 for an entry of somebody else.
-    RETRY = [NOW, FENCE, "
-if fenced(KEYS[3], ARGV[3]) then return -1 end
-if redis.call('XACK', KEYS[1], ARGV[1], ARGV[2]) == 0 then return 0 end
-if ARGV[4] == '1' then redis.call('XDEL', KEYS[1], ARGV[2]) end
+    /// Moves an entry to the delayed ones. Keys: its stream, delayed, lease. Arguments: group, consumer,
+    /// entry, token, whether its stream is ours to delete from, delay in ms, then what is kept, of which
+    /// the first makes it unlike any other. Answers -1 for a lost lease, 0 for an entry of somebody else.
+    RETRY = [NOW, FENCE, HOLDS, "
+if fenced(KEYS[3], ARGV[4]) then return -1 end
+if not holds(KEYS[1], ARGV[1], ARGV[2], ARGV[3]) then return 0 end
 local kept = {}
-for i = 6, #ARGV do kept[#kept + 1] = ARGV[i] end
-redis.call('ZADD', KEYS[2], now + tonumber(ARGV[5]), cmsgpack.pack(kept))
+for i = 7, #ARGV do kept[#kept + 1] = ARGV[i] end
+redis.call('ZADD', KEYS[2], now + tonumber(ARGV[6]), cmsgpack.pack(kept))
+settle(KEYS[1], ARGV[1], ARGV[3], ARGV[5])
 return 1
 "];
 
@@ -155,12 +174,13 @@ return {#due, math.max(0, tonumber(next[2]) - now)}
 "];
 
     /// Moves an entry to the dead letters. Keys: its stream, dead letters, lease. Arguments: group,
-    /// entry, token, whether its stream is ours to delete from, then the fields. Answers as `RETRY`.
-    BURY = [FENCE, "
-if fenced(KEYS[3], ARGV[3]) then return -1 end
-if redis.call('XACK', KEYS[1], ARGV[1], ARGV[2]) == 0 then return 0 end
-if ARGV[4] == '1' then redis.call('XDEL', KEYS[1], ARGV[2]) end
-redis.call('XADD', KEYS[2], '*', unpack(ARGV, 5))
+    /// consumer, entry, token, whether its stream is ours to delete from, then the fields. Answers as
+    /// `RETRY`.
+    BURY = [FENCE, HOLDS, "
+if fenced(KEYS[3], ARGV[4]) then return -1 end
+if not holds(KEYS[1], ARGV[1], ARGV[2], ARGV[3]) then return 0 end
+redis.call('XADD', KEYS[2], '*', unpack(ARGV, 6))
+settle(KEYS[1], ARGV[1], ARGV[3], ARGV[5])
 return 1
 "];
 
@@ -176,8 +196,9 @@ return 1
 
     /// Takes a message back that is not due yet. Keys: set, contents. Arguments: identity.
     UNSCHEDULE = ["
+local taken = redis.call('ZREM', KEYS[1], ARGV[1])
 redis.call('HDEL', KEYS[2], ARGV[1])
-return redis.call('ZREM', KEYS[1], ARGV[1])
+return taken
 "];
 
     /// Publishes what is due; what its stream does not take is tried again a minute later. Keys: set,
@@ -200,10 +221,12 @@ if not next[2] then return {#due, -1} end
 return {#due, math.max(0, tonumber(next[2]) - now)}
 "];
 
-    /// Sends a dead letter back. Keys: dead letters, retries. Arguments: entry, then the fields.
+    /// Sends a dead letter back. Keys: dead letters, retries. Arguments: entry, then the fields. Answers
+    /// 0 for one that is not there.
     REDRIVE = ["
-if redis.call('XDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
+if #redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1]) == 0 then return 0 end
 redis.call('XADD', KEYS[2], '*', unpack(ARGV, 2))
+redis.call('XDEL', KEYS[1], ARGV[1])
 return 1
 "];
 

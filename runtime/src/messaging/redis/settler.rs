@@ -178,6 +178,7 @@ impl StreamSettler {
         script.key(&names.delayed).key(&names.lease);
         script
             .arg(&names.group)
+            .arg(&*session.consumer)
             .arg(&*entry.id)
             .arg(session.token());
         script.arg(i32::from(entry.source == Source::Retries));
