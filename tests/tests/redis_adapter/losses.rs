@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use interline::Config;
 use interline::message::Incoming;
+use interline::message::headers::name;
 use interline::messaging::{BrokerErrorKind, ConsumerState, MessageBroker, Settled};
 use interline::testing::ServerFixture;
 use interline_tests::redis::Database;
@@ -17,6 +18,7 @@ use crate::support::{
 cases![
     a_dead_letter_that_cannot_be_written_leaves_its_message,
     a_letter_that_cannot_be_sent_back_stays_one,
+    a_message_of_very_many_headers_is_moved_like_any_other,
     a_retry_that_cannot_be_written_leaves_its_message,
     what_cannot_be_given_up_holds_nothing_up,
 ];
@@ -117,6 +119,65 @@ async fn a_letter_that_cannot_be_sent_back_stays_one() -> Outcome {
     assert_eq!(letters.redrive(&wanted, 10, &same).await?, 1);
     assert_eq!(inbox.take().await, "1");
     limited.disconnect(Instant::now() + LIMIT).await;
+    stage.end().await
+}
+
+/// More than the server's scripts can pass on at once.
+async fn a_message_of_very_many_headers_is_moved_like_any_other() -> Outcome {
+    const HEADERS: usize = 5_000;
+    let stage = Stage::new().await?;
+    let wanted = subscription("t");
+    let mut inbox = Inbox::open(&stage.broker, wanted.clone()).await?;
+    let names: Vec<_> = (0..HEADERS).map(|at| format!("h:x-{at}")).collect();
+    let mut add = vec!["XADD", "t", "*", "payload", "body"];
+    for name in &names {
+        add.extend([name.as_str(), "ä"]);
+    }
+    stage.database.command(&add).await?;
+    // One of ours, and another that waits behind it.
+    let mut ours = message("t", "ours");
+    for at in 0..HEADERS {
+        ours.headers.set(format!("x-{at}"), "ä");
+    }
+    stage.broker.publish(ours).await?;
+    stage.broker.publish(message("t", "behind")).await?;
+    let whole = |incoming: &Incoming| {
+        let found = (0..HEADERS).filter(|at| {
+            let value = incoming.headers.text(&format!("x-{at}"));
+            value.as_deref() == Some("ä")
+        });
+        assert_eq!(found.count(), HEADERS);
+    };
+    let mut delayed = 0;
+    while delayed < 3 {
+        let (incoming, settlement) = inbox.next().await;
+        let headers = incoming.headers.clone();
+        settlement.retry(incoming, Duration::ZERO, headers).await?;
+        delayed += 1;
+    }
+    for _ in 0..3 {
+        let (incoming, settlement) = inbox.next().await;
+        if text(&incoming) == "behind" {
+            settlement.done().await?;
+            continue;
+        }
+        whole(&incoming);
+        let mut headers = incoming.headers.clone();
+        headers.set(name::DLQ_REASON, "rejected");
+        settlement.dead_letter(incoming, headers).await?;
+    }
+    let letters = stage.broker.dead_letters().expect("they are kept");
+    let found = letters.list(&wanted, 10).await?;
+    assert_eq!(found.len(), 2);
+    found.iter().for_each(whole);
+    let same = |letter: &Incoming| Some(letter.headers.clone());
+    assert_eq!(letters.redrive(&wanted, 10, &same).await?, 2);
+    for _ in 0..2 {
+        let (incoming, settlement) = inbox.next().await;
+        whole(&incoming);
+        settlement.done().await?;
+    }
+    inbox.expect_quiet().await;
     stage.end().await
 }
 

@@ -14,6 +14,11 @@ use crate::message::{HeaderValue, Headers};
 const TEXT: &str = "h:";
 /// Begins the field of a header of another type, which follows up to the next colon.
 const TYPED: &str = "h.";
+/// The field of the headers that have none of their own, as a table.
+const FURTHER: &str = "h.table:";
+/// Most headers with a field of their own: a script that moves a message passes all fields at once,
+/// and the server's Lua takes 8 000 values.
+const OWN_FIELD_MAX: usize = 3_000;
 /// How long a message is worth delivering, in milliseconds from its entry's id.
 pub(super) const TTL: &str = "ttl";
 /// The content type that a body made of foreign fields has.
@@ -30,7 +35,7 @@ pub(super) struct Read {
     pub(super) ttl: Option<u64>,
 }
 
-/// Writes the fields of a message, one after the other, into `add`.
+/// Writes the fields of a message, one after the other, into `add`: at most 6 004 names and values.
 pub(super) fn write(
     payload_field: &str,
     body: &[u8],
@@ -40,7 +45,7 @@ pub(super) fn write(
     let mut field = String::with_capacity(48);
     add(payload_field.as_bytes());
     add(body);
-    for (name, value) in headers.iter() {
+    for (name, value) in headers.iter().take(OWN_FIELD_MAX) {
         field.clear();
         let kind = kind(value);
         // Writing into a string cannot fail.
@@ -65,6 +70,14 @@ pub(super) fn write(
             | HeaderValue::UInt(_) => add(value.to_text().unwrap_or_default().as_bytes()),
         }
     }
+    if headers.len() > OWN_FIELD_MAX {
+        let further = headers.iter().skip(OWN_FIELD_MAX);
+        let further: Vec<_> = further
+            .map(|(name, value)| (name, Nested::of(value)))
+            .collect();
+        add(FURTHER.as_bytes());
+        add(&json(&further));
+    }
 }
 
 /// Reads an entry. Without the payload's field, the body is a JSON object of all fields.
@@ -83,6 +96,13 @@ pub(super) fn read(payload_field: &str, fields: Fields) -> Read {
         let text = String::from_utf8_lossy(&field);
         if let Some((name, value)) = header(&text, &value) {
             headers.set(name, value);
+        } else if text == FURTHER {
+            if let Some(HeaderValue::Table(further)) = typed("table", &value) {
+                further
+                    .into_iter()
+                    .filter(|(name, _)| !name.is_empty())
+                    .for_each(|(name, value)| headers.set(name, value));
+            }
         } else if has_payload {
             if field == TTL.as_bytes() {
                 ttl = std::str::from_utf8(&value)
@@ -298,6 +318,28 @@ mod tests {
         let read = read("payload", written(b"\xff body", &headers));
         assert_eq!(&read.body[..], b"\xff body");
         assert_eq!(read.headers, headers);
+    }
+
+    #[test]
+    fn what_a_script_could_not_pass_on_shares_a_field() {
+        let name = |at: usize| format!("x-{at}");
+        let headers: Headers = (0..OWN_FIELD_MAX + 2)
+            .map(|at| (name(at), HeaderValue::Int(7)))
+            .collect();
+        let fields = written(b"{}", &headers);
+        assert_eq!(fields.len(), OWN_FIELD_MAX + 2);
+        let (field, value) = fields.last().expect("there are some");
+        assert_eq!(field, FURTHER.as_bytes());
+        assert_eq!(value, br#"[["x-3000",{"int":7}],["x-3001",{"int":7}]]"#);
+        assert_eq!(read("payload", fields).headers, headers);
+        // Nothing that a foreign program writes there can fail.
+        let fields = [
+            (FURTHER, "[[\"\",{\"int\":7}]]"),
+            (FURTHER, "{"),
+            ("payload", "x"),
+        ];
+        let fields = fields.map(|(field, value)| (field.into(), value.into()));
+        assert_eq!(read("payload", fields.into()).headers.len(), 0);
     }
 
     #[test]

@@ -11,10 +11,6 @@ use super::core::{Core, Link};
 use super::fields;
 use super::live::Live;
 
-/// Most headers of a message: a script that moves it passes all fields at once, and the server's Lua
-/// takes 8 000 values.
-pub(super) const HEADERS_MAX: usize = 3_000;
-
 /// What became of one attempt.
 enum Sent {
     Confirmed,
@@ -26,10 +22,6 @@ impl Core {
     pub(super) async fn publish(&self, outgoing: Outgoing) -> Result<(), PublishError> {
         let wrong =
             |kind, message: String| PublishError::new(kind, outgoing.topic.clone(), message);
-        if outgoing.headers.len() > HEADERS_MAX {
-            let message = format!("it has more than {HEADERS_MAX} headers");
-            return Err(wrong(PublishErrorKind::Encode, message));
-        }
         let stream = match &outgoing.redis.stream {
             Some(stream) => stream.to_string(),
             None => self.stream_of(&outgoing.topic),

@@ -17,7 +17,7 @@ use super::core::Core;
 use super::errors::broker_error;
 use super::fields;
 use super::live::Live;
-use super::publish::{HEADERS_MAX, identified, publish_error};
+use super::publish::{identified, publish_error};
 use super::scripts;
 
 /// How often due messages are looked for that another instance scheduled.
@@ -51,10 +51,6 @@ impl Core {
     ) -> Result<(), PublishError> {
         let wrong =
             |kind, message: String| PublishError::new(kind, outgoing.topic.clone(), message);
-        if outgoing.headers.len() > HEADERS_MAX {
-            let message = format!("it has more than {HEADERS_MAX} headers");
-            return Err(wrong(PublishErrorKind::Encode, message));
-        }
         let now = self.context.clock.now();
         let wait = due.duration_since(now).unwrap_or(Duration::ZERO);
         if wait > LONGEST {
