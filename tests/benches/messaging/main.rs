@@ -10,9 +10,12 @@
 //! `docs/benchmarks.md`.
 
 mod consume;
+#[path = "../shared/measured.rs"]
+mod measured;
 mod order;
 mod publish;
 mod rabbitmq;
+#[path = "../shared/rounds.rs"]
 mod rounds;
 mod sdk;
 mod spans;

@@ -5,7 +5,7 @@ use std::time::Instant;
 use futures_util::future::BoxFuture;
 
 use crate::Result;
-use crate::order::Measured;
+use crate::measured::Measured;
 
 /// Rows that are measured against each other.
 pub(crate) trait Table: Sync {
@@ -20,7 +20,7 @@ pub(crate) trait Table: Sync {
     /// Measures a row.
     fn measure(&self, round: usize, row: usize) -> BoxFuture<'_, Result<Measured>>;
 
-    /// Checks at the broker what all rows of a round left, and takes it away.
+    /// Checks at the server what all rows of a round left, and takes it away.
     fn after(&self, round: usize) -> BoxFuture<'_, Result<()>>;
 }
 
@@ -118,14 +118,14 @@ fn print(rows: &[RowName], passed: &[Vec<Measured>], rounds: usize) {
 
 /// The middle and the ends of what was measured.
 #[derive(Clone, Copy, Debug)]
-struct Spread {
-    median: f64,
-    min: f64,
-    max: f64,
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
 }
 
 impl Spread {
-    fn of(values: impl Iterator<Item = f64>) -> Self {
+    pub(crate) fn of(values: impl Iterator<Item = f64>) -> Self {
         let mut values: Vec<_> = values.collect();
         values.sort_by(f64::total_cmp);
         let middle = values.len() / 2;
