@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use interline::testing::ServerFixture;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, RedisResult, Value};
+use redis::streams::StreamInfoGroupsReply;
+use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisResult, Value};
 
 /// Numbers that cases of this program have, of whichever server.
 static TAKEN: Mutex<BTreeSet<(String, u32)>> = Mutex::new(BTreeSet::new());
@@ -61,8 +63,8 @@ impl Database {
     /// When the server does not answer.
     pub async fn connection(&self) -> RedisResult<MultiplexedConnection> {
         let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(std::time::Duration::from_secs(5)))
-            .set_response_timeout(Some(std::time::Duration::from_secs(30)));
+            .set_connection_timeout(Some(Duration::from_secs(5)))
+            .set_response_timeout(Some(Duration::from_secs(30)));
         let client = &self.client;
         client
             .get_multiplexed_async_connection_with_config(&config)
@@ -87,6 +89,40 @@ impl Database {
     /// When the server refuses, or answers with something else.
     pub async fn number(&self, words: &[&str]) -> RedisResult<i64> {
         Ok(redis::from_redis_value(self.command(words).await?)?)
+    }
+
+    /// Waits until `group` of `stream` has `ready` entries to come and nothing out.
+    ///
+    /// # Errors
+    ///
+    /// When that is not so within `limit`, there is no such group, or the server does not know how far
+    /// it is (before 7.0).
+    pub async fn wait_for_group(
+        &self,
+        stream: &str,
+        group: &str,
+        ready: u64,
+        limit: Duration,
+    ) -> RedisResult<()> {
+        let wrong = |text: String| (ErrorKind::Client, "a group", text).into();
+        let end = Instant::now() + limit;
+        loop {
+            let known = self.command(&["XINFO", "GROUPS", stream]).await?;
+            let known: StreamInfoGroupsReply = redis::from_redis_value(known)?;
+            let found = known.groups.into_iter().find(|known| known.name == group);
+            let found =
+                found.ok_or_else(|| wrong(format!("`{group}` of `{stream}` is not there")))?;
+            let to_come = found.lag.and_then(|lag| u64::try_from(lag).ok());
+            if (to_come, found.pending) == (Some(ready), 0) {
+                return Ok(());
+            }
+            if Instant::now() > end {
+                let pending = found.pending;
+                let text = format!("`{group}` has {to_come:?} to come and {pending} out");
+                return Err(wrong(text));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// The connections that services have to this database, as `CLIENT LIST` shows them.

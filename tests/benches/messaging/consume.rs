@@ -2,14 +2,16 @@
 
 use std::sync::{Arc, Mutex};
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, try_join};
+use tokio::time::timeout;
 
 use crate::order::{Measured, Probe};
+use crate::peers::Peer;
 use crate::rounds::{RowName, Table};
-use crate::sdk::{self, Publishes, VARIANTS};
+use crate::sdk::{self, VARIANTS};
 use crate::spans::Spans;
 use crate::transport::{Load, Open, Transport};
-use crate::{Result, in_a_task};
+use crate::{LIMIT, Result, in_a_task};
 
 /// The table of one transport and one size of message.
 pub(crate) struct Consume {
@@ -18,10 +20,16 @@ pub(crate) struct Consume {
     load: Load,
     rows: Vec<RowName>,
     open: Mutex<Vec<Open>>,
+    peers: Vec<Arc<dyn Peer>>,
 }
 
 impl Consume {
-    pub(crate) fn new(transport: Arc<dyn Transport>, spans: Arc<Spans>, load: Load) -> Self {
+    pub(crate) fn new(
+        transport: Arc<dyn Transport>,
+        peers: Vec<Arc<dyn Peer>>,
+        spans: Arc<Spans>,
+        load: Load,
+    ) -> Self {
         let raw = transport.raw_consumers().iter().map(|name| RowName {
             name: (*name).to_owned(),
             raw: true,
@@ -30,8 +38,13 @@ impl Consume {
             name: format!("Interline, default settings, {}", variant.name),
             raw: false,
         });
+        let others = peers.iter().map(|peer| RowName {
+            name: peer.name(),
+            raw: false,
+        });
         Self {
-            rows: raw.chain(ours).collect(),
+            rows: raw.chain(ours).chain(others).collect(),
+            peers,
             transport,
             spans,
             load,
@@ -44,6 +57,30 @@ impl Consume {
     }
 }
 
+impl Consume {
+    /// Lets a row handle everything.
+    async fn consume(&self, row: usize, group: String, probe: Arc<Probe>) -> Result<()> {
+        let transport = Arc::clone(&self.transport);
+        let raw = transport.raw_consumers().len();
+        let Some(ours) = row.checked_sub(raw) else {
+            let consumed = async move { transport.consume_raw(row, &group, probe).await };
+            let open = in_a_task(async { timeout(LIMIT, consumed).await? }).await?;
+            self.open.lock().expect("nobody panics with it").push(open);
+            return Ok(());
+        };
+        let Some(variant) = VARIANTS.get(ours).copied() else {
+            let peer = Arc::clone(&self.peers[ours - VARIANTS.len()]);
+            return in_a_task(async move { peer.consume(&group, probe).await }).await;
+        };
+        self.spans.switch(variant.spans);
+        let config = transport.config_of(&group);
+        let handler = transport.handler();
+        let consumed = in_a_task(sdk::consume(config, variant, handler, probe)).await;
+        self.spans.switch(false);
+        consumed
+    }
+}
+
 fn group(round: usize, row: usize) -> String {
     format!("round{round}-row{row}")
 }
@@ -51,8 +88,9 @@ fn group(round: usize, row: usize) -> String {
 impl Table for Consume {
     fn title(&self) -> String {
         format!(
-            "{}: consume and acknowledge {} messages of {} bytes",
+            "{}: {} {} messages of {} bytes",
             self.transport.title(),
+            self.transport.consumes(),
             self.load.count,
             self.load.size
         )
@@ -64,40 +102,19 @@ impl Table for Consume {
 
     fn before(&self, round: usize) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
-            for group in self.groups(round) {
-                sdk::declare(self.transport.config_of(&group)).await?;
-            }
-            // Published once, to all groups: every row reads the same bytes.
-            let filler = Publishes::connect(self.transport.config(), VARIANTS[1]).await?;
-            let filled = filler.publish(self.load).await;
-            filler.close().await;
-            filled?;
-            for group in self.groups(round) {
-                self.transport.holds(&group, self.load.count).await?;
-            }
-            Ok(())
+            let groups: Vec<_> = self.groups(round).collect();
+            self.transport.fill(&groups, self.load).await
         })
     }
 
     fn measure(&self, round: usize, row: usize) -> BoxFuture<'_, Result<Measured>> {
-        let raw = self.transport.raw_consumers().len();
-        let (transport, group) = (Arc::clone(&self.transport), group(round, row));
-        let count = self.load.count;
         Box::pin(async move {
-            let Some(variant) = row.checked_sub(raw).map(|at| VARIANTS[at]) else {
-                let probe = Arc::new(Probe::expecting(count));
-                let given = Arc::clone(&probe);
-                let consumed =
-                    in_a_task(async move { transport.consume_raw(row, &group, given).await });
-                let open = consumed.await?;
-                self.open.lock().expect("nobody panics with it").push(open);
-                return probe.measured();
-            };
-            self.spans.switch(variant.spans);
-            let config = transport.config_of(&group);
-            let consumed = in_a_task(sdk::consume(config, variant, count)).await;
-            self.spans.switch(false);
-            consumed
+            let group = group(round, row);
+            let probe = Arc::new(Probe::expecting(self.load.count));
+            let consumed = self.consume(row, group.clone(), Arc::clone(&probe));
+            let fed = self.transport.feed(&group, Arc::clone(&probe));
+            let ((), ()) = try_join(consumed, fed).await?;
+            probe.measured()
         })
     }
 

@@ -60,7 +60,12 @@ pub(crate) struct Probe {
     begun: Mutex<Option<Moment>>,
     ended: Mutex<Option<Moment>>,
     all: Notify,
+    /// Told now and then, for whoever delivers at the pace of the handlers.
+    some: Notify,
 }
+
+/// How often whoever waits for [`Probe::at_least`] is told.
+const SOME: u64 = 50;
 
 impl Probe {
     /// Expects the numbers `0..count`, each once.
@@ -74,7 +79,13 @@ impl Probe {
             begun: Mutex::new(None),
             ended: Mutex::new(None),
             all: Notify::new(),
+            some: Notify::new(),
         }
+    }
+
+    /// How many numbers it expects.
+    pub(crate) fn count(&self) -> u64 {
+        self.count
     }
 
     pub(crate) fn expected(&self) -> usize {
@@ -99,6 +110,23 @@ impl Probe {
             *self.ended.lock().expect("nobody panics with it") = Some(Moment::now());
             self.all.notify_one();
         }
+        if handled.is_multiple_of(SOME) {
+            self.some.notify_one();
+        }
+    }
+
+    /// Waits until so many were handled, or a few more. For one caller.
+    pub(crate) async fn at_least(&self, count: u64, limit: Duration) -> Result<()> {
+        let reached = async {
+            while self.handled.load(Ordering::Acquire) < count {
+                self.some.notified().await;
+            }
+        };
+        if timeout(limit, reached).await.is_err() {
+            let handled = self.handled.load(Ordering::Acquire);
+            return Err(format!("{handled} handled within {limit:?}, not {count}").into());
+        }
+        Ok(())
     }
 
     pub(crate) fn is_full(&self) -> bool {

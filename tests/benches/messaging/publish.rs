@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 
 use crate::order::{Measured, Moment};
 use crate::rounds::{RowName, Table};
-use crate::sdk::{self, Publishes, VARIANTS};
+use crate::sdk::{Publishes, VARIANTS};
 use crate::spans::Spans;
 use crate::transport::{Load, Transport};
 use crate::{Result, in_a_task};
@@ -56,7 +56,7 @@ impl Table for Publish {
     }
 
     fn before(&self, _: usize) -> BoxFuture<'_, Result<()>> {
-        Box::pin(sdk::declare(self.transport.config_of(GROUP)))
+        self.transport.declare(GROUP)
     }
 
     fn measure(&self, _: usize, row: usize) -> BoxFuture<'_, Result<Measured>> {

@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::order::{Order, Probe};
-use crate::transport::{Load, Open, Transport};
+use crate::transport::{Load, Open, Place, Publishing, Transport};
 use crate::{LIMIT, Result};
 
 /// What the SDK's defaults are, for loops of the same shape.
@@ -49,10 +49,6 @@ impl RabbitMq {
             version: overview.rabbitmq_version,
             kind,
         })
-    }
-
-    pub(crate) async fn end(self: Arc<Self>) -> Result<()> {
-        Ok(self.vhost.management.delete_vhost(&self.vhost.name).await?)
     }
 
     async fn connect(&self) -> Result<Connection> {
@@ -110,6 +106,14 @@ impl Transport for RabbitMq {
             .with("subscribers.handle.rabbitmq.queue_kind", self.kind)
     }
 
+    fn place(&self, group: &str) -> Place {
+        Place {
+            url: self.vhost.url.clone(),
+            source: queue(group),
+            group: group.to_owned(),
+        }
+    }
+
     fn raw_consumers(&self) -> &'static [&'static str] {
         &[
             "lapin, one at a time",
@@ -146,11 +150,7 @@ impl Transport for RabbitMq {
         ]
     }
 
-    fn publish_raw(
-        &self,
-        which: usize,
-        load: Load,
-    ) -> BoxFuture<'_, Result<BoxFuture<'static, Result<()>>>> {
+    fn publish_raw(&self, which: usize, load: Load) -> BoxFuture<'_, Result<Publishing>> {
         Box::pin(async move {
             let count = if which == 0 { 1 } else { PUBLISHING_CHANNELS };
             let (connection, channels) = self.publishing_channels(count).await?;
@@ -162,7 +162,7 @@ impl Transport for RabbitMq {
                 publish(&channels, load, properties).await?;
                 drop(connection);
                 Ok(())
-            }) as BoxFuture<'static, _>)
+            }) as Publishing)
         })
     }
 
@@ -184,6 +184,10 @@ impl Transport for RabbitMq {
 
     fn remove<'a>(&'a self, group: &'a str) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move { Ok(self.vhost.management.delete_queue(&queue(group)).await?) })
+    }
+
+    fn end(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move { Ok(self.vhost.management.delete_vhost(&self.vhost.name).await?) })
     }
 }
 

@@ -17,6 +17,28 @@ async fn handle(order: Order, probe: State<Arc<Probe>>) {
     probe.note(order.n);
 }
 
+/// The same, for a broker that delivers at most once.
+#[subscriber(group = "hearers", delivery = at_most_once)]
+async fn hear(order: Order, probe: State<Arc<Probe>>) {
+    probe.note(order.n);
+}
+
+/// Which of the handlers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Handler {
+    AtLeastOnce,
+    AtMostOnce,
+}
+
+impl Handler {
+    fn register(self, app: App) -> App {
+        match self {
+            Self::AtLeastOnce => app.register::<handle>(),
+            Self::AtMostOnce => app.register::<hear>(),
+        }
+    }
+}
+
 /// What is switched on beside the default settings.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Variant {
@@ -53,27 +75,26 @@ fn app(config: Config, metrics: bool) -> App {
 }
 
 /// Makes the queue of a group and leaves it alone.
-pub(crate) async fn declare(config: Config) -> Result<()> {
-    let app = app(config, false)
-        .state(Arc::new(Probe::expecting(0)))
-        .register::<handle>();
-    let running = app.launch().await?;
+pub(crate) async fn declare(config: Config, handler: Handler) -> Result<()> {
+    let app = app(config, false).state(Arc::new(Probe::expecting(0)));
+    let running = handler.register(app).launch().await?;
     running.ready(LIMIT).await?;
     running.stop_within(LIMIT).await;
     Ok(())
 }
 
-/// Handles everything that a group's queue holds.
-pub(crate) async fn consume(config: Config, variant: Variant, count: u64) -> Result<Measured> {
-    let probe = Arc::new(Probe::expecting(count));
-    let app = app(config, variant.metrics)
-        .state(Arc::clone(&probe))
-        .register::<handle>();
-    let running = app.launch().await?;
+/// Handles everything that comes to a group, until `probe` is full.
+pub(crate) async fn consume(
+    config: Config,
+    variant: Variant,
+    handler: Handler,
+    probe: Arc<Probe>,
+) -> Result<()> {
+    let app = app(config, variant.metrics).state(Arc::clone(&probe));
+    let running = handler.register(app).launch().await?;
     let handled = probe.full(LIMIT).await;
     running.stop_within(LIMIT).await;
-    handled?;
-    probe.measured()
+    handled
 }
 
 /// A publisher that is connected.
