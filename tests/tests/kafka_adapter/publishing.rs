@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use interline::handling::PublishErrorKind;
 use interline::message::MessageId;
-use interline::messaging::{MessageBroker, Start, TopologyMode};
+use interline::messaging::{BrokerErrorKind, MessageBroker, Start, TopologyMode};
 use interline_tests::harness::Case;
 
 use crate::support::{
@@ -139,6 +139,13 @@ async fn not_ours() -> Outcome {
     optional.subscribers_optional = true;
     let error = broker.publish(optional).await.expect_err("it is not there");
     assert_eq!(error.kind(), PublishErrorKind::Unroutable);
+    let (events, _replies) = tokio::sync::mpsc::channel(1);
+    let error = broker
+        .requests(events)
+        .await
+        .err()
+        .expect("no topic is made");
+    assert_eq!(error.kind(), BrokerErrorKind::NotFound);
     let mut wanted = subscription("t");
     wanted.topology = TopologyMode::Off;
     let mut inbox = Inbox::begin(&broker, wanted).await?;

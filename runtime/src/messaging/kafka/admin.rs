@@ -30,6 +30,9 @@ const KNOWN_PAUSE: Duration = Duration::from_millis(25);
 /// How long the group's coordinator may take for one answer.
 const ANSWER: Duration = Duration::from_secs(10);
 
+/// How the name of a topic with replies to a service ends.
+pub(super) const REPLIES: &str = ".replies";
+
 /// A part with what is done about it, and the subscription that needs it.
 pub(super) struct Wanted {
     pub(super) part: Part,
@@ -205,10 +208,13 @@ async fn known(core: &Core, names: &[&str]) -> Result<(), BrokerError> {
     Ok(())
 }
 
-/// Whether a topic looks like one of ours for retries, dead letters or messages for later, which no pattern
-/// means.
+/// Whether a topic looks like one of ours for retries, dead letters, replies or messages for later, which no
+/// pattern means.
 pub(super) fn is_own(topic: &str) -> bool {
-    topic.ends_with(".dlq") || topic.contains(".retry.") || is_level(topic)
+    let suffixes = [".dlq", REPLIES];
+    suffixes.iter().any(|suffix| topic.ends_with(suffix))
+        || topic.contains(".retry.")
+        || is_level(topic)
 }
 
 /// Gives groups a position wherever they have none. Blocks.

@@ -19,7 +19,9 @@ use tracing::warn;
 use crate::handling::{BoxFuture, PublishError, PublishErrorKind};
 use crate::message::headers::name;
 use crate::message::{Incoming, Origin, Outgoing, Place, ReplyAddress};
-use crate::messaging::{BrokerError, BrokerErrorKind, ReplyEvent, ReplyEvents, Requests};
+use crate::messaging::{
+    BrokerError, BrokerErrorKind, ReplyEvent, ReplyEvents, Requests, TopologyMode,
+};
 
 use super::admin;
 use super::core::{Core, Link};
@@ -76,9 +78,16 @@ impl Replies {
             return Err(core.not_connected());
         }
         let prefix = core.context.prefix.as_deref().unwrap_or_default();
-        let topic = format!("{prefix}{}.replies", core.context.service);
+        let topic = format!("{prefix}{}{}", core.context.service, admin::REPLIES);
         let partitions = match core.ask_for_topic(&topic).await? {
             Some(partitions) => partitions,
+            None if core.settings.topology != TopologyMode::Apply => {
+                let text = format!(
+                    "requests need the topic `{topic}` for their replies, which does not exist; make it with \
+                     `retention.ms={RETENTION_MS}`, or write `topology = \"apply\"`"
+                );
+                return Err(core.error(BrokerErrorKind::NotFound, text));
+            }
             None => {
                 let part = Part::Topic {
                     name: topic.clone(),

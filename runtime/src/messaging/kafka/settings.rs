@@ -31,8 +31,8 @@ const RECEIVE_BYTES_MAX: &str = "1100000000";
 /// | `tls.certificate_file`, `tls.key_file` | | PEM, for a client certificate |
 /// | `topology` | `apply` | what is done about a topic that a publish finds missing |
 /// | `partitions`, `replication` | 6, the cluster's own default | of topics that are made here |
-/// | `retry_topic` | `{topic}.{group}.retry.{rung}` | |
-/// | `dead_letter_topic` | `{topic}.{group}.dlq` | |
+/// | `retry_topic` | `{topic}.{group}.retry.{rung}` | must hold `.retry.{rung}` |
+/// | `dead_letter_topic` | `{topic}.{group}.dlq` | must end with `.dlq` |
 /// | `later_topic` | `interline.later.{rung}` | of messages for later; may hold `{service}`, and must end with `.later.{rung}` |
 /// | `group_protocol` | `classic` | or `consumer`, of Kafka 4 |
 /// | `instance_id` | | static membership; unique per instance, the same after a restart |
@@ -194,10 +194,33 @@ impl Settings {
                 faults.push(section.fault(key, message));
             }
         }
-        if !self.later_topic.ends_with(".later.{rung}") {
-            let message = "does not end with `.later.{rung}`, by which such a topic is known";
-            let fault = section.fault("later_topic", message);
-            faults.push(fault.with_help("write for example `{service}.later.{rung}`"));
+        // Subscriptions to patterns know by this what they must not read: their own dead letters would
+        // come back for ever, and those of other services are not theirs.
+        for (key, known_by, fits, example) in [
+            (
+                "retry_topic",
+                "hold `.retry.{rung}`",
+                self.retry_topic.contains(".retry.{rung}"),
+                "retries.{group}.{topic}.retry.{rung}",
+            ),
+            (
+                "dead_letter_topic",
+                "end with `.dlq`",
+                self.dead_letter_topic.ends_with(".dlq"),
+                "dead.{group}.{topic}.dlq",
+            ),
+            (
+                "later_topic",
+                "end with `.later.{rung}`",
+                self.later_topic.ends_with(".later.{rung}"),
+                "{service}.later.{rung}",
+            ),
+        ] {
+            if !fits {
+                let message = format!("does not {known_by}, by which such a topic is known");
+                let fault = section.fault(key, message);
+                faults.push(fault.with_help(format!("write for example `{example}`")));
+            }
         }
         // A secret in a file or a variable may appear only later; what is written out is checked now.
         if let Ok(url) = self.url.read()
@@ -334,7 +357,8 @@ impl Settings {
                 config.set("partition.assignment.strategy", "cooperative-sticky");
             }
         }
-        if self.max_poll_interval < self.session_timeout {
+        // With the new protocol it is the server that knows the session, and the key is refused.
+        if !self.new_protocol && self.max_poll_interval < self.session_timeout {
             // The library wants a session that is not longer than this.
             config.set(
                 "session.timeout.ms",
@@ -609,10 +633,42 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_for_later_that_could_not_be_known_is_refused() {
-        let config = Config::new().with("brokers.main.later_topic", "waiting.{rung}");
-        let (_, faults) = read(&config);
-        assert!(faults[0].contains("does not end with"), "{faults:?}");
+    fn a_topic_of_ours_that_could_not_be_known_is_refused() {
+        for (key, template, expected) in [
+            (
+                "later_topic",
+                "waiting.{rung}",
+                "does not end with `.later.{rung}`",
+            ),
+            (
+                "dead_letter_topic",
+                "dead-{group}-{topic}",
+                "does not end with `.dlq`",
+            ),
+            (
+                "retry_topic",
+                "{topic}.{group}.again.{rung}",
+                "does not hold `.retry.{rung}`",
+            ),
+        ] {
+            let config = Config::new().with(&format!("brokers.main.{key}"), template);
+            let (_, faults) = read(&config);
+            assert_eq!(faults.len(), 1, "{faults:?}");
+            assert!(faults[0].contains(expected), "{faults:?}");
+        }
+    }
+
+    #[test]
+    fn a_short_poll_interval_leaves_the_session_of_the_new_protocol_alone() {
+        let config = Config::new()
+            .with("brokers.main.group_protocol", "consumer")
+            .with("brokers.main.max_poll_interval", "30s");
+        let (settings, faults) = read(&config);
+        assert_eq!(faults, [""; 0]);
+        let reader = settings.reader("billing", "billing").unwrap();
+        // Only making one checks that the settings fit each other.
+        let made = reader.create::<rdkafka::consumer::BaseConsumer>();
+        assert!(made.is_ok(), "{:?}", made.err());
     }
 
     #[test]
