@@ -1,0 +1,167 @@
+//! One attempt after another, until one works or there is no use in trying.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::super::error::{CallErrorKind, CallFailure, Sent};
+use super::super::pool::{Lease, Pool, Tried, Wish};
+use super::Stack;
+use super::classify::Verdict;
+use super::request::{Answer, Prepared};
+
+/// Why a call is not repeated that could be.
+const NO_TIME: &str = "there is no time for another attempt";
+
+impl Stack {
+    /// Tries until it works, or there is no use in trying.
+    pub(super) async fn attempts(&self, prepared: &Prepared) -> Result<Answer, Box<CallFailure>> {
+        let mut tried = Tried::default();
+        let mut sent = Sent::No;
+        self.budget.deposit(Instant::now());
+        // A mesh repeats by itself, and both together would multiply.
+        let attempts_max = match self.settings.mesh {
+            true => 1,
+            false => prepared.decided.attempts,
+        };
+        let mut attempt = 1;
+        let mut before: Option<CallFailure> = None;
+        let mut has_turn = false;
+        loop {
+            if !has_turn
+                && let Some(limiter) = &self.limiter
+                && let Err(refused) = limiter.enter(prepared.deadline).await
+            {
+                let failure = match before {
+                    Some(failure) => given_up(failure, Some("the rate allows no further attempt")),
+                    None => {
+                        let kind = CallErrorKind::RateLimited;
+                        let mut failure = CallFailure::new(kind, &prepared.call, refused.text);
+                        failure.retry_after = refused.retry_after;
+                        failure
+                    }
+                };
+                return Err(Box::new(failure));
+            }
+            has_turn = true;
+            if Instant::now() >= prepared.deadline {
+                let failure = match before {
+                    Some(failure) => given_up(failure, Some(NO_TIME)),
+                    None => {
+                        let text = "its time was over before it was sent";
+                        CallFailure::new(CallErrorKind::Timeout, &prepared.call, text)
+                    }
+                };
+                return Err(Box::new(failure));
+            }
+            let pool = self.pool.load_full();
+            let Some(lease) = self.pick(&pool, &mut tried, prepared) else {
+                if self.first_answer(prepared.deadline).await {
+                    continue;
+                }
+                let text = self.why_nowhere();
+                let kind = CallErrorKind::ServiceDiscovery;
+                return Err(Box::new(CallFailure::new(kind, &prepared.call, text)));
+            };
+            let hedge = prepared
+                .decided
+                .hedge
+                .filter(|_| prepared.repeatable && attempt == 1 && attempts_max > 1)
+                // Of two that send it, each would get a part.
+                .filter(|_| !prepared.body.is_in_pieces());
+            let result = match hedge {
+                Some(after) => {
+                    let hedged = self.hedged(prepared, lease, &mut tried, after).await;
+                    attempt = hedged.attempts;
+                    hedged.result
+                }
+                None => self.attempt(prepared, lease, attempt).await,
+            };
+            let (mut failure, verdict) = match result {
+                Ok(answer) => {
+                    if prepared.decided.hedge.is_some() {
+                        self.hedging.succeeded();
+                    }
+                    return Ok(answer);
+                }
+                Err(failed) => *failed,
+            };
+            sent = sent.max(failure.sent);
+            failure.sent = sent;
+            failure.attempts = attempt;
+            let may = match verdict {
+                _ if prepared.body.is_begun() => false,
+                Verdict::NotSent => true,
+                Verdict::Retryable => prepared.repeatable,
+                Verdict::Final => false,
+            };
+            if !may {
+                return Err(Box::new(failure));
+            }
+            let elsewhere =
+                matches!(verdict, Verdict::NotSent) && self.pool.load().has_untried(&tried);
+            // It costs no server anything, so it costs nothing of the budget, once.
+            let free = elsewhere && attempt == 1;
+            let wait = match failure.retry_after {
+                Some(wait) => wait,
+                // Nobody was bothered, and somebody else may be there.
+                None if elsewhere => Duration::ZERO,
+                None => prepared
+                    .decided
+                    .backoff
+                    .wait(attempt, &self.environment.rng),
+            };
+            let next = Instant::now() + wait;
+            let why = if attempt >= attempts_max {
+                None
+            } else if next >= prepared.deadline {
+                Some(NO_TIME)
+            } else if !free && !self.budget.withdraw(Instant::now()) {
+                Some("too many recent calls were repeated for another attempt")
+            } else {
+                sleep_until(next).await;
+                attempt += 1;
+                has_turn = false;
+                before = Some(failure);
+                continue;
+            };
+            return Err(Box::new(given_up(failure, why)));
+        }
+    }
+
+    pub(super) fn pick<'p>(
+        &self,
+        pool: &'p Pool,
+        tried: &mut Tried,
+        prepared: &Prepared,
+    ) -> Option<Lease<'p>> {
+        let zone = prepared.zone.as_deref();
+        let wish = Wish {
+            hash: prepared.hash,
+            zone: zone.or(self.settings.zone.as_deref()),
+        };
+        pool.pick(tried, wish, Instant::now())
+    }
+}
+
+/// The last failure, as the failure of the whole call.
+fn given_up(failure: CallFailure, why: Option<&'static str>) -> CallFailure {
+    if failure.attempts <= 1 && why.is_none() {
+        return failure;
+    }
+    let mut text = failure.text.to_string();
+    if let Some(why) = why {
+        text.push_str("; ");
+        text.push_str(why);
+    }
+    let kind = if failure.attempts > 1 {
+        CallErrorKind::RetryExhausted
+    } else {
+        failure.kind
+    };
+    CallFailure {
+        kind,
+        text: text.into(),
+        ..failure
+    }
+}

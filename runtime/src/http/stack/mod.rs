@@ -1,0 +1,179 @@
+//! What happens around a call: limits, circuit breakers, attempts, and the choice of an endpoint for
+//! each of them.
+
+mod attempt;
+mod attempts;
+mod classify;
+mod hedged;
+mod request;
+mod whereabouts;
+
+use std::sync::{Arc, OnceLock};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::clock::{Clock, Rng};
+use crate::discovery::Whereabouts;
+use crate::observability::metrics::MetricsSink;
+use crate::resilience::{Bulkhead, CircuitBreaker, RetryBudget};
+
+use super::cache::Cache;
+use super::endpoints::{Maker, observer};
+use super::error::{CallErrorKind, CallFailure};
+use super::limits::{Hedging, Limiter};
+use super::pool::{Pool, Tried, Wish};
+use super::settings::ServiceSettings;
+use super::transport::Transport;
+
+use classify::signal_of_call;
+
+pub(super) use classify::explain;
+#[cfg(feature = "tower")]
+pub(super) use request::TIMEOUT;
+pub(super) use request::{Answer, Prepared};
+
+/// Everything that the calls of one service share.
+#[derive(Debug)]
+pub(crate) struct Stack {
+    pub(super) service: Arc<str>,
+    pub(super) environment: Surroundings,
+    pub(super) settings: ServiceSettings,
+    pool: ArcSwap<Pool>,
+    /// Whether it is known where the service is, if only that it is nowhere.
+    resolved: watch::Sender<bool>,
+    bulkhead: Bulkhead,
+    breaker: Option<CircuitBreaker>,
+    budget: RetryBudget,
+    limiter: Option<Limiter>,
+    hedging: Hedging,
+    /// Made when the first call asks for it.
+    cache: OnceLock<Cache>,
+}
+
+/// What a stack takes from the app.
+#[derive(Clone)]
+pub(crate) struct Surroundings {
+    pub(crate) caller: Arc<str>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) rng: Rng,
+    pub(crate) metrics: Option<Arc<dyn MetricsSink>>,
+}
+
+impl std::fmt::Debug for Surroundings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Surroundings")
+            .field("caller", &self.caller)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Stack {
+    /// Makes everything and connects to nothing.
+    pub(crate) fn new(
+        service: Arc<str>,
+        settings: ServiceSettings,
+        environment: Surroundings,
+    ) -> Result<Self, String> {
+        // One for all: it keeps the connections of each address apart, and those to one that is gone
+        // are closed when they have been idle for long enough.
+        let transport = Transport::new(
+            settings.connect_timeout,
+            settings.idle_timeout,
+            settings.response_bytes_max,
+            &settings.security.prepare()?,
+        )?;
+        let rng = &environment.rng;
+        let metrics = environment.metrics.as_deref();
+        let breaker = settings.breaker.map(|options| {
+            CircuitBreaker::observed(options, rng.clone(), observer(&service, "", metrics))
+        });
+        let maker = Maker::new(&service, &settings, &environment);
+        let (balance, outliers) = (settings.balance, settings.outliers);
+        let pool = Pool::empty(maker, transport, balance, outliers, rng);
+        let rate = settings.rate.as_ref();
+        let limiter = rate.map(|rate| Limiter::new(rate, &service, metrics));
+        let hedging = Hedging::new(settings.hedge_share, &service, metrics);
+        let this = Self {
+            pool: ArcSwap::from_pointee(pool),
+            resolved: watch::Sender::new(false),
+            bulkhead: Bulkhead::new(settings.concurrency, settings.queue),
+            breaker,
+            limiter,
+            hedging,
+            budget: RetryBudget::new(settings.budget, settings.floor),
+            cache: OnceLock::new(),
+            service,
+            environment,
+            settings,
+        };
+        if let Whereabouts::Fixed(endpoints) = &this.settings.whereabouts {
+            this.apply(endpoints);
+        }
+        Ok(this)
+    }
+
+    /// The answers that are kept.
+    pub(super) fn cache(&self) -> &Cache {
+        let bytes_max = self.settings.cache_bytes_max;
+        self.cache.get_or_init(|| Cache::new(bytes_max))
+    }
+
+    /// A call that may have written something has ended.
+    pub(super) fn written(&self, prepared: &Prepared) {
+        if let Some(cache) = self.cache.get() {
+            cache.written(&prepared.method, &prepared.target);
+        }
+    }
+
+    /// The endpoint to which a call of now would go, if there is one.
+    pub(super) fn endpoint(&self) -> Option<Arc<str>> {
+        let pool = self.pool.load_full();
+        let wish = Wish {
+            hash: None,
+            zone: self.settings.zone.as_deref(),
+        };
+        let lease = pool.pick(&mut Tried::default(), wish, Instant::now())?;
+        Some(Arc::clone(&lease.target.url))
+    }
+
+    /// The endpoints of now.
+    pub(super) fn pool(&self) -> Arc<Pool> {
+        self.pool.load_full()
+    }
+
+    /// The circuit of the service, if it has one.
+    pub(super) fn circuit(&self) -> Option<&CircuitBreaker> {
+        self.breaker.as_ref()
+    }
+
+    /// Makes the call.
+    pub(super) async fn call(&self, prepared: &Prepared) -> Result<Answer, Box<CallFailure>> {
+        let refuse = |kind, text| Box::new(CallFailure::new(kind, &prepared.call, text));
+        let Ok(_place) = self.bulkhead.enter(prepared.deadline).await else {
+            let text = format!(
+                "{} calls run and {} wait, as many as may; nobody finished in time",
+                self.settings.concurrency, self.settings.queue
+            );
+            return Err(refuse(CallErrorKind::BulkheadFull, text));
+        };
+        let permit = match &self.breaker {
+            None => None,
+            Some(breaker) => match breaker.acquire(Instant::now()) {
+                Ok(permit) => Some(permit),
+                Err(open) => {
+                    let text = format!("{open}, because calls to the service failed");
+                    let mut failure = refuse(CallErrorKind::CircuitBreakerOpen, text);
+                    failure.retry_after = open.retry_after;
+                    return Err(failure);
+                }
+            },
+        };
+        let result = self.attempts(prepared).await;
+        if let Some(permit) = permit {
+            permit.record(signal_of_call(&result), Instant::now());
+        }
+        result
+    }
+}
