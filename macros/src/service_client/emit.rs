@@ -9,7 +9,7 @@ use crate::{emit, path};
 
 use super::method::{Argument, Format, Method, Place};
 use super::template::Piece;
-use super::{Model, Names, is_ours, with_lifetime};
+use super::{Model, Names, conditions, is_ours, with_lifetime};
 
 /// The trait with futures that can be sent between threads, and without our attributes.
 pub(super) fn emit_trait(item: &ItemTrait) -> TokenStream {
@@ -65,17 +65,24 @@ pub(super) fn emit(model: &Model<'_>) -> TokenStream {
     } = names;
     let name = &item.ident;
     let shown = name.to_string();
-    let conditions = conditions(item);
+    let conditions: Vec<_> = conditions(&item.attrs).collect();
     let beside = beside(item, names, krate, &emit_object(model));
     let calls = model.methods.iter().enumerate();
-    let calls = calls.map(|(number, method)| emit_call(model, number, method));
+    let calls = calls.map(|(place, method)| {
+        let number = number(&model.methods[..place]);
+        emit_call(model, &number, method)
+    });
     let mirrored = model.methods.iter().map(|method| {
         let signature = object_signature(http, method);
         let Method {
-            ident, arguments, ..
+            ident,
+            conditions,
+            arguments,
+            ..
         } = method;
         let given = arguments.iter().map(|argument| &argument.name);
         quote! {
+            #(#conditions)*
             #signature {
                 ::std::boxed::Box::pin(<__I as #name>::#ident(self, #(#given),*))
             }
@@ -154,7 +161,7 @@ pub(super) fn emit(model: &Model<'_>) -> TokenStream {
 /// What lets other code go on after a mistake.
 pub(super) fn fallback(item: &ItemTrait, names: &Names, krate: &TokenStream) -> TokenStream {
     let Names { client, http, .. } = names;
-    let conditions = conditions(item);
+    let conditions: Vec<_> = conditions(&item.attrs).collect();
     let beside = beside(item, names, krate, &TokenStream::new());
     quote! {
         #beside
@@ -185,7 +192,7 @@ fn beside(
         http,
     } = names;
     let visibility = &item.vis;
-    let conditions = conditions(item);
+    let conditions: Vec<_> = conditions(&item.attrs).collect();
     let text = format!("The client of [`{}`].", item.ident);
     quote! {
         #(#conditions)*
@@ -212,7 +219,8 @@ fn emit_object(model: &Model<'_>) -> TokenStream {
     let http = &model.names.http;
     let methods = model.methods.iter().map(|method| {
         let signature = object_signature(http, method);
-        quote!(#signature;)
+        let conditions = &method.conditions;
+        quote!(#(#conditions)* #signature;)
     });
     quote!(#(#methods)*)
 }
@@ -235,11 +243,27 @@ fn mirrored_name(method: &Method) -> Ident {
     format_ident!("__{}", method.ident)
 }
 
+/// The place in the record of the method that follows these: how many of them there are.
+fn number(before: &[Method]) -> TokenStream {
+    let sure = before.iter().filter(|method| method.conditions.is_empty());
+    let sure = sure.count();
+    let unsure = before.iter().filter(|method| !method.conditions.is_empty());
+    let unsure = unsure.map(|method| {
+        let all = method.conditions.iter().map(|condition| {
+            let list = condition.meta.require_list();
+            list.map(|list| list.tokens.clone()).unwrap_or_default()
+        });
+        quote!(+ ::core::cfg!(all(#(#all),*)) as usize)
+    });
+    quote!(#sure #(#unsure)*)
+}
+
 /// One method of the client.
-fn emit_call(model: &Model<'_>, number: usize, method: &Method) -> TokenStream {
+fn emit_call(model: &Model<'_>, number: &TokenStream, method: &Method) -> TokenStream {
     let Names { object, http, .. } = &model.names;
     let Method {
         ident,
+        conditions,
         output,
         error,
         ..
@@ -333,6 +357,7 @@ fn emit_call(model: &Model<'_>, number: usize, method: &Method) -> TokenStream {
         }
     };
     quote! {
+        #(#conditions)*
         async fn #ident(&self, #(#arguments),*) -> #output {
             let __wire = match &self.0 {
                 #http::Via::Wire(__wire) => __wire,
@@ -369,7 +394,11 @@ fn emit_record(model: &Model<'_>, method: &Method) -> TokenStream {
     let retry = Some(&method.retry);
     let settings = emit_settings(http, method.timeout, method.attempt_timeout, retry);
     let settings = settings.map(|settings| quote!(.settings(#settings)));
-    quote!(#http::MethodDescriptor::new(#name, #http::Verb::#verb, #path)#keyed #reconnects #cache #settings)
+    let conditions = &method.conditions;
+    quote! {
+        #(#conditions)*
+        #http::MethodDescriptor::new(#name, #http::Verb::#verb, #path)#keyed #reconnects #cache #settings
+    }
 }
 
 /// Limits and retries as the runtime's `CallSettings`; `None` if nothing is said.
@@ -398,11 +427,4 @@ fn emit_settings(
         add("attempts", quote!(#attempts));
     }
     (!said.is_empty()).then(|| quote!(#http::CallSettings::UNSET #said))
-}
-
-fn conditions(item: &ItemTrait) -> Vec<&syn::Attribute> {
-    let attributes = item.attrs.iter();
-    attributes
-        .filter(|attribute| attribute.path().is_ident("cfg"))
-        .collect()
 }

@@ -127,8 +127,11 @@ fn read<'i>(args: &Args, item: &'i ItemTrait, errors: &mut Errors) -> Option<Mod
         };
         match method::read(function, errors) {
             Some(method) => {
+                // Of two with different conditions there may be only one at a time.
                 let same = |other: &&Method| {
-                    other.verb == method.verb && shape(&other.pieces) == shape(&method.pieces)
+                    other.verb == method.verb
+                        && shape(&other.pieces) == shape(&method.pieces)
+                        && written(&other.conditions) == written(&method.conditions)
                 };
                 if let Some(other) = methods.iter().find(same) {
                     errors.at(
@@ -188,6 +191,19 @@ fn check_item(item: &ItemTrait, errors: &mut Errors) {
             );
         }
     }
+}
+
+/// Attributes as text.
+fn written(attributes: &[Attribute]) -> String {
+    let tokens: TokenStream = attributes.iter().map(ToTokens::to_token_stream).collect();
+    tokens.to_string()
+}
+
+/// Under which conditions there is what these attributes stand on.
+fn conditions(attributes: &[Attribute]) -> impl Iterator<Item = &Attribute> {
+    attributes
+        .iter()
+        .filter(|attribute| attribute.path().is_ident("cfg"))
 }
 
 fn is_ours(attribute: &Attribute) -> bool {

@@ -200,3 +200,58 @@ fn lifetimes_that_are_left_out_get_a_name() {
         assert_eq!(with_lifetime(&ty, "'c").to_string(), wanted.to_string());
     }
 }
+
+#[test]
+fn methods_may_have_conditions_and_arguments_may_not() {
+    let inside = quote! {
+        #[cfg(unix)] #[get("/a")] async fn one(&self) -> Result<(), CallError>;
+        #[cfg(not(unix))] #[get("/a")] async fn one(&self) -> Result<u32, CallError>;
+    };
+    assert_eq!(methods(&inside), [""; 0]);
+    let inside = quote! {
+        #[cfg(unix)] #[get("/a")] async fn one(&self) -> Result<(), CallError>;
+        #[cfg(unix)] #[get("/a")] async fn two(&self) -> Result<(), CallError>;
+    };
+    assert_eq!(methods(&inside), ["`one` makes the same request"]);
+    let inside = quote! {
+        #[get("/a")] async fn one(&self, #[query] #[cfg(unix)] page: u32) -> Result<(), CallError>;
+    };
+    assert_eq!(
+        methods(&inside),
+        ["a request has all arguments of its method"]
+    );
+}
+
+#[test]
+fn a_method_that_is_not_there_takes_no_place_in_the_record() {
+    let methods = [
+        quote!(
+            #[get("/a")]
+            async fn a(&self) -> Result<(), CallError>;
+        ),
+        quote!(
+            #[cfg(x)]
+            #[cfg(y)]
+            #[get("/b")]
+            async fn b(&self) -> Result<(), CallError>;
+        ),
+        quote!(
+            #[get("/c")]
+            async fn c(&self) -> Result<(), CallError>;
+        ),
+        quote!(
+            #[get("/d")]
+            async fn d(&self) -> Result<(), CallError>;
+        ),
+    ];
+    let item = quote!(pub trait Orders { #(#methods)* });
+    let output = expand(quote!(service = "orders"), &item).to_string();
+    for place in [
+        "call (0usize)",
+        "call (1usize)",
+        "call (1usize + :: core :: cfg ! (all (x , y)) as usize)",
+        "call (2usize + :: core :: cfg ! (all (x , y)) as usize)",
+    ] {
+        assert_eq!(output.matches(place).count(), 1, "{place} in {output}");
+    }
+}

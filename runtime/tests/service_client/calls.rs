@@ -4,7 +4,9 @@ use interline::http::{CallErrorKind, Sent};
 use interline::prelude::*;
 
 use crate::server::{Reply, Server};
-use crate::shop::{Filter, ITEM, Shop, ShopProblem, ShopWithCodes, StrictShop, client, item, till};
+use crate::shop::{
+    Filter, ITEM, Item, Shop, ShopProblem, ShopWithCodes, StrictShop, client, item, till,
+};
 
 #[tokio::test]
 async fn every_argument_goes_to_its_place() {
@@ -198,7 +200,7 @@ async fn calls_without_a_trait_take_the_same_way() {
         .get("/api/items")
         .segment("id", "a b")
         .query("page", &2);
-    let found: crate::shop::Item = call.header("x-tenant", "acme").receive().await.unwrap();
+    let found: Item = call.header("x-tenant", "acme").receive().await.unwrap();
     assert_eq!(found, item());
     let sent = shop.post("/api/items").json(&item()).idempotent();
     sent.receive_nothing().await.unwrap();
@@ -236,4 +238,56 @@ async fn options_of_a_call_stand_above_everything() {
         .unwrap_err();
     assert_eq!((error.attempts(), error.kind()), (1, CallErrorKind::Status));
     assert_eq!(server.seen()[0].header("x-tenant"), "other");
+}
+
+/// A client of which a part is there.
+#[service_client(service = "shop", client = PartialShop)]
+trait ShopInPart {
+    #[cfg(false)]
+    #[get("/never/{id}")]
+    async fn never(&self, id: NoSuchType) -> Result<NoSuchType, CallError>;
+
+    #[cfg(false)]
+    #[get("/left")]
+    async fn left(&self) -> Result<NoSuchType, CallError>;
+
+    #[cfg(true)]
+    #[get("/left")]
+    async fn left(&self) -> Result<u32, CallError>;
+
+    #[get("/items/{id}")]
+    async fn item(&self, id: u32) -> Result<Item, CallError>;
+}
+
+#[tokio::test]
+async fn a_method_is_there_under_its_condition() {
+    let server = Server::start(|seen| match &*seen.target {
+        "/left" => Reply::json("3"),
+        _ => Reply::json(ITEM),
+    })
+    .await;
+    let running = till(&[server.url()], "methods.item.retry.attempts = 1").await;
+    let shop: PartialShop = running.client().unwrap();
+    assert_eq!(shop.item(7).await.unwrap(), item());
+    assert_eq!(shop.left().await.unwrap(), 3);
+    let targets: Vec<_> = server.seen().into_iter().map(|seen| seen.target).collect();
+    assert_eq!(targets, ["/items/7", "/left"]);
+    server.change(|_| Reply::status(500));
+    assert_eq!(shop.item(7).await.unwrap_err().method(), "ShopInPart::item");
+    // As it is for who implements the trait.
+    struct Fake;
+    impl ShopInPart for Fake {
+        async fn left(&self) -> Result<u32, CallError> {
+            Ok(8)
+        }
+
+        async fn item(&self, _: u32) -> Result<Item, CallError> {
+            Ok(item())
+        }
+    }
+    let shop = PartialShop::from_impl(Fake);
+    assert_eq!(
+        (shop.left().await.unwrap(), shop.item(1).await.unwrap()),
+        (8, item())
+    );
 }

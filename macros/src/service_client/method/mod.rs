@@ -5,11 +5,12 @@ mod result;
 mod signature;
 
 use proc_macro2::Ident;
-use syn::{TraitItemFn, Type};
+use syn::{Attribute, TraitItemFn, Type};
 
 use crate::args::Args;
 use crate::diagnostics::Errors;
 
+use super::conditions;
 use super::fallback::Fallback;
 use super::template::Piece;
 use attributes::extra;
@@ -21,6 +22,8 @@ pub(super) use signature::{Argument, Format, Place};
 /// What is known of a method that has no mistake.
 pub(super) struct Method {
     pub(super) ident: Ident,
+    /// Its attributes `#[cfg(..)]`: without it there is nothing of it anywhere.
+    pub(super) conditions: Vec<Attribute>,
     pub(super) verb: &'static str,
     pub(super) template: String,
     pub(super) pieces: Vec<Piece>,
@@ -92,6 +95,7 @@ pub(super) fn read(item: &TraitItemFn, errors: &mut Errors) -> Option<Method> {
     let (shape, output, [ok, error]) = returned?;
     Some(Method {
         ident: item.sig.ident.clone(),
+        conditions: conditions(&item.attrs).cloned().collect(),
         verb: verb?,
         template,
         pieces,

@@ -7,6 +7,7 @@ use syn::{Attribute, FnArg, LitStr, Pat, TraitItemFn, Type};
 use crate::diagnostics::{Errors, suggestion};
 use crate::signature::is_called;
 
+use super::super::conditions;
 use super::super::template::Piece;
 use super::attributes::{PLACES, VERBS, extra};
 
@@ -115,6 +116,13 @@ pub(super) fn arguments(
             continue;
         };
         let name = pattern.ident.clone();
+        if let Some(condition) = conditions(&argument.attrs).next() {
+            errors.at(
+                condition,
+                "a request has all arguments of its method",
+                "write two methods, each with its own `#[cfg(..)]`",
+            );
+        }
         if let Type::ImplTrait(_) = &*argument.ty {
             errors.at(
                 &argument.ty,
