@@ -5,6 +5,8 @@
 
 mod batch;
 mod bind;
+#[cfg(feature = "http")]
+mod errand;
 mod extract;
 mod failure;
 mod fault;
@@ -27,6 +29,8 @@ pub use batch::run_batch;
 pub use batch::{Batch, BatchItem, BatchOutcome, IntoBatchOutcome};
 pub(crate) use bind::short_type_name;
 pub use bind::{Bind, BindFault, States};
+#[cfg(feature = "http")]
+pub(crate) use errand::Errand;
 pub use extract::{
     Extract, Meta, Rejection, State, header, optional_header, optional_segment, segment,
 };

@@ -16,6 +16,8 @@ use crate::message::{
 use crate::observability::{Correlation, TraceContext};
 
 use super::BoxFuture;
+#[cfg(feature = "http")]
+use super::errand::Errand;
 use super::fault::Fault;
 use super::publish::{PublishError, PublishErrorKind, PublishPort, Receipt};
 use super::request::Call;
@@ -233,6 +235,7 @@ impl Publisher {
     }
 
     /// Adds the headers that every message carries, each unless it is there; with `blank` none is.
+    /// Without a message that is handled it may be a request that goes on with this one.
     fn stamp(&self, outgoing: &mut Outgoing, unix_millis: u64, blank: bool) {
         let id = outgoing.id.shared();
         if !blank {
@@ -248,6 +251,14 @@ impl Publisher {
         });
         headers.fill(name::SENDER, || Arc::clone(&self.shared.service).into());
         let Some(cause) = cause else {
+            #[cfg(feature = "http")]
+            if let Some(errand) = Errand::current() {
+                headers.fill(name::CORRELATION_ID, || {
+                    errand.correlation_id.clone().into()
+                });
+                errand.trace.write(&mut outgoing.headers);
+                return;
+            }
             headers.fill(name::CORRELATION_ID, || id.into());
             let root = || TraceContext::root(&self.shared.rng).traceparent().into();
             headers.fill(name::TRACEPARENT, root);

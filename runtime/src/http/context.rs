@@ -7,27 +7,17 @@ use http::HeaderMap;
 use tokio::time::Instant;
 
 use crate::clock::Rng;
-use crate::handling::Scope;
+use crate::handling::{Errand, Scope};
 use crate::message::{Headers, headers::name};
 use crate::observability::{Correlation, TraceContext, is_correlation_id};
 
-tokio::task_local! {
-    /// The request that this task is about.
-    static CURRENT: RequestContext;
-}
-
 /// What a request brought with it: by when it has to be answered, and what it belongs to. Calls of
-/// other services that are made in the same task take it over; [`carry`] takes it to another task.
+/// other services that are made in the same task take it over, and so do messages that are published in
+/// it; [`carry`] takes it to another task.
 ///
 /// The layers of [`server`](super::server) make it of the headers of a request.
 #[derive(Clone)]
-pub struct RequestContext(Arc<Inner>);
-
-struct Inner {
-    deadline: Option<Instant>,
-    trace: TraceContext,
-    correlation_id: String,
-}
+pub struct RequestContext(Arc<Errand>);
 
 impl RequestContext {
     /// The context of a request with these headers, to be answered by `deadline`. What is not valid is
@@ -54,7 +44,7 @@ impl RequestContext {
             .text(name::CORRELATION_ID)
             .filter(|id| is_correlation_id(id))
             .map_or_else(|| trace.trace_id(), |id| id.into_owned());
-        Self(Arc::new(Inner {
+        Self(Arc::new(Errand {
             deadline,
             trace,
             correlation_id,
@@ -64,7 +54,7 @@ impl RequestContext {
     /// That of the request in whose task this is called, if there is one.
     #[must_use]
     pub fn current() -> Option<Self> {
-        CURRENT.try_with(Clone::clone).ok()
+        Errand::current().map(Self)
     }
 
     /// By when the request has to be answered.
@@ -87,13 +77,13 @@ impl RequestContext {
 
     /// Runs a future for which this is the [`current`](Self::current) context.
     pub async fn scope<F: Future>(self, future: F) -> F::Output {
-        CURRENT.scope(self, future).await
+        self.0.enter(future).await
     }
 
     /// Runs a function for which this is the [`current`](Self::current) context.
     #[cfg(feature = "tower")]
     pub(super) fn sync_scope<T>(&self, run: impl FnOnce() -> T) -> T {
-        CURRENT.sync_scope(self.clone(), run)
+        Arc::clone(&self.0).sync_enter(run)
     }
 }
 

@@ -9,6 +9,7 @@ use axum::routing::get;
 use interline::http::server::{ContextLayer, RateLimitLayer};
 use interline::http::{RequestContext, carry};
 use interline::prelude::*;
+use interline::testing::TestApp;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -237,4 +238,57 @@ async fn health_is_that_of_the_app() {
     assert_eq!(error.status().unwrap().as_u16(), 503);
     let body = String::from_utf8_lossy(error.body()).into_owned();
     assert!(body.contains("\"status\":\"down\""), "{body}");
+}
+
+#[derive(Message, Serialize, Deserialize)]
+#[message(topic = "baskets.opened", subscribers = optional)]
+struct Opened {
+    by: u32,
+}
+
+#[tokio::test]
+async fn what_is_published_for_a_request_goes_on_with_its_trace() {
+    let app = TestApp::new()
+        .config(Config::new().with("service.name", "till"))
+        .publish_only()
+        .start()
+        .await;
+    let publisher = app.publisher();
+    let routes = Router::new().route(
+        "/",
+        get(move || {
+            let publisher = publisher.clone();
+            async move {
+                publisher.publish(&Opened { by: 1 }).await.unwrap();
+                let alone = publisher.clone();
+                let carried = carry(async move { publisher.publish(&Opened { by: 2 }).await });
+                tokio::spawn(carried).await.unwrap().unwrap();
+                let alone = async move { alone.publish(&Opened { by: 3 }).await };
+                tokio::spawn(alone).await.unwrap().unwrap();
+            }
+        }),
+    );
+    let server = Axum::start(routes.layer(ContextLayer::new())).await;
+    let address = server.url.trim_start_matches("http://");
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!(
+        "GET / HTTP/1.1\r\nhost: x\r\ncorrelation-id: order-7\r\ntraceparent: {PARENT}\r\n\
+         tracestate: a=1\r\nconnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let sent = app.envelopes::<Opened>();
+    assert_eq!(sent.len(), 3);
+    for (at, message) in sent.iter().enumerate() {
+        let header = |name: &str| message.headers.text(name).unwrap_or_default().into_owned();
+        let of_request = at < 2;
+        let parent = header("traceparent");
+        assert_eq!(parent[..36] == PARENT[..36], of_request, "{at}: {parent}");
+        assert_ne!(parent[36..52], PARENT[36..52]);
+        assert_eq!(header("correlation-id") == "order-7", of_request, "{at}");
+        assert_eq!(header("tracestate") == "a=1", of_request, "{at}");
+        assert_eq!(header("causation-id"), "");
+    }
 }

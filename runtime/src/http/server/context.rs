@@ -20,7 +20,7 @@ use super::answer::problem;
 static CORRELATION_ID: HeaderName = HeaderName::from_static(name::CORRELATION_ID);
 
 /// Takes deadline, trace and correlation from each request, and passes them on to the calls of other
-/// services that are made to answer it.
+/// services that are made to answer it; trace and correlation also to the messages that are published.
 ///
 /// The deadline is what `x-timeout-ms` leaves, and at most [`timeout`](Self::timeout); when it is over
 /// the answer is 504, and what was being done is dropped. A request that comes too late is not handled
