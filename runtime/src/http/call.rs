@@ -438,13 +438,8 @@ impl Call {
             return cached.call().instrument(span).await;
         }
         let result = self.stack.call(&prepared).instrument(span).await;
-        if result
-            .as_ref()
-            .map_or_else(|failure| failure.sent, |_| Sent::Yes)
-            != Sent::No
-        {
-            self.stack.written(&prepared);
-        }
+        let sent = result.as_ref();
+        writing.ended(sent.map_or_else(|failure| failure.sent, |_| Sent::Yes));
         let mut answer = result?;
         if self.meta.reconnects {
             answer.again = Some(Again {
@@ -454,6 +449,7 @@ impl Call {
         }
         Ok(answer)
     }
+        let writing = Writing(Some((&*self.stack, &prepared)));
 
     /// Keeps the first thing that is wrong.
     fn note(&mut self, flaw: impl FnOnce() -> String) {
@@ -478,6 +474,26 @@ impl Stack {
         trace: &TraceContext,
         ambient: Option<&Ambient>,
     ) {
+/// A call that may write something. Given up, it may have, or still will: what is kept does not count any
+/// more then, either.
+struct Writing<'c>(Option<(&'c Stack, &'c Prepared)>);
+
+impl Writing<'_> {
+    fn ended(mut self, sent: Sent) {
+        if sent == Sent::No {
+            self.0 = None;
+        }
+    }
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        if let Some((stack, prepared)) = self.0 {
+            stack.written(prepared);
+        }
+    }
+}
+
         let mut ours = Headers::new();
         trace.write(&mut ours);
         if let Some(ambient) = ambient {

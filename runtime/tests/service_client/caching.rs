@@ -287,3 +287,50 @@ async fn the_configuration_switches_it_off() {
     assert_eq!(till.stand.left(1).await.unwrap().body, 2);
     assert_eq!(till.counts(), [0.0; 5]);
 }
+
+#[tokio::test]
+async fn what_was_perhaps_written_to_is_asked_for_again() {
+    let server = Server::start(|seen| match seen.method.as_str() {
+        "PUT" => Reply::status(204).after(Duration::from_secs(60)),
+        _ => number(seen),
+    })
+    .await;
+    let till = Till::new(&server, "").await;
+    assert_eq!(till.stand.left(1).await.unwrap().body, 1);
+    let stand = till.stand.clone();
+    let writing = tokio::spawn(async move { stand.set(1, 7).await });
+    while server.count() < 2 {
+        tokio::task::yield_now().await;
+    }
+    // The service has it, and may do it, whether somebody waits or not.
+    writing.abort();
+    assert!(writing.await.unwrap_err().is_cancelled());
+    assert_eq!(till.stand.left(1).await.unwrap().body, 3);
+}
+
+#[tokio::test]
+async fn those_who_may_try_again_do_so_when_the_first_may_not() {
+    let server = Server::start(|seen| match seen.number {
+        0 => Reply::status(503).after(Duration::from_millis(300)),
+        _ => number(seen),
+    })
+    .await;
+    let till = Till::new(&server, "methods.left.retry.attempts = 3").await;
+    let once = till.stand.with(CallOptions::new().no_retry());
+    let first = tokio::spawn(async move { once.left(1).await });
+    while server.count() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let mut calls = JoinSet::new();
+    for _ in 0..3 {
+        let stand = till.stand.clone();
+        calls.spawn(async move { stand.left(1).await });
+    }
+    while till.counts()[4] < 3.0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(all(calls).await, [2; 3]);
+    let error = first.await.unwrap().unwrap_err();
+    assert_eq!(error.status().unwrap().as_u16(), 503);
+    assert_eq!(server.count(), 2, "the three asked again as one");
+}

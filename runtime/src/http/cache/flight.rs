@@ -17,10 +17,17 @@ pub(super) enum Landing {
     Answer(Arc<Answer>),
     /// With one that may not be kept, and so is for nobody but the pilot.
     Unshared(Option<Arc<Answer>>),
-    /// For everybody whose deadline was not later than this.
-    Failed(Arc<CallFailure>, Instant),
+    /// For everybody who would not have tried harder.
+    Failed(Arc<CallFailure>, Effort),
     /// Nobody knows.
     Lost,
+}
+
+/// How hard the pilot tried.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Effort {
+    pub(super) deadline: Instant,
+    pub(super) attempts: u32,
 }
 
 type Flying = HashMap<Key, watch::Receiver<Option<Landing>>>;

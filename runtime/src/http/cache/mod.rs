@@ -24,7 +24,7 @@ use crate::observability::metrics::{CLIENT_CACHE, MetricsSink, Series};
 use super::error::{CallErrorKind, CallFailure, CallName, Sent, may_be_repeated};
 use super::stack::{Answer, Prepared, Stack};
 
-use flight::{Flights, Landing, Seat};
+use flight::{Effort, Flights, Landing, Seat};
 pub(super) use key::Key;
 use stored::{State, Stored};
 
@@ -228,8 +228,12 @@ impl Cached {
                     }
                     waited = true;
                     match timeout_at(self.prepared.deadline, landing.wait()).await {
-                        // Who had less time than this call is no measure for it.
-                        Ok(Landing::Failed(_, deadline)) if self.outlives(deadline) => continue,
+                        // Who would not try as hard as this call is no measure for it.
+                        Ok(Landing::Failed(failure, effort))
+                            if self.can_do_more(&failure, effort) =>
+                        {
+                            continue;
+                        }
                         Ok(landing) => landing,
                         Err(_) => return Err(Box::new(self.too_late())),
                     }
@@ -244,10 +248,13 @@ impl Cached {
         }
     }
 
-    /// Whether this call has time left where that of another was over.
-    fn outlives(&self, deadline: Instant) -> bool {
+    /// Whether this call has time left where that of another was over, or attempts where the other had
+    /// no more.
+    fn can_do_more(&self, failure: &CallFailure, effort: Effort) -> bool {
         let now = Instant::now();
-        now >= deadline && now + WORTH_ASKING < self.prepared.deadline
+        let has_time = now + WORTH_ASKING < self.prepared.deadline;
+        let tries_more = effort.attempts < self.prepared.decided.attempts && may_be_mended(failure);
+        has_time && (now >= effort.deadline || tries_more)
     }
 
     /// Asks again while what is kept stands in, unless somebody does already.
@@ -317,7 +324,13 @@ impl Cached {
                     self.counts().stale.record(1.0);
                     Landing::Answer(Arc::new(stored.answer(now)))
                 }
-                _ => Landing::Failed(Arc::from(failure), self.prepared.deadline),
+                _ => {
+                    let effort = Effort {
+                        deadline: self.prepared.deadline,
+                        attempts: self.prepared.decided.attempts,
+                    };
+                    Landing::Failed(Arc::from(failure), effort)
+                }
             },
         }
     }
@@ -344,6 +357,17 @@ fn can_be_covered(failure: &CallFailure) -> bool {
         (_, Some(status)) => status.is_server_error() || may_be_repeated(status),
         (_, None) => true,
     }
+}
+
+/// Whether another attempt could have ended otherwise. Who was not called at all was refused before any
+/// attempt, as every other would be.
+fn may_be_mended(failure: &CallFailure) -> bool {
+    failure.attempts > 0
+        && match (failure.kind, failure.status) {
+            (CallErrorKind::Request | CallErrorKind::TooLarge, _) => false,
+            (_, Some(status)) => may_be_repeated(status),
+            (_, None) => true,
+        }
 }
 
 #[cfg(test)]
