@@ -44,7 +44,7 @@ const SCHEMES: &[&str] = if cfg!(feature = "tls") {
 /// | `zones.NAME` | | for `zone_aware`: the `urls` in that zone; the caller's own is `service.zone` |
 /// | `ejection.max_share` | 0.5 | of the endpoints, are left alone at once because their circuits are open |
 /// | `ejection.panic` | 0.5 | where a smaller share is healthy, all are called |
-/// | `slow_start` | `10s` | over which an endpoint that is new, or was left alone, gets its share; `0s` for at once |
+/// | `slow_start` | `10s` | over which an endpoint that is new, or was left alone, gets its share; `0s` for at once; not with `ring_hash` |
 /// | `breaker.*` | | see `CircuitBreakerOptions`; `breaker.enabled = false` for none |
 /// | `health.*` | | see `CheckSettings`: endpoints are asked how they are |
 /// | `concurrency`, `queue` | 256, 256 | calls at once, and waiting for their turn |
@@ -146,7 +146,7 @@ impl ServiceSettings {
             rate: read_rate(&section.section("rate", faults), section.name(), faults),
             balance,
             zone: None,
-            outliers: read_outliers(section, faults),
+            outliers: read_outliers(section, balance, faults),
             breaker: read_breaker(&section.section("breaker", faults), faults),
             checks: CheckSettings::read(&section.section("health", faults), faults),
             concurrency: section
@@ -228,7 +228,20 @@ fn read_mode(section: &Section<'_>, endpoints: Option<&EndpointSet>, faults: &mu
     mesh
 }
 
-fn read_outliers(section: &Section<'_>, faults: &mut Faults) -> OutlierOptions {
+fn read_outliers(
+    section: &Section<'_>,
+    balance: LoadBalancer,
+    faults: &mut Faults,
+) -> OutlierOptions {
+    if section.contains("slow_start") && balance == LoadBalancer::RingHash {
+        let message =
+            "has no effect with `balance = \"ring_hash\"`: a key goes to its endpoint at once";
+        faults.push(
+            section
+                .fault("slow_start", message)
+                .with_help("leave it out"),
+        );
+    }
     let ejection = section.section("ejection", faults);
     let mut options = OutlierOptions::DEFAULT;
     if let Some(share) = ejection.float("max_share", 0.0..=1.0, faults) {

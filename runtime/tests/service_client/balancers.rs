@@ -278,3 +278,15 @@ async fn settings_without_effect_are_mistakes() {
         assert!(report.contains(mistake), "{mistake} in {report}");
     }
 }
+
+#[tokio::test]
+async fn a_ring_does_not_take_a_slow_start_for_granted() {
+    let toml = "service.name = \"till\"\n[services.shop]\nurls = [\"http://a\", \"http://b\"]\n\
+                balance = \"ring_hash\"\nslow_start = \"1s\"\n";
+    let config = Config::from_toml("interline.toml", toml).unwrap();
+    let app = App::new(config).named_only().publish_only();
+    let report = format!("{:?}", app.launch().await.unwrap_err());
+    let report = report.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mistake = "services.shop.slow_start has no effect with `balance = \"ring_hash\"`";
+    assert!(report.contains(mistake), "{report}");
+}
