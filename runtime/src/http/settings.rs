@@ -13,6 +13,7 @@ use crate::resilience::{CircuitBreakerOptions, LoadBalancer, OutlierOptions};
 use super::checks::CheckSettings;
 use super::options::{CallSettings, RetrySettings};
 use super::tls::Security;
+use super::transport::Ways;
 
 /// The schemes that can be called.
 const SCHEMES: &[&str] = if cfg!(feature = "tls") {
@@ -51,9 +52,11 @@ const SCHEMES: &[&str] = if cfg!(feature = "tls") {
 /// | `connect_timeout` | `2s` | |
 /// | `idle_timeout` | `15s` | how long an unused connection is kept: less than servers keep theirs |
 /// | `https_only` | `false` | an address in the clear is a mistake |
-/// | `tls.ca_file` | the system's | PEM: the authorities that are trusted, and no others; read at the start, like the next two |
+/// | `connection_age_max` | `5m` | how old a connection may become: the next one finds a name that has moved, and a balancer can spread it anew; no call is cut for it; `0s` for any age |
+/// | `tls.ca_file` | the system's | PEM: the authorities that are trusted, and no others |
 /// | `tls.certificate_file`, `tls.key_file` | | PEM, for a client certificate |
 /// | `protocol` | `auto` | HTTP/2 where a server of TLS offers it; or `http1`, `http2` (in the clear too) |
+/// | `tls.reload` | `30s` | how often these files are looked at; what has changed counts for new connections, and what is wrong for none; `0s` for only at the start |
 /// | `cache.enabled` | `true` | whether methods with `#[cache]` keep answers |
 /// | `cache.bytes_max` | `32MiB` | the room for all answers of the service |
 /// | `stream_idle_timeout` | `30s` | the longest silence within an answer that is read while it comes |
@@ -78,8 +81,9 @@ pub(crate) struct ServiceSettings {
     pub(crate) checks: Option<CheckSettings>,
     pub(crate) concurrency: usize,
     pub(crate) queue: usize,
-    pub(crate) connect_timeout: Duration,
-    pub(crate) idle_timeout: Duration,
+    pub(super) ways: Ways,
+    /// `None` for any age.
+    pub(super) connection_age_max: Option<Duration>,
     pub(crate) stream_idle_timeout: Duration,
     pub(crate) cache_enabled: bool,
     pub(crate) cache_bytes_max: u64,
@@ -153,12 +157,22 @@ impl ServiceSettings {
                 .integer("concurrency", 1..=1 << 20, faults)
                 .unwrap_or(256),
             queue: section.integer("queue", 0..=1 << 20, faults).unwrap_or(256),
-            connect_timeout: section
-                .duration("connect_timeout", seconds.clone(), faults)
-                .unwrap_or(Duration::from_secs(2)),
-            idle_timeout: section
-                .duration("idle_timeout", seconds, faults)
-                .unwrap_or(Duration::from_secs(15)),
+            ways: Ways {
+                connect_timeout: section
+                    .duration("connect_timeout", seconds.clone(), faults)
+                    .unwrap_or(Duration::from_secs(2)),
+                idle_timeout: section
+                    .duration("idle_timeout", seconds, faults)
+                    .unwrap_or(Duration::from_secs(15)),
+            },
+            connection_age_max: period(
+                section
+                    .duration("connection_age_max", .., faults)
+                    .unwrap_or(AGE_MAX),
+                section,
+                "connection_age_max",
+                faults,
+            ),
             cache_enabled: cache.bool("enabled", faults).unwrap_or(true),
             cache_bytes_max: cache
                 .size("bytes_max", 1..=1 << 40, faults)
@@ -177,6 +191,23 @@ impl ServiceSettings {
 }
 
 /// The addresses, where they are known before anybody was asked.
+/// How old a connection may become unless something else is said.
+const AGE_MAX: Duration = Duration::from_secs(5 * 60);
+/// A time after which something happens again; `None` where that is never, which is written `0s`.
+pub(super) fn period(
+    given: Duration,
+    section: &Section<'_>,
+    key: &str,
+    faults: &mut Faults,
+) -> Option<Duration> {
+    let limits = Duration::from_millis(10)..=Duration::from_secs(86_400);
+    if !given.is_zero() && !limits.contains(&given) {
+        let fault = section.fault(key, "is not between 10 ms and a day");
+        faults.push(fault.with_help("write for example `30s`, or `0s` for never"));
+    }
+    (!given.is_zero()).then_some(given)
+}
+
 fn fixed(whereabouts: Option<&Whereabouts>) -> Option<&EndpointSet> {
     match whereabouts {
         Some(Whereabouts::Fixed(endpoints)) => Some(endpoints),

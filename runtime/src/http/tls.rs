@@ -1,8 +1,12 @@
 //! Which connections are made to a service: in the clear or not, and which HTTP is spoken on them.
 
+use std::time::Duration;
+
 use crate::config::{Faults, Section};
 use crate::discovery::EndpointSet;
 use crate::security::tls::Tls;
+
+use super::settings::period;
 
 /// Which HTTP is spoken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,7 +39,12 @@ pub(crate) struct Security {
         allow(dead_code, reason = "only TLS has use of it")
     )]
     files: Tls,
+    /// How often the files are looked at; `None` for only at the start.
+    look_every: Option<Duration>,
 }
+
+/// How often the files are looked at unless something else is said.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 impl Security {
     pub(super) fn read(
@@ -45,6 +54,12 @@ impl Security {
     ) -> Self {
         let within = section.section("tls", faults);
         let files = Tls::read(&within, faults);
+        let look_every = within.duration("reload", .., faults);
+        let look_every = period(look_every.unwrap_or(LOOK_EVERY), &within, "reload", faults);
+        if within.contains("reload") && files.asked().is_none() {
+            let fault = within.fault("reload", "has no effect: no file is named beside it");
+            faults.push(fault.with_help("leave it out"));
+        }
         let https_only = section.bool("https_only", faults).unwrap_or(false);
         let protocol = match section.choice("protocol", Protocol::NAMES, faults) {
             Some("http1") => Protocol::Http1,
@@ -70,7 +85,22 @@ impl Security {
             https_only,
             wanted: !all_clear,
             files,
+            look_every,
         }
+    }
+
+    /// How often to look whether the files have changed; `None` for never, or where there is none.
+    pub(super) fn look_every(&self) -> Option<Duration> {
+        self.look_every.filter(|_| self.has_files())
+    }
+
+    fn has_files(&self) -> bool {
+        cfg!(feature = "tls") && self.wanted && self.files.asked().is_some()
+    }
+
+    /// What stands in the files now; `None` where there is none. Reads them.
+    pub(super) fn look(&self) -> Option<FileState> {
+        self.has_files().then(|| self.files.state())
     }
 
     /// Says to a client of reqwest what is known here. Reads the files.
@@ -104,12 +134,24 @@ impl Security {
     }
 }
 
+/// What stands in the files, as a number.
+pub(super) type FileState = u64;
+
 /// What every connection to the service takes, once the files are read.
 pub(super) struct Prepared {
     protocol: Protocol,
     https_only: bool,
     #[cfg(feature = "tls")]
     config: rustls::ClientConfig,
+}
+
+impl std::fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Prepared")
+            .field("protocol", &self.protocol)
+            .field("https_only", &self.https_only)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Prepared {

@@ -1,6 +1,14 @@
 //! A section `tls`: which authorities are trusted, and the client's own certificate.
 
+#[cfg(feature = "http")]
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
+#[cfg(any(feature = "http", feature = "tls"))]
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
 
 use crate::config::{Faults, Section};
 
@@ -44,6 +52,19 @@ impl Tls {
             .find_map(|(key, asked)| asked.then_some(key))
     }
 
+    /// What stands in the files, as a number that is another one when that changes; a file that cannot be
+    /// read counts with the reason. Reads them: the times of files tell less than they seem to.
+    #[cfg(feature = "http")]
+    pub(crate) fn state(&self) -> u64 {
+        let mut state = DefaultHasher::new();
+        for path in [&self.ca_file, &self.certificate_file, &self.key_file] {
+            let read = path.as_deref().map(read_bounded);
+            read.map(|read| read.map_err(|error| error.kind()))
+                .hash(&mut state);
+        }
+        state.finish()
+    }
+
     /// Whether there is a client certificate.
     #[cfg_attr(
         not(all(feature = "tls", feature = "rabbitmq")),
@@ -52,6 +73,23 @@ impl Tls {
     pub(crate) fn has_certificate(&self) -> bool {
         self.certificate_file.is_some()
     }
+}
+
+/// The longest file of certificates, in bytes.
+#[cfg(any(feature = "http", feature = "tls"))]
+const FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// A file, of which nobody knows what it is, whole.
+#[cfg(any(feature = "http", feature = "tls"))]
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut file = File::open(path)?.take(FILE_BYTES_MAX + 1);
+    file.read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        let text = format!("it is longer than {FILE_BYTES_MAX} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
+    }
+    Ok(bytes)
 }
 
 #[cfg(feature = "tls")]
@@ -156,7 +194,8 @@ mod with_rustls {
     }
 
     fn read(path: &Path) -> Result<Vec<u8>, String> {
-        std::fs::read(path).map_err(|error| format!("`{}` cannot be read: {error}", path.display()))
+        super::read_bounded(path)
+            .map_err(|error| format!("`{}` cannot be read: {error}", path.display()))
     }
 
     /// The program's own provider comes first, and none is made the process's by us.

@@ -18,6 +18,7 @@ mod breakers;
 mod caching;
 mod calls;
 mod checks;
+mod connections;
 mod deadlines;
 mod discovery;
 #[cfg(feature = "dns")]

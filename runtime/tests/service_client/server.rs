@@ -18,7 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 use tokio_rustls::TlsAcceptor;
 
 /// A request as it came.
@@ -26,6 +26,9 @@ use tokio_rustls::TlsAcceptor;
 pub(crate) struct Seen {
     /// Which request it was, from 0.
     pub(crate) number: usize,
+    /// On which connection it came, from 0, and when.
+    pub(crate) connection: usize,
+    pub(crate) at: Instant,
     pub(crate) method: Method,
     pub(crate) version: Version,
     /// Path and query.
@@ -122,6 +125,7 @@ struct State {
     script: Mutex<Arc<Script>>,
     seen: Mutex<Vec<Seen>>,
     count: AtomicUsize,
+    connections: AtomicUsize,
 }
 
 impl Server {
@@ -155,6 +159,7 @@ impl Server {
             script: Mutex::new(Arc::new(script)),
             seen: Mutex::default(),
             count: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
         });
         let mut accepting = JoinSet::new();
         let scheme = match way {
@@ -188,6 +193,11 @@ impl Server {
 
     pub(crate) fn count(&self) -> usize {
         self.state.count.load(Ordering::SeqCst)
+    }
+
+    /// How many connections were made to it.
+    pub(crate) fn connections(&self) -> usize {
+        self.state.connections.load(Ordering::SeqCst)
     }
 
     pub(crate) fn change(&self, script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) {
@@ -232,7 +242,8 @@ async fn shake_hands(stream: TcpStream, way: Way) -> Option<(Box<dyn Stream>, bo
 }
 
 async fn serve(stream: Box<dyn Stream>, is_http2: bool, state: Arc<State>) {
-    let service = service_fn(move |request| answer(request, Arc::clone(&state)));
+    let connection = state.connections.fetch_add(1, Ordering::SeqCst);
+    let service = service_fn(move |request| answer(request, connection, Arc::clone(&state)));
     let stream = TokioIo::new(stream);
     // A client that goes away is a part of the tests.
     let _ = if is_http2 {
@@ -246,6 +257,7 @@ async fn serve(stream: Box<dyn Stream>, is_http2: bool, state: Arc<State>) {
 
 async fn answer(
     request: Request<Incoming>,
+    connection: usize,
     state: Arc<State>,
 ) -> Result<Response<Pieces>, Infallible> {
     let number = state.count.fetch_add(1, Ordering::SeqCst);
@@ -253,6 +265,8 @@ async fn answer(
     let body = body.collect().await.map(|body| body.to_bytes());
     let seen = Seen {
         number,
+        connection,
+        at: Instant::now(),
         method: parts.method,
         version: parts.version,
         target: parts.uri.to_string(),

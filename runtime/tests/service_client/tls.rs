@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use hyper::Version;
 use interline::http::{CallErrorKind, Sent};
@@ -15,7 +16,7 @@ use tempfile::TempDir;
 use tokio_rustls::TlsAcceptor;
 
 use crate::server::{Reply, Server, Way};
-use crate::shop::{ITEM, Shop, client, item};
+use crate::shop::{ITEM, Shop, ShopClient, client, item};
 
 /// Who signs certificates, and a folder of them.
 struct Authority {
@@ -175,8 +176,79 @@ async fn mistakes_about_certificates_are_told_at_the_start() {
             "`/no/ca.pem` cannot be read",
         ),
         ("https://shop", "protocol = \"http3\"", "http3"),
+        (
+            "https://shop",
+            "tls.reload = \"1s\"",
+            "has no effect: no file is named beside it",
+        ),
+        (
+            "https://shop",
+            "connection_age_max = \"1ms\"",
+            "is not between 10 ms and a day",
+        ),
     ] {
         let error = refused(url, lines).await;
         assert!(error.contains(wanted), "{lines}: {error}");
+    }
+}
+
+/// The longest that anything may take that is expected to happen.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Calls until it succeeds.
+async fn until_answered(shop: &ShopClient) {
+    let begun = Instant::now();
+    while let Err(error) = shop.item("7").await {
+        assert!(begun.elapsed() < LIMIT, "{error}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn files_that_change_count_for_the_next_connection() {
+    const LINES: &str = "tls.reload = \"20ms\"\nbreaker.enabled = false\nretry.attempts = 1";
+    let authority = Authority::new();
+    let server = authority.server(&["h2", "http/1.1"], true).await;
+    // Nobody whom the server knows has signed it, and the client does not know who signed the server.
+    let foreign = Authority::new();
+    foreign.sign("till", "till");
+    let lines = format!(
+        "{LINES}\n{}\ntls.certificate_file = \"{}\"\ntls.key_file = \"{}\"",
+        foreign.trusted(),
+        foreign.file("till.pem"),
+        foreign.file("till.key")
+    );
+    let shop = client(&[server.url()], &lines).await;
+    let error = shop.item("7").await.unwrap_err();
+    assert_eq!(error.kind(), CallErrorKind::Connect);
+    authority.sign("till", "till");
+    let exchange = |name: &str| {
+        let file = foreign.file(name);
+        fs::copy(authority.file(name), format!("{file}.new")).unwrap();
+        fs::rename(format!("{file}.new"), file).unwrap();
+    };
+    exchange("ca.pem");
+    // For a while the key does not go with the certificate, and then it does.
+    exchange("till.pem");
+    assert!(shop.item("7").await.is_err());
+    exchange("till.key");
+    until_answered(&shop).await;
+    assert_eq!(server.count(), 1);
+    // What is broken changes nothing, and does not end the looking.
+    fs::write(foreign.file("ca.pem"), "no certificate").unwrap();
+    fs::remove_file(foreign.file("till.key")).unwrap();
+    for _ in 0..50 {
+        assert_eq!(shop.item("7").await.unwrap(), item());
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let next = Authority::new();
+    fs::copy(next.file("ca.pem"), foreign.file("ca.pem")).unwrap();
+    next.sign("till", "till");
+    fs::copy(next.file("till.pem"), foreign.file("till.pem")).unwrap();
+    fs::copy(next.file("till.key"), foreign.file("till.key")).unwrap();
+    // The server of before is not trusted any more.
+    let begun = Instant::now();
+    while shop.item("7").await.is_ok() {
+        assert!(begun.elapsed() < LIMIT);
     }
 }

@@ -24,7 +24,7 @@ pub(super) struct Target {
     /// Tells it from every other that the pool has ever had.
     id: u64,
     pub(super) url: Arc<str>,
-    pub(super) transport: Transport,
+    pub(super) transport: Arc<Transport>,
     pub(super) checked: Checked,
     load: Load,
     health: Arc<EndpointHealth>,
@@ -96,7 +96,7 @@ pub(super) struct Pool {
 #[derive(Debug)]
 struct Shared {
     maker: Maker,
-    transport: Transport,
+    transport: Arc<Transport>,
     balancer: LoadBalancer,
     rng: Rng,
     outliers: Arc<Outliers>,
@@ -133,7 +133,7 @@ impl Pool {
     /// One without endpoints.
     pub(super) fn empty(
         maker: Maker,
-        transport: Transport,
+        transport: Arc<Transport>,
         balancer: LoadBalancer,
         options: OutlierOptions,
         rng: &Rng,
@@ -198,7 +198,7 @@ impl Pool {
         Target {
             id: self.shared.made.fetch_add(1, Ordering::Relaxed),
             url: url.into(),
-            transport: self.shared.transport.clone(),
+            transport: Arc::clone(&self.shared.transport),
             checked: Checked::default(),
             load: match expected {
                 Some(average) => Load::expected(average, now),

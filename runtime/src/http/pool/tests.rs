@@ -31,11 +31,10 @@ pub(super) fn pool(endpoints: &EndpointSet, lines: &str, rng: &Rng) -> Pool {
         metrics: None,
     };
     let maker = Maker::new(&"orders".into(), &settings, &environment);
-    let second = Duration::from_secs(1);
-    let security = settings.security.prepare().unwrap();
-    let transport = Transport::new(second, second, 1, &security).unwrap();
+    let (ways, security) = (settings.ways, settings.security.clone());
+    let transport = Transport::new(ways, security, None, 1, rng).unwrap();
     let (balance, outliers) = (settings.balance, settings.outliers);
-    Pool::empty(maker, transport, balance, outliers, rng).with(endpoints)
+    Pool::empty(maker, Arc::new(transport), balance, outliers, rng).with(endpoints)
 }
 
 pub(super) fn seeded() -> (u64, fastrand::Rng, Rng) {

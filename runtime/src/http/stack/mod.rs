@@ -42,6 +42,7 @@ pub(crate) struct Stack {
     pub(super) settings: ServiceSettings,
     pool: ArcSwap<Pool>,
     /// Whether it is known where the service is, if only that it is nowhere.
+    transport: Arc<Transport>,
     resolved: watch::Sender<bool>,
     bulkhead: Bulkhead,
     breaker: Option<CircuitBreaker>,
@@ -78,20 +79,21 @@ impl Stack {
     ) -> Result<Self, String> {
         // One for all: it keeps the connections of each address apart, and those to one that is gone
         // are closed when they have been idle for long enough.
-        let transport = Transport::new(
-            settings.connect_timeout,
-            settings.idle_timeout,
-            settings.response_bytes_max,
-            &settings.security.prepare()?,
-        )?;
         let rng = &environment.rng;
         let metrics = environment.metrics.as_deref();
         let breaker = settings.breaker.map(|options| {
             CircuitBreaker::observed(options, rng.clone(), observer(&service, "", metrics))
+        let transport = Arc::new(Transport::new(
+            settings.ways,
+            settings.security.clone(),
+            settings.connection_age_max,
+            settings.response_bytes_max,
+            rng,
+        )?);
         });
         let maker = Maker::new(&service, &settings, &environment);
         let (balance, outliers) = (settings.balance, settings.outliers);
-        let pool = Pool::empty(maker, transport, balance, outliers, rng);
+        let pool = Pool::empty(maker, Arc::clone(&transport), balance, outliers, rng);
         let rate = settings.rate.as_ref();
         let limiter = rate.map(|rate| Limiter::new(rate, &service, metrics));
         let hedging = Hedging::new(settings.hedge_share, &service, metrics);
@@ -100,6 +102,7 @@ impl Stack {
             resolved: watch::Sender::new(false),
             bulkhead: Bulkhead::new(settings.concurrency, settings.queue),
             breaker,
+            transport,
             limiter,
             hedging,
             budget: RetryBudget::new(settings.budget, settings.floor),

@@ -19,9 +19,12 @@ impl Stack {
         self.resolved.send_replace(true);
     }
 
-    /// Begins to follow the service and to check its endpoints, in tasks that go on until they are aborted.
+    /// Begins to follow the service, to check its endpoints and to renew its connections, in tasks that
+    /// go on until they are aborted.
     pub(crate) fn follow(self: &Arc<Self>) -> Vec<AbortHandle> {
-        let mut tasks = Vec::new();
+        let stack = Arc::clone(self);
+        let keeping = tokio::spawn(async move { stack.transport.keep(&stack.service).await });
+        let mut tasks = vec![keeping.abort_handle()];
         if let Some(checks) = &self.settings.checks {
             let checking = checks::run(Arc::clone(self), checks.clone());
             tasks.push(tokio::spawn(checking).abort_handle());

@@ -1,5 +1,7 @@
 //! One request to one endpoint, over reqwest.
 
+mod clients;
+
 use std::error::Error;
 use std::fmt;
 use std::time::Duration;
@@ -7,19 +9,30 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode};
 
+use crate::clock::Rng;
+
 use super::body::Body;
-use super::tls;
+use super::tls::Security;
+
+use clients::Clients;
 
 /// How often a connection of HTTP/2 on which calls wait is tested.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the test may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Connections to one endpoint.
-#[derive(Clone, Debug)]
+/// The connections to all endpoints of a service.
+#[derive(Debug)]
 pub(super) struct Transport {
-    client: reqwest::Client,
+    clients: Clients,
     bytes_max: usize,
+}
+
+/// How connections are made and kept.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ways {
+    pub(super) connect_timeout: Duration,
+    pub(super) idle_timeout: Duration,
 }
 
 /// What is sent.
@@ -56,17 +69,11 @@ pub(super) enum TransportError {
     TooLarge(usize),
 }
 
-impl Transport {
-    /// Connects to nothing yet. Fails only where the system gives no resources.
-    pub(super) fn new(
-        connect_timeout: Duration,
-        idle_timeout: Duration,
-        bytes_max: usize,
-        tls: &tls::Prepared,
-    ) -> Result<Self, String> {
-        let client = reqwest::Client::builder()
-            .connect_timeout(connect_timeout)
-            .pool_idle_timeout(idle_timeout)
+impl Ways {
+    fn builder(&self) -> reqwest::ClientBuilder {
+        reqwest::Client::builder()
+            .connect_timeout(self.connect_timeout)
+            .pool_idle_timeout(self.idle_timeout)
             .tcp_nodelay(true)
             // A connection on which nothing comes any more would else take every call with it, until
             // the system gives it up after many minutes.
@@ -77,16 +84,34 @@ impl Transport {
             .retry(reqwest::retry::never())
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
-            .referer(false);
-        match tls.apply(client).build() {
-            Ok(client) => Ok(Self { client, bytes_max }),
-            Err(error) => Err(Cause::of(&error).0),
-        }
+            .referer(false)
+    }
+}
+
+impl Transport {
+    /// Connects to nothing yet. Fails where a file of TLS is wrong, and where the system gives no
+    /// resources.
+    pub(super) fn new(
+        ways: Ways,
+        security: Security,
+        age_max: Option<Duration>,
+        bytes_max: usize,
+        rng: &Rng,
+    ) -> Result<Self, String> {
+        let clients = Clients::new(ways, security, age_max, rng)?;
+        Ok(Self { clients, bytes_max })
+    }
+
+    /// Closes connections that are old, and has new ones made with the certificates of now, for as long
+    /// as it is polled.
+    pub(super) async fn keep(&self, service: &str) {
+        self.clients.keep(service).await;
     }
 
     pub(super) async fn send(&self, outgoing: Outgoing) -> Result<Incoming, TransportError> {
-        let mut request = self.client.request(outgoing.method, outgoing.url);
-        request = request.headers(outgoing.headers);
+        let (method, url) = (outgoing.method, outgoing.url);
+        let request = self.clients.with(|client| client.request(method, url));
+        let mut request = request.headers(outgoing.headers);
         if let Some(body) = outgoing.body.to_reqwest() {
             request = request.body(body);
         }
