@@ -30,7 +30,7 @@ const ATTEMPTS: usize = 2;
 ///
 /// | key of `[discovery.NAME]` | default | |
 /// |---|---|---|
-/// | `records` | `address` | A and AAAA, or `srv`: of those the ones of the first priority |
+/// | `records` | `address` | A and AAAA, or `srv` |
 /// | `port` | must be given with `address` | the port of every instance |
 /// | `scheme` | `http` | the scheme of every instance |
 /// | `name` | `{service}` | what is asked for; for SRV for example `_http._tcp.{service}.internal` |
@@ -41,7 +41,8 @@ const ATTEMPTS: usize = 2;
 /// That a name does not exist, or has no such records, is an answer: there is no instance. A server that
 /// fails or does not answer is none, and what was said last stays; so it is where one family fails and the
 /// other one has no address. The weights of SRV records are those of the instances, for the ways to balance
-/// that heed them.
+/// that heed them; instances of a later priority stand by for the time when none of the earlier ones can be
+/// called.
 pub(super) struct DnsBackend(Arc<Settings>);
 
 #[derive(Debug)]

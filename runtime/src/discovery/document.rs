@@ -35,6 +35,12 @@ struct Written {
     metadata: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     weight: Option<u32>,
+    #[serde(default, skip_serializing_if = "is_first")]
+    priority: u16,
+}
+
+fn is_first(priority: &u16) -> bool {
+    *priority == 0
 }
 
 impl Written {
@@ -47,11 +53,12 @@ impl Written {
             tags: endpoint.tags().map(str::to_owned).collect(),
             metadata: endpoint.all_metadata().map(owned).collect(),
             weight: Some(endpoint.weight()).filter(|weight| *weight != 1),
+            priority: endpoint.priority(),
         }
     }
 
     fn endpoint(&self) -> Result<Endpoint, String> {
-        let mut endpoint = Endpoint::parse(&self.url)?;
+        let mut endpoint = Endpoint::parse(&self.url)?.with_priority(self.priority);
         if let Some(zone) = &self.zone {
             endpoint = endpoint.with_zone(zone);
         }

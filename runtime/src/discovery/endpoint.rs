@@ -12,6 +12,7 @@ pub(super) const WEIGHT_MAX: u32 = 100;
 pub struct Endpoint {
     url: Arc<str>,
     weight: u32,
+    priority: u16,
     zone: Option<Arc<str>>,
     /// `None` where nothing is known, as of most: sets can be large.
     about: Option<Arc<About>>,
@@ -69,6 +70,7 @@ impl Endpoint {
         Ok(Self {
             url: url.into(),
             weight: 1,
+            priority: 0,
             zone: None,
             about: None,
         })
@@ -79,6 +81,14 @@ impl Endpoint {
     #[must_use]
     pub fn with_weight(mut self, weight: u32) -> Self {
         self.weight = weight.clamp(1, WEIGHT_MAX);
+        self
+    }
+
+    /// Of this priority: the smaller the number, the earlier it is called. Those of a later one stand by
+    /// for the time when none of the earlier ones can be called. 0 unless set.
+    #[must_use]
+    pub fn with_priority(mut self, priority: u16) -> Self {
+        self.priority = priority;
         self
     }
 
@@ -124,6 +134,12 @@ impl Endpoint {
     #[must_use]
     pub fn weight(&self) -> u32 {
         self.weight
+    }
+
+    /// How early it is called: before all those whose number is larger.
+    #[must_use]
+    pub fn priority(&self) -> u16 {
+        self.priority
     }
 
     /// Host and port; the scheme's own port where none is written.

@@ -30,6 +30,7 @@ const POLL: Duration = Duration::from_millis(500);
 /// tags = ["blue"]
 /// metadata = { tier = "gold" }
 /// weight = 3
+/// priority = 1        # stands by for the time when none of priority 0 can be called
 /// ```
 ///
 /// or the same as JSON, where its name ends in `.json`. It is best replaced by renaming another one to

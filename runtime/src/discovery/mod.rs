@@ -36,7 +36,7 @@
 //!   renamed to its name takes effect at once; a broken one changes nothing.
 //! - `dns` (feature `dns`): address records with a `port`, or `records = "srv"`; `name` with `{service}` in
 //!   it, `servers`, `scheme`, `timeout`. Answers are asked for again when their time to live is over, within
-//!   `ttl_min` and `ttl_max`. SRV records say weights, too. That a name does not exist is an answer; a server that fails gives none.
+//!   `ttl_min` and `ttl_max`. SRV records say weights and priorities, too: what has a later one stands by. That a name does not exist is an answer; a server that fails gives none.
 //!
 //! - `directory`: a directory that the programs of one machine have in common, with a file for each
 //!   instance (`path`, `ttl`, `poll`): it finds what was registered there.

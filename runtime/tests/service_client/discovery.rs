@@ -373,3 +373,43 @@ async fn what_is_known_of_an_endpoint_outlives_a_change_of_the_set() {
         shop.item("7").await.unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_stands_by_is_called_while_the_first_are_gone() {
+    let registry = Registry::new();
+    let mut first = Server::start(reply(0)).await;
+    let spare = Server::start(reply(0)).await;
+    let list = |first: &Server| {
+        let (one, other) = (first.url(), spare.url());
+        registry.write(&format!(
+            "{{\"shop\": [{{\"url\": \"{other}\", \"priority\": 1}}, \"{one}\"]}}"
+        ));
+    };
+    list(&first);
+    let running = registry.till("").await;
+    let shop: ShopClient = running.client().expect("a configured service");
+    let callers = Callers::start(&shop);
+    callers.more(50).await;
+    assert_eq!(spare.count(), 0);
+    for _ in 0..3 {
+        // It goes, and is still on the list.
+        let before = spare.count();
+        let next = Server::start(reply(0)).await;
+        drop(std::mem::replace(&mut first, next));
+        until("calls of the one that stands by", || spare.count() > before).await;
+        list(&first);
+        until("calls of the first", || first.count() > 0).await;
+        callers.more(20).await;
+        let before = spare.count();
+        callers.more(50).await;
+        // A first attempt that went elsewhere before may come to its end there.
+        assert!(
+            spare.count() <= before + 8,
+            "{before} and {}",
+            spare.count()
+        );
+    }
+    let (made, failed) = callers.finish().await;
+    assert_eq!(failed, [""; 0], "of {made} calls");
+    running.stop_within(Duration::from_secs(5)).await;
+}

@@ -75,30 +75,39 @@ impl Asker {
         for srv in services {
             by_priority.entry(srv.priority).or_default().push(srv);
         }
-        let heaviest = by_priority.values().flatten().map(|srv| srv.weight).max();
         let mut ttl = found.ttl;
         let mut asked = BTreeSet::new();
         let mut endpoints = Vec::new();
-        for services in by_priority.values() {
+        for (priority, services) in &by_priority {
+            // Weights are for choosing within a priority.
+            let heaviest = services.iter().map(|srv| srv.weight).max();
             for srv in services {
                 asked.insert(srv.target.clone());
-                let (addresses, of_target) = self.addresses(resolver, &srv.target).await?;
+                let (addresses, of_target) = match self.addresses(resolver, &srv.target).await {
+                    Ok(answer) => answer,
+                    // A target that stands by is no reason to do without what is known of the others.
+                    Err(_) if !endpoints.is_empty() => (self.known(&srv.target), None),
+                    Err(why) => return Err(why),
+                };
                 ttl = least(ttl, of_target);
                 for ip in addresses {
-                    let endpoint = self.endpoint(ip, srv.port)?;
+                    let endpoint = self.endpoint(ip, srv.port)?.with_priority(*priority);
                     let weight = weight(srv.weight, heaviest.unwrap_or_default());
                     endpoints.push(endpoint.with_weight(weight));
                 }
-            }
-            // The next priority is for when there is nothing of this one.
-            if !endpoints.is_empty() {
-                break;
             }
         }
         // Only now, when everything was answered: those that nobody asks for any more are forgotten.
         self.known.retain(|(name, _), _| asked.contains(name));
         let ttl = ttl.filter(|_| !endpoints.is_empty());
         Ok((endpoints.into_iter().collect(), ttl))
+    }
+
+    /// The addresses of a name at its last answers.
+    fn known(&self, name: &Name) -> Vec<IpAddr> {
+        let families = [RecordType::A, RecordType::AAAA];
+        let known = families.map(|family| self.known.get(&(name.clone(), family)));
+        known.into_iter().flatten().flatten().copied().collect()
     }
 
     /// The addresses of a name, of both families.

@@ -111,7 +111,7 @@ async fn addresses_of_both_families_are_followed() {
 }
 
 #[tokio::test]
-async fn services_say_their_ports_and_the_first_priority_counts() {
+async fn services_say_their_ports_and_priorities() {
     let dns = DnsServer::start().await;
     let records = vec![
         service(10, 8080, "a.test."),
@@ -127,19 +127,43 @@ async fn services_say_their_ports_and_the_first_priority_counts() {
         Says::Records(0, vec![address("10.0.0.9")]),
     );
     let orders = Followed::start(&dns, SERVICES);
+    let all = [
+        "http://10.0.0.1:8080",
+        "http://10.0.0.1:8081",
+        "http://10.0.0.9:9090",
+    ];
+    orders.until_urls(&all).await;
+    let snapshots = orders.watch.snapshots();
+    let known = snapshots.borrow().endpoints.clone();
+    let priorities: Vec<u16> = known.iter().map(Endpoint::priority).collect();
+    assert_eq!(priorities, [10, 10, 20]);
+    // What stands by is not needed to know of the others: what was said of it last stays.
+    dns.say("spare.test.", A, Says::Failure);
+    dns.say("spare.test.", AAAA, Says::Failure);
+    dns.say("a.test.", A, Says::Records(0, vec![address("10.0.0.2")]));
     orders
-        .until_urls(&["http://10.0.0.1:8080", "http://10.0.0.1:8081"])
+        .until_urls(&[
+            "http://10.0.0.2:8080",
+            "http://10.0.0.2:8081",
+            "http://10.0.0.9:9090",
+        ])
         .await;
-    assert_eq!(dns.asked("spare.test.", A), 0);
+    assert_eq!(orders.error(), None);
     dns.say("a.test.", A, Says::NoName(0));
-    orders.until_urls(&["http://10.0.0.9:9090"]).await;
+    dns.say(
+        "spare.test.",
+        A,
+        Says::Records(0, vec![address("10.0.0.8")]),
+    );
+    dns.say("spare.test.", AAAA, Says::NoName(0));
+    orders.until_urls(&["http://10.0.0.8:9090"]).await;
     // A target that nobody can tell of is no reason to do without it.
     dns.say("a.test.", A, Says::Failure);
     dns.say("a.test.", AAAA, Says::Failure);
     orders
         .until("a failure", |this| this.error().is_some())
         .await;
-    assert_eq!(orders.urls(), ["http://10.0.0.9:9090"]);
+    assert_eq!(orders.urls(), ["http://10.0.0.8:9090"]);
     dns.say(HTTP, SRV, Says::Records(0, vec![service(0, 0, ".")]));
     orders.until_urls(&[]).await;
     assert_eq!(orders.error(), None);

@@ -48,6 +48,7 @@ impl Target {
 #[derive(Debug)]
 struct Member {
     target: Arc<Target>,
+    priority: u16,
     weight: u32,
     zone: Option<Box<str>>,
 }
@@ -87,9 +88,18 @@ impl Candidate for Member {
 /// is still there.
 #[derive(Debug)]
 pub(super) struct Pool {
+    /// Those of one priority stand together, the first priority first.
     all: Box<[Member]>,
-    picker: Picker,
+    tiers: Box<[Tier]>,
     shared: Arc<Shared>,
+}
+
+/// The endpoints of one priority.
+#[derive(Debug)]
+struct Tier {
+    begin: usize,
+    end: usize,
+    picker: Picker,
 }
 
 /// What the pools of one service have together.
@@ -138,8 +148,6 @@ impl Pool {
         options: OutlierOptions,
         rng: &Rng,
     ) -> Self {
-        let none: [Member; 0] = [];
-        let picker = Picker::new(balancer, &none, rng);
         let shared = Shared {
             maker,
             transport,
@@ -150,8 +158,8 @@ impl Pool {
             made: AtomicU64::new(0),
         };
         Self {
-            all: Box::new(none),
-            picker,
+            all: Box::default(),
+            tiers: Box::default(),
             shared: Arc::new(shared),
         }
     }
@@ -175,16 +183,19 @@ impl Pool {
             };
             Member {
                 target,
+                priority: endpoint.priority(),
                 weight: endpoint.weight(),
                 zone: endpoint.zone().map(Into::into),
             }
         };
-        let all: Box<[Member]> = endpoints.iter().map(member).collect();
+        let mut all: Vec<Member> = endpoints.iter().map(member).collect();
+        // The sort is stable: within a priority they stay in the order of the set.
+        all.sort_by_key(|member| member.priority);
         let shared = Arc::clone(&self.shared);
         shared.outliers.resize(all.len());
         Self {
-            picker: Picker::new(shared.balancer, &all, &shared.rng),
-            all,
+            tiers: tiers(&all, &shared),
+            all: all.into(),
             shared,
         }
     }
@@ -226,6 +237,9 @@ impl Pool {
 
     /// Chooses an endpoint for one attempt: of those it has not been to one that is not left alone, else
     /// any of them, else any at all. `None` only where there is no endpoint.
+    ///
+    /// Those of a later priority get a call only where each of the earlier ones is out of the question:
+    /// its circuit is open, its checks fail, or the call has been there.
     pub(super) fn pick(
         &self,
         tried: &mut Tried,
@@ -249,8 +263,27 @@ impl Pool {
             let target = &self.all[at].target;
             !target.checked.is_down() && (panicking || !target.is_resting(now))
         };
-        let pick = |usable: &dyn Fn(usize) -> bool| self.picker.pick(&self.all, &context, usable);
-        let place = pick(&|at| new(at) && awake(at))
+        // As long as others stand by, nobody has to be called whose circuit is open.
+        let sound = |at: usize| {
+            let target = &self.all[at].target;
+            !target.checked.is_down() && !target.is_refusing(now)
+        };
+        let pick_of = |tier: &Tier, usable: &dyn Fn(usize) -> bool| {
+            let members = &self.all[tier.begin..tier.end];
+            let usable = |at: usize| usable(tier.begin + at);
+            let place = tier.picker.pick(members, &context, usable);
+            place.map(|at| tier.begin + at)
+        };
+        let pick = |usable: &dyn Fn(usize) -> bool| {
+            let mut tiers = self.tiers.iter();
+            tiers.find_map(|tier| pick_of(tier, usable))
+        };
+        let (last, earlier) = self.tiers.split_last()?;
+        let mut earlier = earlier.iter();
+        let place = earlier
+            .find_map(|tier| pick_of(tier, &|at| new(at) && sound(at)))
+            .or_else(|| pick_of(last, &|at| new(at) && awake(at)))
+            .or_else(|| pick(&|at| new(at) && awake(at)))
             // Where all are left alone, one of them is still better than an outage of our own making:
             // how often they are bothered is for the breaker of the service.
             .or_else(|| pick(&new))
@@ -269,6 +302,22 @@ impl Pool {
             target,
         })
     }
+}
+
+/// Each priority with what chooses among its endpoints, which stand together.
+fn tiers(all: &[Member], shared: &Shared) -> Box<[Tier]> {
+    let mut begin = 0;
+    let each = all.chunk_by(|one, next| one.priority == next.priority);
+    each.map(|members| {
+        let tier = Tier {
+            begin,
+            end: begin + members.len(),
+            picker: Picker::new(shared.balancer, members, &shared.rng),
+        };
+        begin = tier.end;
+        tier
+    })
+    .collect()
 }
 
 /// How long calls take at the one in the middle.

@@ -207,3 +207,53 @@ fn a_new_one_beside_others_starts_slowly_and_no_faster_than_they_are() {
     assert!(pool.all[3].warmth(now) < 0.2);
     assert_eq!(pool.all[0].warmth(now), 1.0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_later_priority_stands_by_for_the_time_without_the_earlier() {
+    let (_, _, chance) = seeded();
+    let endpoint = |number: u16, priority| {
+        let url = format!("http://orders-{number}:8080");
+        Endpoint::parse(&url).unwrap().with_priority(priority)
+    };
+    // The addresses are in no order of priorities.
+    let endpoints = [(0, 7), (1, 0), (2, 7), (3, 0), (4, 9)].map(|(n, p)| endpoint(n, p));
+    let lines = "breaker.consecutive = 1\nbreaker.open = \"1h\"\nbreaker.open_max = \"1h\"";
+    let pool = pool(&endpoints.into_iter().collect(), lines, &chance);
+    let of = |signal: &dyn Fn(&str) -> Signal| {
+        let mut asked = std::collections::BTreeSet::new();
+        for _ in 0..200 {
+            let lease = pool.pick(&mut Tried::default(), WISH, Instant::now());
+            let lease = lease.unwrap();
+            let name = lease.target.url[14..15].to_owned();
+            lease.record(signal(&name), None, Instant::now());
+            asked.insert(name);
+        }
+        asked.into_iter().collect::<String>()
+    };
+    assert_eq!(of(&|_| Signal::Success), "13");
+    // One of the two is enough.
+    let fails = |name: &'static str| {
+        move |one: &str| match one == name {
+            true => Signal::Failure,
+            false => Signal::Success,
+        }
+    };
+    of(&fails("1"));
+    assert_eq!(of(&|_| Signal::Success), "3");
+    // A call that has been to it may go further, and so may all where there is none any more.
+    let mut tried = Tried::default();
+    let mut way = String::new();
+    for _ in 0..2 {
+        let lease = pool.pick(&mut tried, WISH, Instant::now()).unwrap();
+        way.push_str(&lease.target.url[14..15]);
+    }
+    assert!(matches!(&*way, "30" | "32"), "{way}");
+    of(&fails("3"));
+    assert_eq!(of(&|_| Signal::Success), "02");
+    of(&fails("0"));
+    of(&fails("2"));
+    assert_eq!(of(&|_| Signal::Success), "4");
+    // When their circuits may be closed again, the first are asked first.
+    tokio::time::advance(Duration::from_secs(3 * 3_600)).await;
+    assert_eq!(of(&|_| Signal::Success), "13");
+}
