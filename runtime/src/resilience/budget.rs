@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::sync::{Ordering, fence};
 use super::window::Window;
 
 /// Over how long calls and repeats are counted.
@@ -42,6 +43,9 @@ impl RetryBudget {
     pub fn withdraw(&self, now: Instant) -> bool {
         // Taken first and given back: two threads at the last one may both get none, never both one.
         self.window.add(now, [0, 1, 0]);
+        // Between the two, or two threads at the border of two pieces of time, each of which adds to its
+        // own, might each miss what the other has added.
+        fence(Ordering::SeqCst);
         let [calls, repeats, _] = self.window.sums(now);
         let allowed = f64::from(repeats) <= self.share * f64::from(calls) + self.floor;
         if !allowed {
@@ -76,6 +80,41 @@ mod tests {
         assert!(budget.withdraw(later));
     }
 
+    /// The budget as one would write it without regard to cost: all calls and repeats in a list.
+    #[test]
+    fn it_allows_what_a_plain_list_allows() {
+        let seed = fastrand::u64(..);
+        println!("seed {seed}");
+        let mut rng = fastrand::Rng::with_seed(seed);
+        for _ in 0..100 {
+            let (share, floor) = (rng.f64() * 1.5, rng.u32(..3));
+            let base = Instant::now();
+            let budget = RetryBudget::new(share, floor);
+            // In the middle of a second, so that the moment between does not matter.
+            let mut millis = 500;
+            let (mut calls, mut repeats): (Vec<u64>, Vec<u64>) = (Vec::new(), Vec::new());
+            for step in 0..1_000 {
+                if rng.u8(..) < 10 {
+                    millis += 1_000 * rng.u64(..12);
+                }
+                let now = base + Duration::from_millis(millis);
+                let second = millis / 1_000;
+                let recent = |all: &[u64]| all.iter().filter(|at| second - **at < 10).count();
+                if rng.bool() {
+                    budget.deposit(now);
+                    calls.push(second);
+                    continue;
+                }
+                let may = share * recent(&calls) as f64 + 10.0 * f64::from(floor);
+                let allowed = (recent(&repeats) + 1) as f64 <= may;
+                assert_eq!(budget.withdraw(now), allowed, "step {step} at {millis}");
+                if allowed {
+                    repeats.push(second);
+                }
+            }
+        }
+    }
+
     #[test]
     fn many_threads_never_get_more_than_there_is() {
         let budget = RetryBudget::new(0.2, 0);
@@ -87,7 +126,7 @@ mod tests {
                 scope.spawn(|| {
                     for _ in 0..1_000 {
                         if budget.withdraw(now) {
-                            taken.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                            taken.fetch_add(1, Ordering::Relaxed);
                         }
                     }
                 });

@@ -1,6 +1,6 @@
 //! A budget for second requests, fed by success.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use super::sync::{AtomicU64, Ordering};
 
 /// How many second requests may be saved up.
 const SAVED_MAX: u64 = 10;

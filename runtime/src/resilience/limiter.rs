@@ -2,10 +2,11 @@
 
 use std::error::Error;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use super::sync::{AtomicU64, Ordering};
 
 /// Lets at most `count` things start in each `per`, evenly spaced after a first burst.
 ///

@@ -11,6 +11,7 @@ mod load;
 mod outliers;
 #[cfg(all(feature = "http", feature = "redis"))]
 mod redis;
+mod sync;
 mod window;
 
 #[cfg(all(feature = "http", feature = "redis"))]

@@ -1,9 +1,10 @@
 //! Counts over the last span of time, on atomics.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use super::sync::{AtomicU64, Ordering};
 
 /// How many pieces the span is cut into: how coarsely old counts leave it.
 const BUCKETS: u64 = 10;

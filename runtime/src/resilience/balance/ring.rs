@@ -85,3 +85,75 @@ impl Ring {
 fn weight(member: &impl Candidate) -> u32 {
     member.weight().clamp(1, WEIGHT_MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::super::Load;
+    use super::*;
+
+    struct Member(String, u32, Load);
+
+    impl Candidate for Member {
+        fn name(&self) -> &str {
+            &self.0
+        }
+
+        fn load(&self) -> &Load {
+            &self.2
+        }
+
+        fn weight(&self) -> u32 {
+            self.1
+        }
+    }
+
+    /// The ring as one would write it without regard to cost: of all points of those that could take it,
+    /// the one that comes first.
+    fn model(hash: u64, members: &[Member], flying: usize, usable: &[bool]) -> Option<usize> {
+        let weights: u32 = members.iter().map(|member| member.1).sum();
+        let first = |may: &dyn Fn(usize) -> bool| {
+            let points = (0..members.len()).filter(|at| may(*at)).flat_map(|at| {
+                let name = hash_key(&members[at].0);
+                let points = 0..POINTS * members[at].1;
+                points.map(move |number| {
+                    let point = scramble(fnv(name, &number.to_le_bytes()));
+                    (point.wrapping_sub(hash), at)
+                })
+            });
+            points.min().map(|(_, at)| at)
+        };
+        let has_room = |at: usize| {
+            let share = (flying + 1) as f64 * f64::from(members[at].1) / f64::from(weights);
+            f64::from(members[at].2.in_flight()) < (share * 1.25).ceil()
+        };
+        first(&|at| usable[at] && has_room(at)).or_else(|| first(&|at| usable[at]))
+    }
+
+    #[test]
+    fn it_chooses_what_a_plain_search_finds() {
+        let seed = fastrand::u64(..);
+        println!("seed {seed}");
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let now = Instant::now();
+        for _ in 0..20 {
+            // Weights by which shares can be divided exactly, so that both round alike.
+            let members: Vec<_> = (0..1 << rng.u32(1..4))
+                .map(|number| Member(format!("http://a-{number}"), 2, Load::new(now)))
+                .collect();
+            let ring = Ring::new(&members);
+            let mut flying = 0;
+            for _ in 0..100 {
+                let usable: Vec<bool> = members.iter().map(|_| rng.u8(..4) > 0).collect();
+                let hash = rng.u64(..);
+                let found = ring.pick(hash, &members, flying, |at| usable[at]);
+                assert_eq!(found, model(hash, &members, flying, &usable));
+                if let Some(at) = found {
+                    members[at].2.begin();
+                    flying += 1;
+                }
+            }
+        }
+    }
+}

@@ -126,6 +126,71 @@ fn only_usable_ones_are_chosen_whatever_is_drawn() {
 }
 
 #[test]
+fn turns_go_round_as_a_finger_on_a_list_does() {
+    let now = Instant::now();
+    let (chance, mut rng) = rng();
+    for _ in 0..100 {
+        let some = members(rng.usize(2..9), now);
+        let picker = Picker::new(LoadBalancer::RoundRobin, &some, &chance);
+        let pick = |usable: &[bool]| picker.pick(&some, &PickContext::at(now), |at| usable[at]);
+        let all = vec![true; some.len()];
+        let mut finger = pick(&all).unwrap();
+        for _ in 0..100 {
+            let usable: Vec<bool> = some.iter().map(|_| rng.bool()).collect();
+            // Where there is none a turn passes, or two.
+            if usable == vec![false; some.len()] {
+                continue;
+            }
+            finger = (finger + 1) % some.len();
+            let mut expected = (0..some.len()).map(|step| (finger + step) % some.len());
+            assert_eq!(pick(&usable), expected.find(|at| usable[*at]));
+        }
+    }
+}
+
+#[test]
+fn of_two_the_cheaper_one_is_chosen_whatever_they_cost() {
+    let now = Instant::now();
+    let (chance, mut rng) = rng();
+    for balancer in [
+        LoadBalancer::P2cEwma,
+        LoadBalancer::LeastRequest,
+        LoadBalancer::ZoneAware,
+    ] {
+        for _ in 0..200 {
+            let some = members(rng.usize(2..7), now);
+            for member in &some {
+                let took = Duration::from_micros(rng.u64(1..5_000));
+                member.load.succeeded(took, now);
+                (0..rng.u32(..5)).for_each(|_| member.load.begin());
+            }
+            let cost = |at: usize| match balancer {
+                LoadBalancer::LeastRequest => f64::from(some[at].load.in_flight()),
+                _ => some[at].load.cost(now),
+            };
+            let costs: Vec<f64> = (0..some.len()).map(cost).collect();
+            let most = costs.iter().copied().fold(0.0, f64::max);
+            let worst: Vec<usize> = (0..some.len()).filter(|at| costs[*at] >= most).collect();
+            let picker = Picker::new(balancer, &some, &chance);
+            for _ in 0..50 {
+                let picked = picker.pick(&some, &PickContext::at(now), |_| true).unwrap();
+                // Another was drawn beside it, and only one that costs as much loses against it.
+                assert!(
+                    worst.len() > 1 || worst[0] != picked,
+                    "{balancer:?}: {costs:?}"
+                );
+            }
+            // With two there is nothing to draw.
+            if some.len() == 2 && costs[0] != costs[1] {
+                let cheaper = usize::from(costs[1] < costs[0]);
+                let picked = picker.pick(&some, &PickContext::at(now), |_| true);
+                assert_eq!(picked, Some(cheaper), "{balancer:?}: {costs:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn weights_are_kept_exactly_and_evenly_spread() {
     let now = Instant::now();
     let (chance, mut rng) = rng();

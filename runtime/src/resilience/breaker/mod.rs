@@ -3,21 +3,23 @@
 
 mod control;
 mod options;
+mod streak;
 #[cfg(test)]
 mod tests;
 
 use std::error::Error;
 use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::clock::Rng;
 
+use super::sync::{AtomicU64, Mutex, MutexGuard, Ordering, PoisonError};
 use super::window::Window;
 use control::Control;
+use streak::Streak;
 
 pub use options::CircuitBreakerOptions;
 
@@ -158,7 +160,7 @@ struct Inner {
     observer: Option<Box<Observer>>,
     /// The generation while it is closed and counts, else 0: all that the fast path reads.
     closed: AtomicU64,
-    consecutive: AtomicU32,
+    streak: Streak,
     window: Window,
     control: Mutex<Control>,
 }
@@ -189,7 +191,7 @@ impl CircuitBreaker {
             rng,
             observer,
             closed: AtomicU64::new(control.generation),
-            consecutive: AtomicU32::new(0),
+            streak: Streak::new(control.generation),
             window: Window::new(options.window, now),
             control: Mutex::new(control),
         }))
@@ -315,9 +317,9 @@ impl CircuitBreaker {
             .window
             .add(now, [1, u32::from(failed), u32::from(slow)]);
         let in_a_row = match signal {
-            Signal::Failure => inner.consecutive.fetch_add(1, Ordering::Relaxed) + 1,
-            Signal::Success if inner.consecutive.load(Ordering::Relaxed) > 0 => {
-                inner.consecutive.store(0, Ordering::Relaxed);
+            Signal::Failure => inner.streak.failed(generation),
+            Signal::Success => {
+                inner.streak.ended(generation);
                 0
             }
             _ => 0,
@@ -368,7 +370,7 @@ impl CircuitBreaker {
         };
         if closed != 0 && closed != self.0.closed.load(Ordering::Relaxed) {
             self.0.window.clear();
-            self.0.consecutive.store(0, Ordering::Relaxed);
+            self.0.streak.begin(closed);
         }
         self.0.closed.store(closed, Ordering::Release);
     }
