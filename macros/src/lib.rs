@@ -190,6 +190,7 @@ pub fn subscriber(attribute: TokenStream, item: TokenStream) -> TokenStream {
 /// | `attempt_timeout = "500ms"` | how long one attempt may take | what remains |
 /// | `retry(attempts, first, max)` | how a call is repeated | 3, 50 ms, 2 s |
 /// | `retry(hedge = "80ms")` | what may be repeated is sent a second time when it has not been answered then | never |
+/// | `retry(hedge_percentile = 95)` | the same when it takes longer than so many in a hundred usually do; `hedge` is then the least, and what counts while too little is known | none |
 /// | `error = Type` | what the service says about its errors, read from JSON | `Problem` |
 /// | `client = Name` | the name of the client | the trait's, and `Client` |
 /// | `crate = path` | where the crate `interline` is | `::interline` |
@@ -201,7 +202,7 @@ pub fn subscriber(attribute: TokenStream, item: TokenStream) -> TokenStream {
 /// |---|---|
 /// | `#[idempotent]` | its calls carry an `Idempotency-Key`, the same on every attempt, so that they may be repeated |
 /// | `#[timeout("2s")]`, `#[attempt_timeout("500ms")]` | in place of the trait's |
-/// | `#[retry(attempts, first, max, hedge)]` | in place of the trait's |
+/// | `#[retry(attempts, first, max, hedge, hedge_percentile)]` | in place of the trait's |
 /// | `#[fallback(no_order)]` | where the service gives nothing, this `async fn` of the error gives the result |
 /// | `#[fallback(no_order(id))]` | the same, with arguments of the method, by reference, after the error |
 /// | `#[fallback(value = Vec::new())]` | the same with a value |

@@ -426,5 +426,10 @@ fn emit_settings(
         let attempts = attempts as u32;
         add("attempts", quote!(#attempts));
     }
+    if let Some(percentile) = retry.and_then(|retry| retry.number("hedge_percentile")) {
+        // At most 99, by the same table.
+        let percentile = percentile as u8;
+        add("hedge_percentile", quote!(#percentile));
+    }
     (!said.is_empty()).then(|| quote!(#http::CallSettings::UNSET #said))
 }

@@ -15,6 +15,7 @@ use tracing::Instrument;
 use crate::message::Headers;
 use crate::observability::TraceContext;
 use crate::observability::metrics::{CLIENT_DURATION, CLIENT_FALLBACKS, Labels, Series};
+use crate::resilience::UsualTime;
 
 use super::body::{Body, BodyStream};
 use super::cache::{CacheSettings, Cached, Key, Rules};
@@ -39,6 +40,8 @@ pub(super) struct Meta {
     reconnects: bool,
     cache: Option<Arc<Rules>>,
     decided: Decided,
+    /// How long its attempts usually take, where second requests go by that.
+    times: Option<Arc<UsualTime>>,
     answered: Series,
     failed: Series,
     /// Made when it is needed: most methods have no fallback.
@@ -73,6 +76,7 @@ impl Meta {
             reconnects: false,
             cache: None,
             decided: Decided::of(layers),
+            times: None,
             answered,
             failed,
             fallbacks: OnceLock::new(),
@@ -82,6 +86,18 @@ impl Meta {
     /// A stream of events that breaks is asked for again.
     pub(super) fn reconnecting(mut self, reconnects: bool) -> Self {
         self.reconnects = reconnects;
+        self
+    }
+
+    /// Where second requests go by it, it is measured how long its own attempts take.
+    pub(super) fn timed(mut self) -> Self {
+        self.times = self.decided.usual_time();
+        self
+    }
+
+    /// The same, measured together with others.
+    pub(super) fn timed_with(mut self, times: Option<&Arc<UsualTime>>) -> Self {
+        self.times = times.cloned();
         self
     }
 
@@ -421,6 +437,7 @@ impl Call {
             body: self.body,
             repeatable: self.keyed || safe.contains(&meta.method),
             decided,
+            times: meta.times.clone(),
             deadline,
             hash: self.options.hash,
             zone: self.options.zone,
@@ -437,6 +454,7 @@ impl Call {
             };
             return cached.call().instrument(span).await;
         }
+        let writing = Writing(Some((&*self.stack, &prepared)));
         let result = self.stack.call(&prepared).instrument(span).await;
         let sent = result.as_ref();
         writing.ended(sent.map_or_else(|failure| failure.sent, |_| Sent::Yes));
@@ -449,7 +467,6 @@ impl Call {
         }
         Ok(answer)
     }
-        let writing = Writing(Some((&*self.stack, &prepared)));
 
     /// Keeps the first thing that is wrong.
     fn note(&mut self, flaw: impl FnOnce() -> String) {
@@ -457,23 +474,6 @@ impl Call {
     }
 }
 
-impl Stack {
-    /// Where the call stands in its trace.
-    fn trace(&self, ambient: Option<&Ambient>) -> TraceContext {
-        let rng = &self.environment.rng;
-        match ambient {
-            Some(ambient) => ambient.trace().child(rng),
-            None => TraceContext::root(rng),
-        }
-    }
-
-    /// The headers that every call has. What the call itself says stays.
-    fn add_headers(
-        &self,
-        headers: &mut HeaderMap,
-        trace: &TraceContext,
-        ambient: Option<&Ambient>,
-    ) {
 /// A call that may write something. Given up, it may have, or still will: what is kept does not count any
 /// more then, either.
 struct Writing<'c>(Option<(&'c Stack, &'c Prepared)>);
@@ -494,6 +494,23 @@ impl Drop for Writing<'_> {
     }
 }
 
+impl Stack {
+    /// Where the call stands in its trace.
+    fn trace(&self, ambient: Option<&Ambient>) -> TraceContext {
+        let rng = &self.environment.rng;
+        match ambient {
+            Some(ambient) => ambient.trace().child(rng),
+            None => TraceContext::root(rng),
+        }
+    }
+
+    /// The headers that every call has. What the call itself says stays.
+    fn add_headers(
+        &self,
+        headers: &mut HeaderMap,
+        trace: &TraceContext,
+        ambient: Option<&Ambient>,
+    ) {
         let mut ours = Headers::new();
         trace.write(&mut ours);
         if let Some(ambient) = ambient {

@@ -40,7 +40,7 @@ impl Wire {
             let verb = method.verb.method();
             let meta = Meta::new(stack, name, verb, method.keyed, &layers);
             let cache = method.cache.filter(|_| stack.settings.cache_enabled);
-            Arc::new(meta.reconnecting(method.reconnects).caching(cache))
+            Arc::new(meta.reconnecting(method.reconnects).caching(cache).timed())
         });
         Self {
             stack: Arc::clone(stack),
@@ -181,7 +181,8 @@ impl HttpClient {
         // Neither logs nor errors should hold what stands in the path.
         let name = Cow::Owned(method.to_string());
         let layers = [self.stack.settings.call];
-        let meta = Arc::new(Meta::new(&self.stack, name, method, false, &layers));
+        let meta = Meta::new(&self.stack, name, method, false, &layers);
+        let meta = Arc::new(meta.timed_with(self.stack.times.as_ref()));
         Call::new(&self.stack, &meta, &self.options).literal(path)
     }
 }

@@ -8,9 +8,9 @@ use tokio::time::{Instant, timeout_at};
 #[cfg(feature = "redis")]
 use crate::observability::metrics::RATE_ALONE;
 use crate::observability::metrics::{HEDGES, MetricsSink, RATE_LIMITED, Series};
-use crate::resilience::{HedgeBudget, RateLimited, RateLimiter};
+use crate::resilience::{self, HedgeBudget, RateLimited, RateLimiter};
 #[cfg(feature = "redis")]
-use crate::resilience::{NoTurn, SharedRateLimiter};
+use crate::resilience::{Granted, NoTurn, SharedRateLimiter, SharedTurn};
 
 use super::settings::RateSettings;
 
@@ -90,38 +90,63 @@ impl Limiter {
     }
 
     /// Waits for its turn, as long as that may take.
-    pub(super) async fn enter(&self, deadline: Instant) -> Result<(), Refused> {
+    pub(super) async fn enter(&self, deadline: Instant) -> Result<Turn<'_>, Refused> {
         let entering = self.enter_by(deadline.min(Instant::now() + self.wait));
         // A server that is slow to tell the rate does not keep a call beyond its own time.
-        timeout_at(deadline, entering).await.map_err(|_| Refused {
-            text: "the rate was not known in time".to_owned(),
-            retry_after: None,
-        })?
-    }
-
-    /// Takes a turn if there is one now.
-    pub(super) async fn enter_now(&self) -> bool {
-        self.enter_by(Instant::now()).await.is_ok()
-    }
-
-    async fn enter_by(&self, until: Instant) -> Result<(), Refused> {
-        let entered = match &self.rate {
-            Rate::Own(rate) => rate.ready_by(until).await.map_err(Refused::from),
-            #[cfg(feature = "redis")]
-            Rate::Shared(rate) => match rate.ready_by(until).await {
-                Ok(by_server) => {
-                    if !by_server {
-                        self.alone.record(1.0);
-                    }
-                    Ok(())
-                }
-                Err(why) => Err(why.into()),
-            },
-        };
+        let entered = timeout_at(deadline, entering).await;
+        let entered = entered.unwrap_or_else(|_| {
+            Err(Refused {
+                text: "the rate was not known in time".to_owned(),
+                retry_after: None,
+            })
+        });
         if entered.is_err() {
             self.refused.record(1.0);
         }
         entered
+    }
+
+    /// Takes a turn if there is one now. That there is none is no refusal of a call.
+    pub(super) async fn enter_now(&self) -> Option<Turn<'_>> {
+        self.enter_by(Instant::now()).await.ok()
+    }
+
+    async fn enter_by(&self, until: Instant) -> Result<Turn<'_>, Refused> {
+        let turn = match &self.rate {
+            Rate::Own(rate) => Right::Own(rate.turn_by(until).await?),
+            #[cfg(feature = "redis")]
+            Rate::Shared(rate) => match rate.turn_by(until).await? {
+                Granted::Alone(turn) => {
+                    self.alone.record(1.0);
+                    Right::Own(turn)
+                }
+                Granted::ByServer(turn) => Right::Shared(turn),
+            },
+        };
+        Ok(Turn(turn))
+    }
+}
+
+/// The right to start one attempt. Dropped before it is used, it goes back to where it came from.
+#[derive(Debug)]
+#[must_use = "a turn that is dropped goes back"]
+pub(super) struct Turn<'l>(Right<'l>);
+
+#[derive(Debug)]
+enum Right<'l> {
+    Own(resilience::Turn<'l>),
+    #[cfg(feature = "redis")]
+    Shared(SharedTurn),
+}
+
+impl Turn<'_> {
+    /// The attempt starts.
+    pub(super) fn used(self) {
+        match self.0 {
+            Right::Own(turn) => turn.take(),
+            #[cfg(feature = "redis")]
+            Right::Shared(turn) => turn.take(),
+        }
     }
 }
 
@@ -146,8 +171,9 @@ impl Hedging {
         }
     }
 
-    pub(super) fn withdraw(&self) -> bool {
-        self.budget.withdraw()
+    /// One of those that may be sent, if there is one.
+    pub(super) fn withdraw(&self) -> Option<Second<'_>> {
+        self.budget.withdraw().then(|| Second(Some(&self.budget)))
     }
 
     pub(super) fn succeeded(&self) {
@@ -158,5 +184,23 @@ impl Hedging {
     pub(super) fn ended(&self, counts: bool) {
         let series = if counts { &self.won } else { &self.lost };
         series.record(1.0);
+    }
+}
+
+/// A second request that may be sent. Dropped before it is, another may be.
+#[derive(Debug)]
+pub(super) struct Second<'b>(Option<&'b HedgeBudget>);
+
+impl Second<'_> {
+    pub(super) fn sent(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Second<'_> {
+    fn drop(&mut self) {
+        if let Some(budget) = self.0 {
+            budget.give_back();
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
-use crate::resilience::{Backoff, hash_key};
+use crate::resilience::{Backoff, UsualTime, hash_key};
 
 /// How a call is repeated; what is not said comes from elsewhere.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,6 +23,10 @@ pub struct RetrySettings {
     /// the `attempts`; a share of the successful calls (`hedge.share` in the configuration, 5 % unless
     /// set) limits how many there are.
     pub hedge: Option<Duration>,
+    /// The second request is sent when the first has taken longer than this share in a hundred of those
+    /// of the method usually do, 50 to 99, as it is measured; `hedge` is then the least, and what counts
+    /// while too little is known.
+    pub hedge_percentile: Option<u8>,
 }
 
 /// How a call is made; what is not said comes from elsewhere.
@@ -50,6 +54,7 @@ impl CallSettings {
             first: None,
             max: None,
             hedge: None,
+            hedge_percentile: None,
         },
     };
 
@@ -95,6 +100,13 @@ impl CallSettings {
         self
     }
 
+    /// With a second request when the first takes longer than so many in a hundred usually do.
+    #[must_use]
+    pub const fn hedge_percentile(mut self, percentile: u8) -> Self {
+        self.retry.hedge_percentile = Some(percentile);
+        self
+    }
+
     /// These, above those of `below`.
     fn over(self, below: Self) -> Self {
         Self {
@@ -105,6 +117,7 @@ impl CallSettings {
                 first: self.retry.first.or(below.retry.first),
                 max: self.retry.max.or(below.retry.max),
                 hedge: self.retry.hedge.or(below.retry.hedge),
+                hedge_percentile: self.retry.hedge_percentile.or(below.retry.hedge_percentile),
             },
         }
     }
@@ -118,6 +131,7 @@ pub(super) struct Decided {
     pub(super) attempts: u32,
     pub(super) backoff: Backoff,
     pub(super) hedge: Option<Duration>,
+    pub(super) hedge_percentile: Option<u8>,
 }
 
 impl Decided {
@@ -134,7 +148,14 @@ impl Decided {
             attempts: said.retry.attempts.unwrap_or(3).max(1),
             backoff: Backoff::new(first.min(max), max),
             hedge: said.retry.hedge,
+            hedge_percentile: said.retry.hedge_percentile,
         }
+    }
+
+    /// What follows how long attempts take, where second requests go by that.
+    pub(super) fn usual_time(&self) -> Option<Arc<UsualTime>> {
+        let percentile = self.hedge_percentile?;
+        Some(Arc::new(UsualTime::new(f64::from(percentile) / 100.0)))
     }
 }
 
@@ -242,6 +263,12 @@ mod tests {
         let hedged = CallSettings::UNSET.hedge(s(1));
         let layers = [CallSettings::UNSET, hedged, CallSettings::UNSET.hedge(s(2))];
         assert_eq!(Decided::of(&layers).hedge, Some(s(1)));
+        let layers = [hedged, CallSettings::UNSET.hedge_percentile(95)];
+        let decided = Decided::of(&layers);
+        assert_eq!(
+            (decided.hedge, decided.hedge_percentile),
+            (Some(s(1)), Some(95))
+        );
     }
 
     #[test]

@@ -35,6 +35,7 @@ const SCHEMES: &[&str] = if cfg!(feature = "tls") {
 /// | `retry.budget`, `retry.floor` | 0.2, 3 | repeats as a share of recent calls, and so many a second beside |
 /// | `mode` | `direct` | `mesh`: one address with a mesh behind it, which repeats and ejects by itself |
 /// | `hedge.after` | never | a call that may be repeated is sent a second time when it has not been answered then |
+/// | `hedge.percentile` | none | 50 to 99: it is sent when the first has taken longer than so many in a hundred calls of the method usually do (those without a trait: of the service); `hedge.after` is then the least, and what counts while too little is known |
 /// | `hedge.share` | 0.05 | of the successful calls, may be sent a second time |
 /// | `rate.count`, `rate.per` | no limit, `1s` | so many attempts may start in each such time |
 /// | `rate.burst` | `rate.count` | so many may start at once after a pause |
@@ -51,12 +52,12 @@ const SCHEMES: &[&str] = if cfg!(feature = "tls") {
 /// | `concurrency`, `queue` | 256, 256 | calls at once, and waiting for their turn |
 /// | `connect_timeout` | `2s` | |
 /// | `idle_timeout` | `15s` | how long an unused connection is kept: less than servers keep theirs |
-/// | `https_only` | `false` | an address in the clear is a mistake |
 /// | `connection_age_max` | `5m` | how old a connection may become: the next one finds a name that has moved, and a balancer can spread it anew; no call is cut for it; `0s` for any age |
+/// | `https_only` | `false` | an address in the clear is a mistake |
 /// | `tls.ca_file` | the system's | PEM: the authorities that are trusted, and no others |
 /// | `tls.certificate_file`, `tls.key_file` | | PEM, for a client certificate |
-/// | `protocol` | `auto` | HTTP/2 where a server of TLS offers it; or `http1`, `http2` (in the clear too) |
 /// | `tls.reload` | `30s` | how often these files are looked at; what has changed counts for new connections, and what is wrong for none; `0s` for only at the start |
+/// | `protocol` | `auto` | HTTP/2 where a server of TLS offers it; or `http1`, `http2` (in the clear too) |
 /// | `cache.enabled` | `true` | whether methods with `#[cache]` keep answers |
 /// | `cache.bytes_max` | `32MiB` | the room for all answers of the service |
 /// | `stream_idle_timeout` | `30s` | the longest silence within an answer that is read while it comes |
@@ -190,7 +191,6 @@ impl ServiceSettings {
     }
 }
 
-/// The addresses, where they are known before anybody was asked.
 /// How old a connection may become unless something else is said.
 const AGE_MAX: Duration = Duration::from_secs(5 * 60);
 /// A time after which something happens again; `None` where that is never, which is written `0s`.
@@ -208,6 +208,7 @@ pub(super) fn period(
     (!given.is_zero()).then_some(given)
 }
 
+/// The addresses, where they are known before anybody was asked.
 fn fixed(whereabouts: Option<&Whereabouts>) -> Option<&EndpointSet> {
     match whereabouts {
         Some(Whereabouts::Fixed(endpoints)) => Some(endpoints),
@@ -331,6 +332,7 @@ fn read_rate(
 
 fn read_call(section: &Section<'_>, faults: &mut Faults) -> CallSettings {
     let retry = section.section("retry", faults);
+    let hedge = section.section("hedge", faults);
     CallSettings {
         timeout: section.nonzero_duration("timeout", faults),
         attempt_timeout: section.nonzero_duration("attempt_timeout", faults),
@@ -338,9 +340,8 @@ fn read_call(section: &Section<'_>, faults: &mut Faults) -> CallSettings {
             attempts: retry.integer("attempts", 1..=20, faults),
             first: retry.duration("first", .., faults),
             max: retry.duration("max", .., faults),
-            hedge: section
-                .section("hedge", faults)
-                .nonzero_duration("after", faults),
+            hedge: hedge.nonzero_duration("after", faults),
+            hedge_percentile: hedge.integer("percentile", 50..=99, faults),
         },
     }
 }

@@ -38,6 +38,16 @@ impl HedgeBudget {
         }
     }
 
+    /// Gives back one that was taken and not sent.
+    pub fn give_back(&self) {
+        let full = SAVED_MAX * PARTS;
+        let more = |saved: u64| Some((saved + PARTS).min(full));
+        // The closure always gives a value, so the update always happens.
+        let _ = self
+            .saved
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+    }
+
     /// Takes one second request, if there is one.
     #[must_use]
     pub fn withdraw(&self) -> bool {
@@ -66,6 +76,8 @@ mod tests {
         (0..10_000).for_each(|_| budget.succeeded());
         let saved = (0..100).filter(|_| budget.withdraw()).count();
         assert_eq!(saved, 10, "no more are saved up");
+        budget.give_back();
+        assert!(budget.withdraw() && !budget.withdraw());
         assert!(!HedgeBudget::new(0.0).withdraw());
     }
 }

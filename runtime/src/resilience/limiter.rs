@@ -77,7 +77,8 @@ impl RateLimiter {
     /// Waits until one more may start.
     pub async fn ready(&self) {
         if let Ok(turn) = self.reserve(Instant::now(), None) {
-            turn.wait().await;
+            turn.due().await;
+            turn.take();
         }
     }
 
@@ -87,9 +88,14 @@ impl RateLimiter {
     /// # Errors
     /// [`RateLimited`] says when one more may start.
     pub async fn ready_by(&self, deadline: Instant) -> Result<(), RateLimited> {
+        self.turn_by(deadline).await.map(Turn::take)
+    }
+
+    /// The same, for who may not make use of it: the turn goes back when it is dropped and not taken.
+    pub(crate) async fn turn_by(&self, deadline: Instant) -> Result<Turn<'_>, RateLimited> {
         let turn = self.reserve(Instant::now(), Some(deadline))?;
-        turn.wait().await;
-        Ok(())
+        turn.due().await;
+        Ok(turn)
     }
 
     /// Lets one more start now, if it may.
@@ -137,21 +143,22 @@ fn nanos(time: Duration) -> u64 {
 }
 
 /// The right to start at a time; dropped before it is taken, it goes back.
-struct Turn<'l> {
+#[derive(Debug)]
+pub(crate) struct Turn<'l> {
     limiter: Option<&'l RateLimiter>,
     start: Instant,
 }
 
 impl Turn<'_> {
-    async fn wait(self) {
+    async fn due(&self) {
         // A timer takes up to a millisecond even where there is nothing to wait for.
         if self.start > Instant::now() {
             tokio::time::sleep_until(self.start).await;
         }
-        self.take();
     }
 
-    fn take(mut self) {
+    /// It is made use of.
+    pub(crate) fn take(mut self) {
         self.limiter = None;
     }
 }

@@ -12,10 +12,11 @@ mod outliers;
 #[cfg(all(feature = "http", feature = "redis"))]
 mod redis;
 mod sync;
+mod usual;
 mod window;
 
 #[cfg(all(feature = "http", feature = "redis"))]
-pub(crate) use self::redis::{NoTurn, SharedRateLimiter, SharedRateSettings};
+pub(crate) use self::redis::{Granted, NoTurn, SharedRateLimiter, SharedRateSettings, SharedTurn};
 pub use backoff::Backoff;
 pub use balance::{Candidate, LoadBalancer, PickContext, Picker, WEIGHT_MAX, hash_key};
 pub use breaker::{
@@ -25,6 +26,9 @@ pub use breaker::{
 pub use budget::RetryBudget;
 pub use bulkhead::{Bulkhead, BulkheadFull, BulkheadPermit};
 pub use hedging::HedgeBudget;
+#[cfg(feature = "http")]
+pub(crate) use limiter::Turn;
 pub use limiter::{RateLimited, RateLimiter};
 pub use load::Load;
 pub use outliers::{EndpointHealth, OutlierOptions, Outliers};
+pub use usual::UsualTime;

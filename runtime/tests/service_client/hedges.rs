@@ -104,3 +104,69 @@ async fn a_failure_waits_for_the_request_that_is_on_its_way() {
     let error = shop.item("7").await.unwrap_err();
     assert_eq!((error.kind(), error.attempts()), (CallErrorKind::Status, 2));
 }
+
+#[tokio::test]
+async fn the_second_request_comes_when_the_first_takes_longer_than_usual() {
+    let server = Server::start(|_| Reply::json(ITEM).after(Duration::from_millis(20))).await;
+    let lines = "hedge.percentile = 95\nhedge.share = 1.0";
+    let (running, metrics) = measured(&[server.url()], lines).await;
+    let shop: ShopClient = running.client().unwrap();
+    // As long as nobody knows what is usual there is no second one.
+    for _ in 0..20 {
+        assert_eq!(shop.item("7").await.unwrap(), item());
+    }
+    assert_eq!(server.count(), 20);
+    server.change(|seen| match seen.header("x-attempt") {
+        "1" => Reply::json(ITEM).after(NEVER),
+        _ => Reply::json(ITEM),
+    });
+    let begun = Instant::now();
+    assert_eq!(shop.item("7").await.unwrap(), item());
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_millis(20), "{took:?}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert_eq!(metrics.sum(HEDGES, &[("outcome", "won")]), 1.0);
+    // What one method usually takes says nothing of another.
+    server.change(|_| Reply::status(404).after(Duration::from_millis(300)));
+    let before = server.count();
+    let error = shop.maybe(7).await;
+    assert!(error.unwrap().is_none());
+    assert_eq!(server.count(), before + 1);
+    // Nor does it cut the least that is waited for.
+    let lines = "hedge.percentile = 50\nhedge.after = \"60s\"";
+    let shop: ShopClient = client(&[server.url()], lines).await;
+    server.change(|seen| match seen.number % 2 {
+        0 => Reply::json(ITEM).after(Duration::from_millis(30)),
+        _ => Reply::json(ITEM),
+    });
+    let before = server.count();
+    for _ in 0..40 {
+        shop.item("7").await.unwrap();
+    }
+    assert_eq!(server.count(), before + 40);
+}
+
+#[tokio::test]
+async fn a_second_request_that_is_not_sent_costs_nothing_of_what_may_be_sent() {
+    let slow = |_: &_| Reply::json(ITEM).after(Duration::from_millis(20));
+    let server = Server::start(slow).await;
+    // Nothing is earned, and ten are saved up.
+    let lines = "hedge.after = \"1ms\"\nhedge.share = 0.000001\nrate.count = 1\nrate.per = \"50ms\"\n\
+                 rate.burst = 2\nrate.wait = \"5s\"";
+    let (running, metrics) = measured(&[server.url()], lines).await;
+    let shop: ShopClient = running.client().unwrap();
+    // The next turn is that of the next call, and none is left for a second request.
+    for _ in 0..20 {
+        assert_eq!(shop.item("7").await.unwrap(), item());
+    }
+    let hedges = || metrics.sum(HEDGES, &[]);
+    let sent = hedges();
+    assert!(sent < 10.0, "{sent}");
+    // After a pause there is one.
+    let begun = Instant::now();
+    while hedges() == sent {
+        assert!(begun.elapsed() < Duration::from_secs(30), "none is sent");
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        assert_eq!(shop.item("7").await.unwrap(), item());
+    }
+}

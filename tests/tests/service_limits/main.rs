@@ -2,15 +2,18 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use interline::http::{CallErrorKind, HttpClient, Sent};
-use interline::observability::metrics::{InMemoryMetrics, RATE_ALONE, RATE_LIMITED};
+use interline::observability::metrics::{HEDGES, InMemoryMetrics, RATE_ALONE, RATE_LIMITED};
 use interline::prelude::*;
 use interline::testing::ServerFixture;
 use interline_tests::harness::{self, Case};
 use interline_tests::redis::Database;
 use interline_tests::servers::{self, Server};
+
+use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use upstream::Upstream;
 
@@ -31,6 +34,12 @@ fn main() -> ExitCode {
         redis(Case::new("nothing_is_left_behind_on_the_server", expires)),
         redis(Case::new("a_dead_server_opens_or_closes", dead)),
         redis(Case::new("a_frozen_server_holds_nobody_up", frozen)),
+        redis(Case::new(
+            "a_turn_that_nobody_waits_for_comes_back",
+            given_up,
+        )),
+        redis(Case::new("a_turn_that_comes_too_late_comes_back", late)),
+        redis(Case::new("second_requests_keep_the_rate", hedges)),
     ])
 }
 
@@ -161,7 +170,7 @@ async fn expires() -> Outcome {
             return Ok(());
         }
         assert!(begun.elapsed() < LIMIT, "the key stays");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -194,7 +203,7 @@ async fn dead() -> Outcome {
     let begun = Instant::now();
     while closed.call().await.is_err() {
         assert!(begun.elapsed() < LIMIT, "it is not found again");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        sleep(Duration::from_millis(20)).await;
     }
     Ok(())
 }
@@ -225,5 +234,98 @@ async fn frozen() -> Outcome {
     }
     assert_eq!(alone() - before, 5.0);
     server.resume().await?;
+    Ok(())
+}
+
+/// When the next call would start if every turn was used, from now; nothing where there is no such time.
+async fn ahead(database: &Database) -> Result<Duration, Box<dyn std::error::Error + Send + Sync>> {
+    let due = database.command(&["GET", "interline:rate:stock"]).await?;
+    let due: Option<u64> = redis::from_redis_value(due)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    Ok(Duration::from_micros(due.unwrap_or_default()).saturating_sub(now))
+}
+
+async fn given_up() -> Outcome {
+    let database = Database::create_on(servers::redis().await?).await?;
+    let upstream = Upstream::start().await?;
+    let lines = "rate.count = 1\nrate.per = \"5s\"\nrate.wait = \"1h\"\ntimeout = \"1h\"\n\
+                 rate.redis.answer_within = \"10s\"";
+    let one = Instance::start(&upstream, &database.url, lines).await;
+    one.call().await?;
+    // Twenty wait for the turns of the next 100 s, and give up.
+    let mut waiting = JoinSet::new();
+    for _ in 0..20 {
+        let stock = one.stock.clone();
+        waiting.spawn(async move { stock.get("/items").receive_bytes().await });
+    }
+    let begun = Instant::now();
+    while ahead(&database).await? < Duration::from_secs(80) {
+        assert!(begun.elapsed() < LIMIT, "nobody waits");
+        sleep(Duration::from_millis(20)).await;
+    }
+    waiting.shutdown().await;
+    while ahead(&database).await? > Duration::from_secs(5) {
+        assert!(begun.elapsed() < LIMIT, "they keep their turns");
+        sleep(Duration::from_millis(20)).await;
+    }
+    let begun = Instant::now();
+    one.call().await?;
+    assert!(begun.elapsed() < Duration::from_secs(6), "{begun:?}");
+    assert_eq!(one.metrics.sum(RATE_ALONE, &[]), 0.0);
+    database.delete().await?;
+    Ok(())
+}
+
+async fn late() -> Outcome {
+    let server = ServerFixture::redis().start().await?;
+    let upstream = Upstream::start().await?;
+    let lines = "rate.count = 6\nrate.per = \"1h\"\nrate.redis.answer_within = \"10s\"\n\
+                 rate.redis.on_failure = \"closed\"";
+    let one = Instance::start(&upstream, server.url(), lines).await;
+    one.call().await?;
+    server.pause().await?;
+    let mut calls = JoinSet::new();
+    for _ in 0..5 {
+        let options = CallOptions::new().timeout(Duration::from_millis(200));
+        let stock = one.stock.with(options);
+        calls.spawn(async move { stock.get("/items").receive_bytes().await });
+    }
+    for result in calls.join_all().await {
+        let error = result.unwrap_err();
+        assert_eq!(
+            (error.attempts(), error.is_sent()),
+            (0, Sent::No),
+            "{error}"
+        );
+    }
+    // The server has their questions still to answer, and gives each of them a turn.
+    server.resume().await?;
+    let begun = Instant::now();
+    let mut made = 0;
+    while made < 5 {
+        assert!(begun.elapsed() < LIMIT, "{made} of 5 came back");
+        made += one.call_often(1).await;
+    }
+    assert_eq!((one.call_often(3).await, upstream.count()), (0, 6));
+    Ok(())
+}
+
+async fn hedges() -> Outcome {
+    let database = Database::create_on(servers::redis().await?).await?;
+    let upstream = Upstream::start_slow(Duration::from_millis(100)).await?;
+    let lines = format!("{TWENTY}\nhedge.after = \"1ms\"\nhedge.share = 1.0");
+    let one = Instance::start(&upstream, &database.url, &lines).await;
+    let two = Instance::start(&upstream, &database.url, &lines).await;
+    let (of_one, of_two) = tokio::join!(one.call_often(25), two.call_often(25));
+    assert!(of_one + of_two < 20, "{of_one} and {of_two}");
+    assert_eq!(upstream.count(), 20);
+    let sent = |one: &Instance| one.metrics.sum(HEDGES, &[]);
+    let second = sent(&one) + sent(&two);
+    assert_eq!(second, (20 - of_one - of_two) as f64);
+    // That there was no turn for a second one is no refused call.
+    let refused = |one: &Instance| one.metrics.sum(RATE_LIMITED, &[]);
+    let calls = (50 - of_one - of_two) as f64;
+    assert_eq!(refused(&one) + refused(&two), calls);
+    database.delete().await?;
     Ok(())
 }

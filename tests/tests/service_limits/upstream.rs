@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
@@ -19,6 +21,11 @@ pub struct Upstream {
 
 impl Upstream {
     pub async fn start() -> std::io::Result<Self> {
+        Self::start_slow(Duration::ZERO).await
+    }
+
+    /// One that takes this long to answer.
+    pub async fn start_slow(time: Duration) -> std::io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let count = Arc::new(AtomicUsize::new(0));
@@ -27,7 +34,7 @@ impl Upstream {
         accepting.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                connections.spawn(answer(stream, Arc::clone(&counted)));
+                connections.spawn(answer(stream, Arc::clone(&counted), time));
             }
         });
         Ok(Self {
@@ -47,7 +54,7 @@ impl Upstream {
 }
 
 /// Requests here have no body, so each ends with an empty line.
-async fn answer(mut stream: TcpStream, count: Arc<AtomicUsize>) {
+async fn answer(mut stream: TcpStream, count: Arc<AtomicUsize>, time: Duration) {
     let mut read = Vec::new();
     let mut buffer = [0; 4_096];
     while let Ok(length @ 1..) = stream.read(&mut buffer).await {
@@ -55,6 +62,9 @@ async fn answer(mut stream: TcpStream, count: Arc<AtomicUsize>) {
         if read.ends_with(b"\r\n\r\n") {
             read.clear();
             count.fetch_add(1, Ordering::SeqCst);
+            if !time.is_zero() {
+                sleep(time).await;
+            }
             if stream.write_all(ANSWER).await.is_err() {
                 return;
             }

@@ -30,6 +30,7 @@ pub(in super::super) const RETRY: &[Key] = &[
     Key::new("first", Kind::Duration),
     Key::new("max", Kind::Duration),
     Key::new("hedge", Kind::Duration),
+    Key::new("hedge_percentile", Kind::Number(50, 99)),
 ];
 
 const CACHE: &[Key] = &[

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::super::error::{CallErrorKind, CallFailure, Sent};
+use super::super::limits::Refused;
 use super::super::pool::{Lease, Pool, Tried, Wish};
 use super::Stack;
 use super::classify::Verdict;
@@ -26,33 +27,17 @@ impl Stack {
         };
         let mut attempt = 1;
         let mut before: Option<CallFailure> = None;
-        let mut has_turn = false;
+        let (mut turn, mut has_turn) = (None, false);
         loop {
-            if !has_turn
-                && let Some(limiter) = &self.limiter
-                && let Err(refused) = limiter.enter(prepared.deadline).await
-            {
-                let failure = match before {
-                    Some(failure) => given_up(failure, Some("the rate allows no further attempt")),
-                    None => {
-                        let kind = CallErrorKind::RateLimited;
-                        let mut failure = CallFailure::new(kind, &prepared.call, refused.text);
-                        failure.retry_after = refused.retry_after;
-                        failure
-                    }
-                };
-                return Err(Box::new(failure));
+            if let (Some(limiter), false) = (&self.limiter, has_turn) {
+                match limiter.enter(prepared.deadline).await {
+                    Ok(given) => turn = Some(given),
+                    Err(refused) => return Err(no_turn(prepared, before, refused)),
+                }
             }
             has_turn = true;
             if Instant::now() >= prepared.deadline {
-                let failure = match before {
-                    Some(failure) => given_up(failure, Some(NO_TIME)),
-                    None => {
-                        let text = "its time was over before it was sent";
-                        CallFailure::new(CallErrorKind::Timeout, &prepared.call, text)
-                    }
-                };
-                return Err(Box::new(failure));
+                return Err(no_time(prepared, before));
             }
             let pool = self.pool.load_full();
             let Some(lease) = self.pick(&pool, &mut tried, prepared) else {
@@ -63,23 +48,28 @@ impl Stack {
                 let kind = CallErrorKind::ServiceDiscovery;
                 return Err(Box::new(CallFailure::new(kind, &prepared.call, text)));
             };
+            if let Some(turn) = turn.take() {
+                turn.used();
+            }
             let hedge = prepared
-                .decided
-                .hedge
-                .filter(|_| prepared.repeatable && attempt == 1 && attempts_max > 1)
-                // Of two that send it, each would get a part.
-                .filter(|_| !prepared.body.is_in_pieces());
+                .second_after()
+                .filter(|_| attempt == 1 && attempts_max > 1);
             let result = match hedge {
                 Some(after) => {
                     let hedged = self.hedged(prepared, lease, &mut tried, after).await;
                     attempt = hedged.attempts;
                     hedged.result
                 }
-                None => self.attempt(prepared, lease, attempt).await,
+                None => {
+                    let begun = Instant::now();
+                    let result = self.attempt(prepared, lease, attempt).await;
+                    prepared.note(begun, &result);
+                    result
+                }
             };
             let (mut failure, verdict) = match result {
                 Ok(answer) => {
-                    if prepared.decided.hedge.is_some() {
+                    if prepared.is_hedged() {
                         self.hedging.succeeded();
                     }
                     return Ok(answer);
@@ -142,6 +132,29 @@ impl Stack {
         };
         pool.pick(tried, wish, Instant::now())
     }
+}
+
+/// There is no turn for an attempt, after what went before.
+fn no_turn(prepared: &Prepared, before: Option<CallFailure>, refused: Refused) -> Box<CallFailure> {
+    Box::new(match before {
+        Some(failure) => given_up(failure, Some("the rate allows no further attempt")),
+        None => {
+            let kind = CallErrorKind::RateLimited;
+            let mut failure = CallFailure::new(kind, &prepared.call, refused.text);
+            failure.retry_after = refused.retry_after;
+            failure
+        }
+    })
+}
+
+fn no_time(prepared: &Prepared, before: Option<CallFailure>) -> Box<CallFailure> {
+    Box::new(match before {
+        Some(failure) => given_up(failure, Some(NO_TIME)),
+        None => {
+            let text = "its time was over before it was sent";
+            CallFailure::new(CallErrorKind::Timeout, &prepared.call, text)
+        }
+    })
 }
 
 /// The last failure, as the failure of the whole call.

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use super::super::error::Sent;
+use super::super::error::{CallErrorKind, Sent};
+use super::super::limits::{Second, Turn};
 use super::super::pool::{Lease, Tried};
 use super::Stack;
 use super::attempt::Attempted;
@@ -27,32 +28,34 @@ impl Stack {
         tried: &mut Tried,
         after: Duration,
     ) -> Hedged {
-        let first = self.attempt(prepared, lease, 1);
+        let begun = Instant::now();
+        let first = async {
+            let result = self.attempt(prepared, lease, 1).await;
+            prepared.note(begun, &result);
+            result
+        };
         tokio::pin!(first);
+        let alone = |result| Hedged {
+            result,
+            attempts: 1,
+        };
         if let Ok(result) = timeout(after, &mut first).await {
-            return Hedged {
-                result,
-                attempts: 1,
-            };
+            return alone(result);
         }
         // The first goes on while the second is asked for.
-        let may = tokio::select! {
+        let allowed = tokio::select! {
             biased;
-            result = &mut first => return Hedged { result, attempts: 1 },
-            may = self.may_hedge(prepared) => may,
+            result = &mut first => return alone(result),
+            allowed = self.may_hedge(prepared) => allowed,
         };
         let pool = self.pool.load_full();
-        let lease = match may {
-            true => self.pick(&pool, tried, prepared),
-            false => None,
+        let Some((allowed, lease)) = allowed.and_then(|allowed| {
+            let lease = self.pick(&pool, tried, prepared)?;
+            Some((allowed, lease))
+        }) else {
+            return alone(first.await);
         };
-        let Some(lease) = lease else {
-            let result = first.await;
-            return Hedged {
-                result,
-                attempts: 1,
-            };
-        };
+        allowed.sent();
         let second = self.attempt(prepared, lease, 2);
         tokio::pin!(second);
         let (result, of_second) = tokio::select! {
@@ -60,6 +63,10 @@ impl Stack {
             result = &mut first => (result, false),
             result = &mut second => (result, true),
         };
+        if of_second && result.is_ok() {
+            // How long the first would have taken nobody knows, but longer than this.
+            prepared.outlasted(begun);
+        }
         let decided = match &result {
             Ok(_) => true,
             Err(failed) => matches!(failed.1, Verdict::Final),
@@ -84,14 +91,71 @@ impl Stack {
         Hedged { result, attempts }
     }
 
-    /// Whether a second request may be sent now.
-    async fn may_hedge(&self, prepared: &Prepared) -> bool {
-        if prepared.body.is_begun() || !self.hedging.withdraw() {
-            return false;
+    /// The right to send a second request now, if there is one.
+    async fn may_hedge(&self, prepared: &Prepared) -> Option<Allowed<'_>> {
+        if prepared.body.is_begun() {
+            return None;
         }
-        match &self.limiter {
-            Some(limiter) => limiter.enter_now().await,
-            None => true,
+        let second = self.hedging.withdraw()?;
+        let turn = match &self.limiter {
+            Some(limiter) => Some(limiter.enter_now().await?),
+            None => None,
+        };
+        Some(Allowed { second, turn })
+    }
+}
+
+/// The right to send a second request. Dropped before that, it goes back to where it came from.
+struct Allowed<'s> {
+    second: Second<'s>,
+    turn: Option<Turn<'s>>,
+}
+
+impl Allowed<'_> {
+    fn sent(self) {
+        self.second.sent();
+        if let Some(turn) = self.turn {
+            turn.used();
+        }
+    }
+}
+
+impl Prepared {
+    /// Whether second requests of it are sent.
+    pub(super) fn is_hedged(&self) -> bool {
+        self.decided.hedge.is_some() || self.times.is_some()
+    }
+
+    /// After what time without an answer it is sent a second time.
+    pub(super) fn second_after(&self) -> Option<Duration> {
+        // Of two that send a stream, each would get a part.
+        if !self.repeatable || self.body.is_in_pieces() {
+            return None;
+        }
+        let least = self.decided.hedge;
+        let usual = self.times.as_ref().and_then(|times| times.estimate());
+        match usual {
+            Some(usual) => Some(usual.max(least.unwrap_or_default())),
+            None => least,
+        }
+    }
+
+    /// A first attempt that began then has ended with this.
+    pub(super) fn note(&self, begun: Instant, result: &Attempted) {
+        let Some(times) = &self.times else {
+            return;
+        };
+        match result {
+            Ok(_) => times.record(begun.elapsed()),
+            Err(failed) if failed.0.kind == CallErrorKind::Timeout => self.outlasted(begun),
+            Err(_) => {}
+        }
+    }
+
+    /// An attempt that began then was not answered until now.
+    fn outlasted(&self, begun: Instant) {
+        if let Some(times) = &self.times {
+            times.outlasted(begun.elapsed());
         }
     }
 }

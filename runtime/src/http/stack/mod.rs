@@ -17,12 +17,13 @@ use tokio::time::Instant;
 use crate::clock::{Clock, Rng};
 use crate::discovery::Whereabouts;
 use crate::observability::metrics::MetricsSink;
-use crate::resilience::{Bulkhead, CircuitBreaker, RetryBudget};
+use crate::resilience::{Bulkhead, CircuitBreaker, RetryBudget, UsualTime};
 
 use super::cache::Cache;
 use super::endpoints::{Maker, observer};
 use super::error::{CallErrorKind, CallFailure};
 use super::limits::{Hedging, Limiter};
+use super::options::Decided;
 use super::pool::{Pool, Tried, Wish};
 use super::settings::ServiceSettings;
 use super::transport::Transport;
@@ -41,14 +42,16 @@ pub(crate) struct Stack {
     pub(super) environment: Surroundings,
     pub(super) settings: ServiceSettings,
     pool: ArcSwap<Pool>,
-    /// Whether it is known where the service is, if only that it is nowhere.
     transport: Arc<Transport>,
+    /// Whether it is known where the service is, if only that it is nowhere.
     resolved: watch::Sender<bool>,
     bulkhead: Bulkhead,
     breaker: Option<CircuitBreaker>,
     budget: RetryBudget,
     limiter: Option<Limiter>,
     hedging: Hedging,
+    /// How long the attempts of calls without a trait usually take, where second requests go by that.
+    pub(super) times: Option<Arc<UsualTime>>,
     /// Made when the first call asks for it.
     cache: OnceLock<Cache>,
 }
@@ -80,9 +83,6 @@ impl Stack {
         // One for all: it keeps the connections of each address apart, and those to one that is gone
         // are closed when they have been idle for long enough.
         let rng = &environment.rng;
-        let metrics = environment.metrics.as_deref();
-        let breaker = settings.breaker.map(|options| {
-            CircuitBreaker::observed(options, rng.clone(), observer(&service, "", metrics))
         let transport = Arc::new(Transport::new(
             settings.ways,
             settings.security.clone(),
@@ -90,6 +90,9 @@ impl Stack {
             settings.response_bytes_max,
             rng,
         )?);
+        let metrics = environment.metrics.as_deref();
+        let breaker = settings.breaker.map(|options| {
+            CircuitBreaker::observed(options, rng.clone(), observer(&service, "", metrics))
         });
         let maker = Maker::new(&service, &settings, &environment);
         let (balance, outliers) = (settings.balance, settings.outliers);
@@ -99,12 +102,13 @@ impl Stack {
         let hedging = Hedging::new(settings.hedge_share, &service, metrics);
         let this = Self {
             pool: ArcSwap::from_pointee(pool),
+            transport,
             resolved: watch::Sender::new(false),
             bulkhead: Bulkhead::new(settings.concurrency, settings.queue),
             breaker,
-            transport,
             limiter,
             hedging,
+            times: Decided::of(&[settings.call]).usual_time(),
             budget: RetryBudget::new(settings.budget, settings.floor),
             cache: OnceLock::new(),
             service,

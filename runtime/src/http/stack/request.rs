@@ -8,6 +8,8 @@ use http::header::HeaderValue;
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 use tokio::time::Instant;
 
+use crate::resilience::UsualTime;
+
 use super::super::body::Body;
 use super::super::error::CallName;
 use super::super::events::Again;
@@ -34,6 +36,8 @@ pub(in super::super) struct Prepared {
     /// Whether the service may see it more than once.
     pub(in super::super) repeatable: bool,
     pub(in super::super) decided: Decided,
+    /// How long attempts usually take, where second requests go by that.
+    pub(in super::super) times: Option<Arc<UsualTime>>,
     pub(in super::super) deadline: Instant,
     /// Calls with the same hash go to the same endpoint, where the balancer hashes.
     pub(in super::super) hash: Option<u64>,

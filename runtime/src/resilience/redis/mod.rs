@@ -1,6 +1,7 @@
 //! A rate limit that all instances of a program keep together, on Redis.
 
 mod link;
+mod returns;
 mod script;
 
 use std::fmt;
@@ -13,9 +14,12 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::config::{Faults, Section};
 use crate::redis::Settings;
 
-use super::{RateLimited, RateLimiter};
+use super::{RateLimited, RateLimiter, Turn};
 use link::Link;
+use returns::{Asking, Returns};
 use script::Rate;
+
+pub(crate) use returns::SharedTurn;
 
 /// How a limit is shared.
 ///
@@ -70,11 +74,18 @@ impl fmt::Display for NoTurn {
     }
 }
 
-/// A rate that many processes keep together: each turn is one script on the server, by its clock. One
-/// who gives up its wait loses its turn.
+/// A turn, and who gave it.
+#[derive(Debug)]
+pub(crate) enum Granted<'l> {
+    Alone(Turn<'l>),
+    ByServer(SharedTurn),
+}
+
+/// A rate that many processes keep together: each turn is one script on the server, by its clock. A
+/// turn that is not made use of goes back, also one that comes when nobody waits for it any more; it is lost
+/// only where the server cannot be told.
 pub(crate) struct SharedRateLimiter {
-    link: Arc<Link>,
-    rate: Rate,
+    returns: Arc<Returns>,
     settings: SharedRateSettings,
     /// Keeps the rate alone while the server does not answer.
     alone: RateLimiter,
@@ -92,17 +103,19 @@ impl SharedRateLimiter {
         longest: Duration,
     ) -> Self {
         Self {
-            link: Link::new(settings.redis.clone()),
-            rate: Rate::new(count, per, burst, longest),
+            returns: Returns::new(
+                Link::new(settings.redis.clone()),
+                Rate::new(count, per, burst, longest),
+                settings.key.clone(),
+            ),
             alone: RateLimiter::new(count, per).with_burst(burst),
             failing: AtomicBool::new(false),
             settings,
         }
     }
 
-    /// Waits for a turn, but not beyond `deadline`: who would have to is refused at once. Gives whether
-    /// the server gave the turn.
-    pub(crate) async fn ready_by(&self, deadline: Instant) -> Result<bool, NoTurn> {
+    /// Waits for a turn, but not beyond `deadline`: who would have to is refused at once.
+    pub(crate) async fn turn_by(&self, deadline: Instant) -> Result<Granted<'_>, NoTurn> {
         let now = Instant::now();
         // The answer may come at the deadline, but not much later.
         let answer = now + self.settings.answer_within;
@@ -111,17 +124,18 @@ impl SharedRateLimiter {
         self.tell(asked.as_ref().err());
         match asked {
             Ok(Ok(delay)) => {
+                let turn = SharedTurn::new(&self.returns);
                 // A timer takes up to a millisecond even where there is nothing to wait for.
                 if !delay.is_zero() {
                     sleep(delay).await;
                 }
-                Ok(true)
+                Ok(Granted::ByServer(turn))
             }
             Ok(Err(limited)) => Err(NoTurn::Limited(limited)),
             Err(why) if self.settings.closed => Err(NoTurn::Unknown(why)),
             Err(_) => {
-                let alone = self.alone.ready_by(deadline.max(Instant::now())).await;
-                alone.map(|()| false).map_err(NoTurn::Limited)
+                let alone = self.alone.turn_by(deadline.max(Instant::now())).await;
+                alone.map(Granted::Alone).map_err(NoTurn::Limited)
             }
         }
     }
@@ -131,17 +145,16 @@ impl SharedRateLimiter {
         wait: Duration,
         answer: Instant,
     ) -> Result<Result<Duration, RateLimited>, String> {
-        let late = |_| {
-            let within = self.settings.answer_within.as_millis();
-            format!("Redis did not answer within {within} ms")
-        };
-        let asking = async {
-            let connection = self.link.connection().await?;
-            let key = &self.settings.key;
-            let asked = self.rate.ask(&connection, key, wait).await;
-            asked.map_err(|failure| failure.message)
-        };
-        timeout_at(answer, asking).await.map_err(late)?
+        let mut asking = Asking::new(&self.returns, wait);
+        if let Ok(said) = timeout_at(answer, &mut asking).await {
+            return said;
+        }
+        // What starts all the same has its turn, should it still come.
+        if !self.settings.closed {
+            asking.forget();
+        }
+        let within = self.settings.answer_within.as_millis();
+        Err(format!("Redis did not answer within {within} ms"))
     }
 
     /// Tells the log when the server stops answering, and when it answers again.

@@ -34,6 +34,26 @@ return {1, start - now}
     )
 });
 
+/// Takes back turns that nobody made use of: the next one is as much sooner.
+///
+/// Key: as above. Arguments: interval, how many.
+static BACK: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+local due = tonumber(redis.call('GET', KEYS[1]) or '0') or 0
+due = due - tonumber(ARGV[1]) * tonumber(ARGV[2])
+if due <= now then
+  redis.call('DEL', KEYS[1])
+else
+  redis.call('SET', KEYS[1], string.format('%.0f', due), 'PX', math.ceil((due - now) / 1000))
+end
+return 0
+",
+    )
+});
+
 /// A rate as the script takes it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rate {
@@ -71,6 +91,21 @@ impl Rate {
             1 => Ok(delay),
             _ => Err(RateLimited { retry_after: delay }),
         })
+    }
+}
+
+impl Rate {
+    /// Takes back so many turns.
+    pub(super) async fn put(
+        &self,
+        connection: &Connection,
+        key: &str,
+        count: u32,
+    ) -> Result<(), Failure> {
+        let mut script = BACK.key(key);
+        script.arg(self.interval).arg(count);
+        let _: u8 = connection.run(&format!("rate `{key}`"), &script).await?;
+        Ok(())
     }
 }
 
