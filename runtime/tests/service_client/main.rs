@@ -28,6 +28,7 @@ mod discovery_dns;
 #[allow(dead_code, reason = "the tests of the backend itself use all of it")]
 mod dns_server;
 mod fallbacks;
+mod faults;
 mod hedges;
 #[cfg(feature = "tower")]
 mod layers;

@@ -33,6 +33,11 @@ pub(super) struct Target {
 }
 
 impl Target {
+    /// Whether it gets calls like the others; where so many are unwell that all do, each does.
+    fn is_awake(&self, panicking: bool, now: Instant) -> bool {
+        !self.checked.is_down() && (panicking || !self.is_resting(now))
+    }
+
     /// Whether it is left alone at `now`.
     fn is_resting(&self, now: Instant) -> bool {
         self.health.is_ejected() && self.is_refusing(now)
@@ -229,14 +234,16 @@ impl Pool {
         self.all.iter().map(|member| &*member.target.url)
     }
 
-    /// Whether there is an endpoint that the call has not been to.
-    pub(super) fn has_untried(&self, tried: &Tried) -> bool {
-        let mut all = self.all.iter();
-        all.any(|member| !tried.contains(member.target.id))
+    /// Whether there is an endpoint that the call has not been to and that is not left alone.
+    pub(super) fn has_other(&self, tried: &Tried, now: Instant) -> bool {
+        let panicking = self.shared.outliers.is_panicking();
+        let mut all = self.all.iter().map(|member| &*member.target);
+        all.any(|target| !tried.contains(target.id) && target.is_awake(panicking, now))
     }
 
-    /// Chooses an endpoint for one attempt: of those it has not been to one that is not left alone, else
-    /// any of them, else any at all. `None` only where there is no endpoint.
+    /// Chooses an endpoint for one attempt: one that the call has not been to and that is not left alone,
+    /// else one that is not left alone, else one that it has not been to, else any at all. `None` only
+    /// where there is no endpoint.
     ///
     /// Those of a later priority get a call only where each of the earlier ones is out of the question:
     /// its circuit is open, its checks fail, or the call has been there.
@@ -246,61 +253,90 @@ impl Pool {
         wish: Wish<'_>,
         now: Instant,
     ) -> Option<Lease<'_>> {
-        let Shared {
-            outliers,
-            in_flight,
-            ..
-        } = &*self.shared;
-        let context = PickContext {
-            hash: wish.hash,
-            zone: wish.zone,
-            in_flight: in_flight.load(Ordering::Relaxed),
-            ..PickContext::at(now)
-        };
-        let panicking = outliers.is_panicking();
-        let new = |at: usize| !tried.contains(self.all[at].target.id);
-        let awake = |at: usize| {
-            let target = &self.all[at].target;
-            !target.checked.is_down() && (panicking || !target.is_resting(now))
-        };
-        // As long as others stand by, nobody has to be called whose circuit is open.
-        let sound = |at: usize| {
-            let target = &self.all[at].target;
-            !target.checked.is_down() && !target.is_refusing(now)
-        };
-        let pick_of = |tier: &Tier, usable: &dyn Fn(usize) -> bool| {
-            let members = &self.all[tier.begin..tier.end];
-            let usable = |at: usize| usable(tier.begin + at);
-            let place = tier.picker.pick(members, &context, usable);
-            place.map(|at| tier.begin + at)
-        };
-        let pick = |usable: &dyn Fn(usize) -> bool| {
-            let mut tiers = self.tiers.iter();
-            tiers.find_map(|tier| pick_of(tier, usable))
-        };
-        let (last, earlier) = self.tiers.split_last()?;
-        let mut earlier = earlier.iter();
-        let place = earlier
-            .find_map(|tier| pick_of(tier, &|at| new(at) && sound(at)))
-            .or_else(|| pick_of(last, &|at| new(at) && awake(at)))
-            .or_else(|| pick(&|at| new(at) && awake(at)))
+        let context = self.context(wish, now);
+        let place = self
+            .awake_place(tried, &context)
             // Where all are left alone, one of them is still better than an outage of our own making:
             // how often they are bothered is for the breaker of the service.
-            .or_else(|| pick(&new))
-            .or_else(|| pick(&awake))
-            .or_else(|| pick(&|_| true))?;
+            .or_else(|| self.place(&context, &|target| !tried.contains(target.id)))
+            .or_else(|| self.place(&context, &|_| true))?;
+        Some(self.lease(place, tried, now))
+    }
+
+    /// Chooses an endpoint for a second request beside a first one: as [`pick`](Self::pick), and never
+    /// one that is left alone, where it would only wait as the first does.
+    pub(super) fn pick_awake(
+        &self,
+        tried: &mut Tried,
+        wish: Wish<'_>,
+        now: Instant,
+    ) -> Option<Lease<'_>> {
+        let place = self.awake_place(tried, &self.context(wish, now))?;
+        Some(self.lease(place, tried, now))
+    }
+
+    fn context<'w>(&self, wish: Wish<'w>, now: Instant) -> PickContext<'w> {
+        PickContext {
+            hash: wish.hash,
+            zone: wish.zone,
+            in_flight: self.shared.in_flight.load(Ordering::Relaxed),
+            ..PickContext::at(now)
+        }
+    }
+
+    /// One of those that are not left alone; one that the call has not been to where there is one.
+    fn awake_place(&self, tried: &Tried, context: &PickContext<'_>) -> Option<usize> {
+        let now = context.now;
+        let panicking = self.shared.outliers.is_panicking();
+        let new = |target: &Target| !tried.contains(target.id);
+        let awake = |target: &Target| target.is_awake(panicking, now);
+        // As long as others stand by, nobody has to be called whose circuit is open.
+        let sound = |target: &Target| !target.checked.is_down() && !target.is_refusing(now);
+        let (last, earlier) = self.tiers.split_last()?;
+        let mut earlier = earlier.iter();
+        earlier
+            .find_map(|tier| self.place_in(tier, context, &|target| new(target) && sound(target)))
+            .or_else(|| self.place_in(last, context, &|target| new(target) && awake(target)))
+            .or_else(|| self.place(context, &|target| new(target) && awake(target)))
+            // Where it has been, something answers; where nobody is called, it would only wait.
+            .or_else(|| self.place(context, &awake))
+    }
+
+    fn place(
+        &self,
+        context: &PickContext<'_>,
+        usable: &dyn Fn(&Target) -> bool,
+    ) -> Option<usize> {
+        let mut tiers = self.tiers.iter();
+        tiers.find_map(|tier| self.place_in(tier, context, usable))
+    }
+
+    fn place_in(
+        &self,
+        tier: &Tier,
+        context: &PickContext<'_>,
+        usable: &dyn Fn(&Target) -> bool,
+    ) -> Option<usize> {
+        let members = &self.all[tier.begin..tier.end];
+        let usable = |at: usize| usable(&members[at].target);
+        let place = tier.picker.pick(members, context, &usable);
+        place.map(|at| tier.begin + at)
+    }
+
+    fn lease(&self, place: usize, tried: &mut Tried, now: Instant) -> Lease<'_> {
+        let in_flight = &self.shared.in_flight;
         let target = &*self.all[place].target;
         tried.add(target.id);
         target.load.begin();
         in_flight.fetch_add(1, Ordering::Relaxed);
         let permit = target.breaker.as_ref();
-        Some(Lease {
+        Lease {
             permit: permit.and_then(|breaker| breaker.acquire(now).ok()),
             begun: now,
             recorded: false,
             in_flight,
             target,
-        })
+        }
     }
 }
 

@@ -164,6 +164,59 @@ fn the_worst_are_left_alone_but_never_too_many() {
 }
 
 #[test]
+fn a_repeat_goes_back_rather_than_to_one_that_is_left_alone() {
+    for balance in [
+        "p2c_ewma",
+        "round_robin",
+        "weighted",
+        "random",
+        "least_request",
+        "ring_hash",
+        "zone_aware",
+    ] {
+        let lines = format!("balance = \"{balance}\"\nbreaker.consecutive = 1");
+        let pool = pool(&set(0..3), &lines, &Rng::with_seed(1));
+        let now = Instant::now();
+        let mut tried = Tried::default();
+        pool.pick(&mut tried, WISH, now)
+            .expect("all are healthy")
+            .record(Signal::Failure, None, now);
+        // That one is left alone now, and two are not.
+        let ill = tried.ids[0];
+        let mut tried = Tried::default();
+        assert!(pool.has_other(&tried, now), "{balance}");
+        for attempt in 0..6 {
+            let lease = match attempt % 2 {
+                0 => pool.pick(&mut tried, WISH, now),
+                _ => pool.pick_awake(&mut tried, WISH, now),
+            };
+            let lease = lease.expect("two are healthy");
+            assert_ne!(Some(lease.target.id), ill, "{balance}, attempt {attempt}");
+            assert_eq!(pool.has_other(&tried, now), attempt == 0, "{balance}");
+        }
+        assert_ne!(tried.ids[0], tried.ids[1], "{balance}");
+    }
+}
+
+#[test]
+fn where_all_are_left_alone_a_call_goes_to_one_and_a_second_request_to_none() {
+    let lines = "balance = \"round_robin\"\nbreaker.consecutive = 1\n\
+                 ejection = { max_share = 1.0, panic = 0.0 }";
+    let pool = pool(&set(0..2), lines, &Rng::with_seed(1));
+    let now = Instant::now();
+    for number in 0..2 {
+        pick_number(&pool, number, now).record(Signal::Failure, None, now);
+    }
+    assert_eq!(pool.shared.outliers.ejected(), 2);
+    let mut tried = Tried::default();
+    assert!(pool.pick_awake(&mut tried, WISH, now).is_none());
+    assert!(!pool.has_other(&tried, now));
+    let one = pool.pick(&mut tried, WISH, now).unwrap().target.id;
+    assert_ne!(pool.pick(&mut tried, WISH, now).unwrap().target.id, one);
+    assert!(pool.pick(&mut tried, WISH, now).is_some());
+}
+
+#[test]
 fn one_that_was_left_alone_is_tried_again_and_starts_slowly() {
     for balance in ["p2c_ewma", "round_robin", "least_request"] {
         let lines = format!("balance = \"{balance}\"\nbreaker.consecutive = 1");

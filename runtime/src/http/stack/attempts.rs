@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::super::error::{CallErrorKind, CallFailure, Sent};
 use super::super::limits::Refused;
-use super::super::pool::{Lease, Pool, Tried, Wish};
+use super::super::pool::{Tried, Wish};
 use super::Stack;
 use super::classify::Verdict;
 use super::request::{Answer, Prepared};
@@ -40,7 +40,8 @@ impl Stack {
                 return Err(no_time(prepared, before));
             }
             let pool = self.pool.load_full();
-            let Some(lease) = self.pick(&pool, &mut tried, prepared) else {
+            let wish = self.wish(prepared);
+            let Some(lease) = pool.pick(&mut tried, wish, Instant::now()) else {
                 if self.first_answer(prepared.deadline).await {
                     continue;
                 }
@@ -88,8 +89,8 @@ impl Stack {
             if !may {
                 return Err(Box::new(failure));
             }
-            let elsewhere =
-                matches!(verdict, Verdict::NotSent) && self.pool.load().has_untried(&tried);
+            let elsewhere = matches!(verdict, Verdict::NotSent)
+                && self.pool.load().has_other(&tried, Instant::now());
             // It costs no server anything, so it costs nothing of the budget, once.
             let free = elsewhere && attempt == 1;
             let wait = match failure.retry_after {
@@ -119,18 +120,13 @@ impl Stack {
         }
     }
 
-    pub(super) fn pick<'p>(
-        &self,
-        pool: &'p Pool,
-        tried: &mut Tried,
-        prepared: &Prepared,
-    ) -> Option<Lease<'p>> {
+    /// What the call says about where it should go.
+    pub(super) fn wish<'w>(&'w self, prepared: &'w Prepared) -> Wish<'w> {
         let zone = prepared.zone.as_deref();
-        let wish = Wish {
+        Wish {
             hash: prepared.hash,
             zone: zone.or(self.settings.zone.as_deref()),
-        };
-        pool.pick(tried, wish, Instant::now())
+        }
     }
 }
 

@@ -50,7 +50,8 @@ impl Stack {
         };
         let pool = self.pool.load_full();
         let Some((allowed, lease)) = allowed.and_then(|allowed| {
-            let lease = self.pick(&pool, tried, prepared)?;
+            let wish = self.wish(prepared);
+            let lease = pool.pick_awake(tried, wish, Instant::now())?;
             Some((allowed, lease))
         }) else {
             return alone(first.await);
