@@ -2,13 +2,23 @@
 
 use std::time::{Duration, Instant};
 
+use interline::http::{CallErrorKind, Sent};
 use interline::prelude::*;
+use interline::testing::{FaultProxy, ScriptedDiscovery, TestApp};
 
 use crate::server::{Reply, Server};
 use crate::shop::{HedgingShop, ITEM, Shop, ShopClient, ShopWithHedges, item, till};
 
 /// So long that who waits for it fails the test by its time limit.
 const NEVER: Duration = Duration::from_secs(60);
+
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "not within 30 s: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
 
 /// Two instances, of which one answers nothing any more and is left alone for it.
 struct OneHangs {
@@ -70,4 +80,81 @@ async fn a_second_request_does_not_go_to_an_instance_that_is_known_to_hang() {
     }
     assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
     assert_eq!(two.hanging.count(), 5);
+}
+
+#[tokio::test]
+async fn what_was_sent_stays_sent_where_all_instances_are_gone_afterwards() {
+    let server = Server::start(|_| Reply::status(201).after(NEVER)).await;
+    let proxy = FaultProxy::start(server.address()).await.expect("a proxy");
+    let toml = "service.name = \"till\"\n[services.shop]\nretry.first = \"1s\"\n\
+                [services.shop.discovery]\npatience = \"10ms\"\n";
+    let discovery = ScriptedDiscovery::new();
+    discovery.endpoints("shop", [format!("http://{}", proxy.address())]);
+    let app = TestApp::new()
+        .config(Config::from_toml("interline.toml", toml).expect("TOML"))
+        .discovery(&discovery)
+        .publish_only()
+        .start()
+        .await;
+    let shop: ShopClient = app.client();
+    let call = tokio::spawn(async move { shop.add_once(&item()).await });
+    until("the request", || server.count() == 1).await;
+    let nowhere: [&str; 0] = [];
+    discovery.endpoints("shop", nowhere);
+    app.until_endpoints("shop", 0).await;
+    proxy.reset_all().await;
+    let error = call.await.unwrap().unwrap_err();
+    // It may have been done, whatever became of the second attempt.
+    assert_eq!(error.is_sent(), Sent::Maybe, "{error}");
+    assert_eq!(
+        (error.kind(), error.attempts(), server.count()),
+        (CallErrorKind::ConnectionLost, 1, 1)
+    );
+    let text = error.to_string();
+    assert!(text.contains("known any more"), "{text}");
+}
+
+#[tokio::test]
+async fn one_instance_that_asks_for_time_does_not_keep_others_from_answering() {
+    let busy = Server::start(|_| Reply::status(503).header("retry-after", "30")).await;
+    let fine = Server::start(|_| Reply::json(ITEM)).await;
+    let lines = "balance = \"round_robin\"\nbreaker.enabled = false";
+    let running = till(&[busy.url(), fine.url()], lines).await;
+    let shop: ShopClient = running.client().unwrap();
+    let begun = Instant::now();
+    for _ in 0..4 {
+        assert_eq!(shop.item("7").await.unwrap(), item());
+    }
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    assert!(busy.count() > 0);
+    // Too many requests are too many for the service, whoever says so.
+    busy.change(|_| Reply::status(429).header("retry-after", "30"));
+    let asked = busy.count();
+    let limited = async {
+        loop {
+            if let Err(error) = shop.item("7").await {
+                break error;
+            }
+        }
+    };
+    let error = limited.await;
+    assert_eq!(error.status().unwrap().as_u16(), 429);
+    assert_eq!(error.retry_after(), Some(Duration::from_secs(30)));
+    assert_eq!(busy.count(), asked + 1);
+}
+
+#[tokio::test]
+async fn where_everybody_asks_for_time_they_get_it() {
+    let script = |seen: &crate::server::Seen| match seen.header("x-attempt") {
+        "1" | "2" => Reply::status(503).header("retry-after", "1"),
+        _ => Reply::json(ITEM),
+    };
+    let (one, two) = (Server::start(script).await, Server::start(script).await);
+    let running = till(&[one.url(), two.url()], "balance = \"round_robin\"").await;
+    let shop: ShopClient = running.client().unwrap();
+    let begun = Instant::now();
+    assert_eq!(shop.item("7").await.unwrap(), item());
+    // The second at once, the third when it may.
+    assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_millis(1_900), "{:?}", begun.elapsed());
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::StatusCode;
 use tokio::time::{Instant, sleep_until};
 
 use super::super::error::{CallErrorKind, CallFailure, Sent};
@@ -45,9 +46,7 @@ impl Stack {
                 if self.first_answer(prepared.deadline).await {
                     continue;
                 }
-                let text = self.why_nowhere();
-                let kind = CallErrorKind::ServiceDiscovery;
-                return Err(Box::new(CallFailure::new(kind, &prepared.call, text)));
+                return Err(self.nowhere(prepared, before));
             };
             if let Some(turn) = turn.take() {
                 turn.used();
@@ -89,15 +88,16 @@ impl Stack {
             if !may {
                 return Err(Box::new(failure));
             }
-            let elsewhere = matches!(verdict, Verdict::NotSent)
-                && self.pool.load().has_other(&tried, Instant::now());
+            let other = self.pool.load().has_other(&tried, Instant::now());
+            let elsewhere = other && matches!(verdict, Verdict::NotSent);
             // It costs no server anything, so it costs nothing of the budget, once.
             let free = elsewhere && attempt == 1;
             let wait = match failure.retry_after {
-                Some(wait) => wait,
+                // One instance speaks for itself, and others may have time now.
+                Some(wait) if !(other && is_unavailable(&failure)) => wait,
                 // Nobody was bothered, and somebody else may be there.
-                None if elsewhere => Duration::ZERO,
-                None => prepared
+                _ if elsewhere => Duration::ZERO,
+                _ => prepared
                     .decided
                     .backoff
                     .wait(attempt, &self.environment.rng),
@@ -120,6 +120,18 @@ impl Stack {
         }
     }
 
+    /// There is no endpoint, after what went before.
+    fn nowhere(&self, prepared: &Prepared, before: Option<CallFailure>) -> Box<CallFailure> {
+        Box::new(match before {
+            // What was sent was sent, wherever the endpoints have gone since.
+            Some(failure) => given_up(failure, Some("no endpoint of the service is known any more")),
+            None => {
+                let kind = CallErrorKind::ServiceDiscovery;
+                CallFailure::new(kind, &prepared.call, self.why_nowhere())
+            }
+        })
+    }
+
     /// What the call says about where it should go.
     pub(super) fn wish<'w>(&'w self, prepared: &'w Prepared) -> Wish<'w> {
         let zone = prepared.zone.as_deref();
@@ -128,6 +140,12 @@ impl Stack {
             zone: zone.or(self.settings.zone.as_deref()),
         }
     }
+}
+
+/// Whether one instance says that it cannot answer, which says nothing of the others. Where there are too
+/// many requests (429) it is the service that says so.
+fn is_unavailable(failure: &CallFailure) -> bool {
+    failure.status == Some(StatusCode::SERVICE_UNAVAILABLE)
 }
 
 /// There is no turn for an attempt, after what went before.
