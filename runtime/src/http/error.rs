@@ -15,7 +15,7 @@ use crate::handling::{Failure, Fate, describe};
 use super::problem::Problem;
 
 /// Longest part of an error's body that is kept, in bytes.
-const BODY_BYTES_MAX: usize = 64 << 10;
+pub(super) const ERROR_BYTES_MAX: usize = 64 << 10;
 
 /// What kind of failure a [`CallError`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -133,7 +133,7 @@ impl CallFailure {
     /// Keeps as much of the body as an error may hold.
     pub(super) fn with_body(mut self, body: Bytes) -> Self {
         // A slice would keep all of it alive.
-        self.body = match body.get(..BODY_BYTES_MAX) {
+        self.body = match body.get(..ERROR_BYTES_MAX) {
             Some(beginning) => Bytes::copy_from_slice(beginning),
             None => body,
         };

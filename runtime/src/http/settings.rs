@@ -61,7 +61,7 @@ const SCHEMES: &[&str] = if cfg!(feature = "tls") {
 /// | `cache.enabled` | `true` | whether methods with `#[cache]` keep answers |
 /// | `cache.bytes_max` | `32MiB` | the room for all answers of the service |
 /// | `stream_idle_timeout` | `30s` | the longest silence within an answer that is read while it comes |
-/// | `response_bytes_max` | `16MiB` | longer answers are errors |
+/// | `response_bytes_max` | `16MiB` | longer answers are errors; of what is no success so much is kept, and at most 64 KiB |
 /// | `methods.NAME.timeout`, .. | | what is said of one method above |
 #[derive(Clone, Debug)]
 pub(crate) struct ServiceSettings {

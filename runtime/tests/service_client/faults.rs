@@ -158,3 +158,33 @@ async fn where_everybody_asks_for_time_they_get_it() {
     assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
     assert!(begun.elapsed() < Duration::from_millis(1_900), "{:?}", begun.elapsed());
 }
+
+#[tokio::test]
+async fn a_failure_with_a_long_page_is_a_failure_like_any_other() {
+    let long = |status| Reply::status(status).body("x".repeat(2_000));
+    let server = Server::start(move |seen| match seen.number {
+        0 => long(503),
+        1 => long(502).pieces(&[(Duration::from_millis(5), "and more")]),
+        _ => Reply::json(ITEM),
+    })
+    .await;
+    let lines = "response_bytes_max = \"1KiB\"\nbreaker.consecutive = 3";
+    let running = till(&[server.url()], lines).await;
+    let shop: ShopClient = running.client().unwrap();
+    assert_eq!(shop.item("7").await.unwrap(), item());
+    assert_eq!(server.count(), 3);
+    server.change(move |_| long(500));
+    for _ in 0..3 {
+        let error = shop.item("7").await.unwrap_err();
+        assert_eq!(error.kind(), CallErrorKind::Status);
+        assert_eq!(error.status().unwrap().as_u16(), 500);
+        assert_eq!(error.body().len(), 1_024);
+    }
+    let error = shop.item("7").await.unwrap_err();
+    assert_eq!(error.kind(), CallErrorKind::CircuitBreakerOpen);
+    // Where it is long and right, it is too long.
+    let server = Server::start(move |_| long(200)).await;
+    let shop: ShopClient = crate::shop::client(&[server.url()], lines).await;
+    let error = shop.item("7").await.unwrap_err();
+    assert_eq!((error.kind(), server.count()), (CallErrorKind::TooLarge, 1));
+}

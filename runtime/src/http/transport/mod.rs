@@ -12,6 +12,7 @@ use http::{HeaderMap, Method, StatusCode};
 use crate::clock::Rng;
 
 use super::body::Body;
+use super::error::ERROR_BYTES_MAX;
 use super::tls::Security;
 
 use clients::Clients;
@@ -131,13 +132,30 @@ impl Transport {
                 rest: Some(rest),
             });
         }
-        let body = self.read(response).await?;
+        let body = match status.is_success() {
+            true => self.read(response).await?,
+            false => self.read_beginning(response).await,
+        };
         Ok(Incoming {
             status,
             headers,
             body,
             rest: None,
         })
+    }
+
+    /// As much of the body as an error holds. The status is what counts: neither a long page beside it nor
+    /// one that breaks off makes it another.
+    async fn read_beginning(&self, mut response: reqwest::Response) -> Bytes {
+        let most = ERROR_BYTES_MAX.min(self.bytes_max);
+        let mut beginning = BytesMut::new();
+        while beginning.len() < most
+            && let Ok(Some(piece)) = response.chunk().await
+        {
+            let room = most - beginning.len();
+            beginning.extend_from_slice(&piece[..room.min(piece.len())]);
+        }
+        beginning.freeze()
     }
 
     async fn read(&self, mut response: reqwest::Response) -> Result<Bytes, TransportError> {
