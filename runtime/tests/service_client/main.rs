@@ -30,6 +30,7 @@ mod dns_server;
 mod fallbacks;
 mod faults;
 mod hedges;
+mod http2;
 #[cfg(feature = "tower")]
 mod layers;
 mod rates;

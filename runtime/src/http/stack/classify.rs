@@ -7,7 +7,7 @@ use http::StatusCode;
 use crate::resilience::Signal;
 
 use super::super::error::{CallErrorKind, CallFailure, CallName, Sent};
-use super::super::transport::TransportError;
+use super::super::transport::{TransportError, Why};
 use super::request::Answer;
 
 /// What a failed attempt means for the next.
@@ -31,6 +31,19 @@ pub(super) fn of_transport(
             Sent::No,
             Verdict::NotSent,
             Signal::Failure,
+        ),
+        // On another connection it is welcome, so it says nothing of the endpoint.
+        TransportError::GivenBack(_, Why::Leaving) => (
+            CallErrorKind::ConnectionLost,
+            Sent::No,
+            Verdict::NotSent,
+            Signal::Ignored,
+        ),
+        TransportError::GivenBack(_, Why::Busy) => (
+            CallErrorKind::ConnectionLost,
+            Sent::No,
+            Verdict::NotSent,
+            Signal::Refused,
         ),
         TransportError::Lost(_) => (
             CallErrorKind::ConnectionLost,
@@ -63,6 +76,7 @@ pub(super) fn of_transport(
     failure.sent = sent;
     failure.source = match error {
         TransportError::Connect(cause)
+        | TransportError::GivenBack(cause, _)
         | TransportError::Lost(cause)
         | TransportError::Request(cause)
         | TransportError::Body(cause) => Some(Box::new(cause)),
@@ -75,6 +89,7 @@ pub(super) fn of_transport(
 pub(in super::super) fn explain(error: &TransportError) -> String {
     match error {
         TransportError::Connect(cause) => format!("no connection: {cause}"),
+        TransportError::GivenBack(cause, _) => format!("the request was given back: {cause}"),
         TransportError::Lost(cause) => format!("the connection was lost: {cause}"),
         TransportError::Request(cause) => format!("the request cannot be sent: {cause}"),
         TransportError::Body(cause) => format!("the body broke off: {cause}"),

@@ -55,11 +55,22 @@ pub(super) struct Incoming {
     pub(super) rest: Option<reqwest::Body>,
 }
 
+/// Why a server gives a request back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// It takes no more on this connection, as before a restart.
+    Leaving,
+    /// It has too much to do.
+    Busy,
+}
+
 /// Why nothing came back.
 #[derive(Debug)]
 pub(super) enum TransportError {
     /// No connection: the request was not sent.
     Connect(Cause),
+    /// The server gave the request back and says that it has done nothing about it.
+    GivenBack(Cause, Why),
     /// The connection was lost, or what came is not HTTP.
     Lost(Cause),
     /// The request cannot be sent as it is.
@@ -196,8 +207,22 @@ fn classify(error: &reqwest::Error) -> TransportError {
         TransportError::Connect(cause)
     } else if error.is_builder() {
         TransportError::Request(cause)
+    } else if let Some(why) = given_back(error) {
+        TransportError::GivenBack(cause, why)
     } else {
         TransportError::Lost(cause)
+    }
+}
+
+/// Of HTTP/2, where a server can say what it has not begun with (RFC 9113, 6.8 and 8.7).
+fn given_back(error: &reqwest::Error) -> Option<Why> {
+    let causes = std::iter::successors(error.source(), |&cause| cause.source());
+    let error = causes.filter_map(|cause| cause.downcast_ref::<h2::Error>()).next()?;
+    match error.reason()? {
+        // Only requests above the last one that it goes on with end so.
+        h2::Reason::NO_ERROR if error.is_go_away() && error.is_remote() => Some(Why::Leaving),
+        h2::Reason::REFUSED_STREAM if error.is_reset() && error.is_remote() => Some(Why::Busy),
+        _ => None,
     }
 }
 
