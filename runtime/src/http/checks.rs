@@ -1,6 +1,5 @@
 //! `[services.NAME.health]`: endpoints are asked how they are, so that calls need not find out.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use tokio::time::{sleep, timeout};
 use crate::config::{Faults, Section};
 use crate::discovery::{Endpoint, reach};
 use crate::observability::metrics::{HEALTH_CHECKS, Series};
+use crate::resilience::EndpointHealth;
 
 use super::body::Body;
 use super::pool::{Pool, Target};
@@ -30,7 +30,7 @@ const STEP_MIN: Duration = Duration::from_millis(1);
 /// | `path` | `/health/ready` | |
 /// | `every` | `10s` | on average; the checks of a service are spread over this time |
 /// | `timeout` | `2s` | of one check |
-/// | `unhealthy_after` | 3 | failed checks in a row, and the endpoint gets no calls while there are others |
+/// | `unhealthy_after` | 3 | failed checks in a row, and the endpoint gets no calls while there are enough others: see `ejection.panic` |
 /// | `healthy_after` | 2 | good checks in a row, and it gets its share again |
 ///
 /// Without the section nothing is checked: how calls go tells enough of most endpoints.
@@ -78,16 +78,23 @@ impl CheckSettings {
 }
 
 /// What checks have told of one endpoint: healthy until they say otherwise.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Checked {
-    is_down: AtomicBool,
+    health: Arc<EndpointHealth>,
     /// How many checks in a row said the other thing.
     against: Mutex<u32>,
 }
 
 impl Checked {
+    pub(super) fn new(health: &Arc<EndpointHealth>) -> Self {
+        Self {
+            health: Arc::clone(health),
+            against: Mutex::default(),
+        }
+    }
+
     pub(super) fn is_down(&self) -> bool {
-        self.is_down.load(Ordering::Relaxed)
+        self.health.is_down()
     }
 
     /// Notes a check; whether the endpoint changed with it.
@@ -107,7 +114,7 @@ impl Checked {
         let changes = *against >= needed;
         if changes {
             *against = 0;
-            self.is_down.store(!is_down, Ordering::Relaxed);
+            self.health.checked(is_down);
         }
         changes
     }
@@ -211,6 +218,7 @@ pub(super) fn down(pool: &Pool) -> usize {
 mod tests {
     use super::*;
     use crate::config::Config;
+    use crate::resilience::{OutlierOptions, Outliers};
 
     fn read(lines: &str) -> Result<Option<CheckSettings>, String> {
         let config = Config::from_toml("interline.toml", lines).unwrap();
@@ -225,7 +233,8 @@ mod tests {
     fn an_endpoint_changes_after_enough_checks_in_a_row() {
         let settings = read("[health]\nunhealthy_after = 3\nhealthy_after = 2");
         let settings = settings.unwrap().unwrap();
-        let checked = Checked::default();
+        let outliers = Outliers::new(OutlierOptions::DEFAULT);
+        let checked = Checked::new(&Arc::new(outliers.join(None)));
         let checks = [
             (false, false),
             (false, false),

@@ -45,7 +45,7 @@ const SCHEMES: &[&str] = if cfg!(feature = "tls") {
 /// | `weights."URL"` | 1 | for `weighted` and `ring_hash`: from 1 to 100 |
 /// | `zones.NAME` | | for `zone_aware`: the `urls` in that zone; the caller's own is `service.zone` |
 /// | `ejection.max_share` | 0.5 | of the endpoints, are left alone at once because their circuits are open |
-/// | `ejection.panic` | 0.5 | where a smaller share is healthy, all are called |
+/// | `ejection.panic` | 0.5 | where a smaller share is healthy, by calls and by checks, all are called |
 /// | `slow_start` | `10s` | over which an endpoint that is new, or was left alone, gets its share; `0s` for at once; not with `ring_hash` |
 /// | `breaker.*` | | see `CircuitBreakerOptions`; `breaker.enabled = false` for none |
 /// | `health.*` | | see `CheckSettings`: endpoints are asked how they are |

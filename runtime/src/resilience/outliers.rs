@@ -17,8 +17,8 @@ pub struct OutlierOptions {
     /// The largest share of the endpoints, from 0 to 1, that is left alone at once. 0.5 unless set.
     pub max_share: f64,
     /// Where less than this share of the endpoints, from 0 to 1, is healthy, all are called: then it is
-    /// hardly the endpoints that fail, and the healthy ones would get more than they can take. 0.5
-    /// unless set.
+    /// hardly the endpoints that fail, or what checks them is wrong, and the healthy ones would get more
+    /// than they can take. 0.5 unless set.
     pub panic: f64,
     /// Over how long an endpoint that is new, or comes back, gets more and more of its share. 10 s unless
     /// set; zero for at once.
@@ -65,7 +65,8 @@ pub struct Outliers {
     options: OutlierOptions,
     base: Instant,
     members: AtomicUsize,
-    ill: AtomicUsize,
+    /// Those that fail, and those whose checks do.
+    unwell: AtomicUsize,
     ejected: AtomicUsize,
 }
 
@@ -73,6 +74,10 @@ const HEALTHY: u8 = 0;
 /// Ill, and called all the same because too many others are left alone.
 const ILL: u8 = 1;
 const EJECTED: u8 = 2;
+/// Which of these three it is.
+const CALLS: u8 = 0b011;
+/// Beside them: its checks fail.
+const DOWN: u8 = 0b100;
 
 impl Outliers {
     /// Of no endpoint yet.
@@ -82,7 +87,7 @@ impl Outliers {
             options,
             base: Instant::now(),
             members: AtomicUsize::new(0),
-            ill: AtomicUsize::new(0),
+            unwell: AtomicUsize::new(0),
             ejected: AtomicUsize::new(0),
         })
     }
@@ -109,12 +114,12 @@ impl Outliers {
     /// Whether so few are healthy that none is left alone.
     #[must_use]
     pub fn is_panicking(&self) -> bool {
-        let ill = self.ill.load(Ordering::Relaxed);
-        if ill == 0 {
+        let unwell = self.unwell.load(Ordering::Relaxed);
+        if unwell == 0 {
             return false;
         }
         let members = self.members.load(Ordering::Relaxed);
-        let healthy = members.saturating_sub(ill);
+        let healthy = members.saturating_sub(unwell);
         (healthy as f64) < self.options.panic * members as f64
     }
 
@@ -148,21 +153,33 @@ pub struct EndpointHealth {
 impl EndpointHealth {
     /// It fails. Left alone from now on, unless too many others are. Gives whether it is.
     pub fn fell_ill(&self) -> bool {
-        let outliers = &self.outliers;
-        // Counted before anybody can see it, so that nobody takes it from the count before.
-        outliers.ill.fetch_add(1, Ordering::Relaxed);
-        if !self.exchange(HEALTHY, ILL) {
-            outliers.ill.fetch_sub(1, Ordering::Relaxed);
-        }
+        self.change(|state| (state & CALLS == HEALTHY).then_some(state | ILL));
         // One that stayed ill without a seat gets one when there is one.
-        if self.state.load(Ordering::Relaxed) == ILL
-            && outliers.take_seat()
-            && !self.exchange(ILL, EJECTED)
-        {
+        let eject = |state| (state & CALLS == ILL).then_some(state & !CALLS | EJECTED);
+        let is_ill = self.state.load(Ordering::Relaxed) & CALLS == ILL;
+        if is_ill && self.outliers.take_seat() && !self.change(eject) {
             // It recovered in between, or somebody else took a seat for it.
-            outliers.ejected.fetch_sub(1, Ordering::Relaxed);
+            self.outliers.ejected.fetch_sub(1, Ordering::Relaxed);
         }
         self.is_ejected()
+    }
+
+    /// Checks beside the calls say that it is healthy, or that it is not.
+    pub fn checked(&self, healthy: bool) {
+        if !healthy {
+            self.change(|state| (state & DOWN == 0).then_some(state | DOWN));
+            return;
+        }
+        let before = self.state.fetch_and(!DOWN, Ordering::AcqRel);
+        if before == DOWN {
+            self.outliers.unwell.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether checks say that it is not healthy.
+    #[must_use]
+    pub fn is_down(&self) -> bool {
+        self.state.load(Ordering::Relaxed) & DOWN != 0
     }
 
     /// It works again, and gets more and more of its share. Gives whether it was ill.
@@ -177,7 +194,7 @@ impl EndpointHealth {
     /// Whether it is left alone.
     #[must_use]
     pub fn is_ejected(&self) -> bool {
-        self.state.load(Ordering::Relaxed) == EJECTED
+        self.state.load(Ordering::Relaxed) & CALLS == EJECTED
     }
 
     /// How much of its share it gets at `now`: above 0, and 1 when it has started.
@@ -211,26 +228,36 @@ impl EndpointHealth {
     }
 
     fn leave(&self) -> bool {
-        let before = self.state.swap(HEALTHY, Ordering::AcqRel);
-        if before != HEALTHY {
-            self.outliers.ill.fetch_sub(1, Ordering::Relaxed);
+        let before = self.state.fetch_and(!CALLS, Ordering::AcqRel);
+        let was_ill = before & CALLS != HEALTHY;
+        if was_ill && before & DOWN == 0 {
+            self.outliers.unwell.fetch_sub(1, Ordering::Relaxed);
         }
-        if before == EJECTED {
+        if before & CALLS == EJECTED {
             self.outliers.ejected.fetch_sub(1, Ordering::Relaxed);
         }
-        before != HEALTHY
+        was_ill
     }
 
-    fn exchange(&self, from: u8, to: u8) -> bool {
-        self.state
-            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed)
-            .is_ok()
+    /// Goes on to the state that `next` gives, which is never the healthy one. Whether it gave one.
+    fn change(&self, next: impl Fn(u8) -> Option<u8>) -> bool {
+        let unwell = &self.outliers.unwell;
+        // Counted before anybody can see it, so that nobody takes it from the count before.
+        unwell.fetch_add(1, Ordering::Relaxed);
+        let before = self
+            .state
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, next);
+        if before != Ok(HEALTHY) {
+            unwell.fetch_sub(1, Ordering::Relaxed);
+        }
+        before.is_ok()
     }
 }
 
 impl Drop for EndpointHealth {
     fn drop(&mut self) {
         self.leave();
+        self.checked(true);
     }
 }
 
@@ -238,11 +265,12 @@ impl Drop for EndpointHealth {
 mod tests {
     use super::*;
 
-    /// Which endpoints are ill and which of them are left alone, as plain lists.
+    /// Which endpoints are ill, which of them are left alone, and which fail their checks, as plain lists.
     #[derive(Default)]
     struct Model {
         ill: Vec<usize>,
         ejected: Vec<usize>,
+        down: Vec<usize>,
     }
 
     #[test]
@@ -263,7 +291,7 @@ mod tests {
             let mut model = Model::default();
             for _ in 0..200 {
                 let at = rng.usize(..count);
-                match rng.u8(..5) {
+                match rng.u8(..7) {
                     0 | 1 => {
                         if !model.ill.contains(&at) {
                             model.ill.push(at);
@@ -280,19 +308,31 @@ mod tests {
                         model.ill.retain(|ill| *ill != at);
                         model.ejected.retain(|ejected| *ejected != at);
                     }
+                    4 | 5 => {
+                        let healthy = rng.bool();
+                        endpoints[at].checked(healthy);
+                        model.down.retain(|down| *down != at);
+                        if !healthy {
+                            model.down.push(at);
+                        }
+                    }
                     // Replaced by another.
                     _ => {
                         endpoints[at] = outliers.join(None);
+                        model.down.retain(|down| *down != at);
                         model.ill.retain(|ill| *ill != at);
                         model.ejected.retain(|ejected| *ejected != at);
                     }
                 }
-                let healthy = (count - model.ill.len()) as f64;
-                let panicking = !model.ill.is_empty() && healthy < options.panic * count as f64;
+                let unwell = |at: &usize| model.ill.contains(at) || model.down.contains(at);
+                let unwell = (0..count).filter(unwell).count();
+                let healthy = (count - unwell) as f64;
+                let panicking = unwell > 0 && healthy < options.panic * count as f64;
                 assert_eq!(outliers.is_panicking(), panicking);
                 assert_eq!(outliers.ejected(), model.ejected.len());
                 for (at, endpoint) in endpoints.iter().enumerate() {
                     assert_eq!(endpoint.is_ejected(), model.ejected.contains(&at));
+                    assert_eq!(endpoint.is_down(), model.down.contains(&at));
                 }
             }
         }
@@ -333,10 +373,11 @@ mod tests {
                 scope.spawn(move || {
                     for step in 0..20_000 {
                         let endpoint = &endpoints[(step * 7 + thread) % 8];
-                        if (step + thread) % 3 == 0 {
-                            endpoint.recovered(Instant::now());
-                        } else {
-                            endpoint.fell_ill();
+                        match (step + thread) % 5 {
+                            0 => _ = endpoint.recovered(Instant::now()),
+                            1 => endpoint.checked(true),
+                            2 => endpoint.checked(false),
+                            _ => _ = endpoint.fell_ill(),
                         }
                         assert!(outliers.ejected() <= 4);
                     }

@@ -114,6 +114,37 @@ async fn where_none_is_healthy_they_are_called_all_the_same() {
 }
 
 #[tokio::test]
+async fn where_hardly_any_is_healthy_all_are_called() {
+    let mut servers = Vec::new();
+    for _ in 0..10 {
+        servers.push(Server::start(reply(true)).await);
+    }
+    let urls: Vec<_> = servers.iter().map(Server::url).collect();
+    let lines = format!("{HTTP}\nbalance = \"round_robin\"");
+    let running = till(&urls, &lines).await;
+    let shop: ShopClient = running.client().unwrap();
+    let shares = async || {
+        let before: Vec<_> = servers.iter().map(calls).collect();
+        for _ in 0..100 {
+            assert_eq!(shop.item("7").await.unwrap(), item());
+        }
+        let after = servers.iter().map(calls);
+        after.zip(before).map(|(after, before)| after - before).collect::<Vec<_>>()
+    };
+    // As many as may be left alone without the rest having too much to do.
+    servers[..5].iter().for_each(|one| one.change(reply(false)));
+    until("five unhealthy ones", || unhealthy(&running) == 5).await;
+    let spread = shares().await;
+    assert_eq!(spread[..5].iter().sum::<usize>(), 0, "{spread:?}");
+    assert!(spread[5..].iter().all(|calls| *calls > 0), "{spread:?}");
+    // A path that is broken everywhere but at one is hardly their fault.
+    servers[5..9].iter().for_each(|one| one.change(reply(false)));
+    until("nine unhealthy ones", || unhealthy(&running) == 9).await;
+    assert_eq!(shares().await, [10; 10]);
+    running.stop_within(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
 async fn those_that_are_gone_are_not_checked_and_new_ones_are() {
     let discovery = ScriptedDiscovery::new();
     let (one, two) = (

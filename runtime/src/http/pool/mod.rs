@@ -35,7 +35,7 @@ pub(super) struct Target {
 impl Target {
     /// Whether it gets calls like the others; where so many are unwell that all do, each does.
     fn is_awake(&self, panicking: bool, now: Instant) -> bool {
-        !self.checked.is_down() && (panicking || !self.is_resting(now))
+        panicking || !self.checked.is_down() && !self.is_resting(now)
     }
 
     /// Whether it is left alone at `now`.
@@ -215,7 +215,7 @@ impl Pool {
             id: self.shared.made.fetch_add(1, Ordering::Relaxed),
             url: url.into(),
             transport: Arc::clone(&self.shared.transport),
-            checked: Checked::default(),
+            checked: Checked::new(&health),
             load: match expected {
                 Some(average) => Load::expected(average, now),
                 None => Load::new(now),
