@@ -15,7 +15,8 @@ use crate::observability::metrics::MetricsSink;
 use super::registration::NamedRegistrar;
 use super::{
     Endpoint, EndpointSet, Registration, RegistrationStatus, Registrations, ServiceInstance,
-    Whereabouts, reach,
+    Whereabouts,
+    reach::{Examine, reach},
 };
 
 /// How long a registration is waited for.
@@ -23,8 +24,9 @@ const REGISTERED_MAX: Duration = Duration::from_secs(10);
 /// How long a registration may take to be taken away.
 const DEREGISTERED_MAX: Duration = Duration::from_secs(5);
 
-/// How long a connection may take that only tells whether it can be made, and how many at once.
+/// How long a connection may take that only tells whether it can be made.
 const CHECK_MAX: Duration = Duration::from_secs(2);
+/// As many instances are asked at once.
 const CHECKS_AT_ONCE: usize = 64;
 
 /// Whether an instance can be reached.
@@ -33,7 +35,7 @@ const CHECKS_AT_ONCE: usize = 64;
 pub struct EndpointCheck {
     /// The instance.
     pub endpoint: Endpoint,
-    /// How long it took to connect; or why it did not work.
+    /// How long it took to answer, or to connect; or why it did not work.
     pub result: Result<Duration, String>,
 }
 
@@ -58,6 +60,8 @@ pub struct ServiceDiscoveryManager(Arc<Inner>);
 
 struct Inner {
     services: BTreeMap<Arc<str>, Whereabouts>,
+    /// By the service: how its instances are asked, where something else is configured than a connection.
+    examines: BTreeMap<Arc<str>, Arc<dyn Examine>>,
     registrars: Vec<NamedRegistrar>,
     own: Option<Own>,
     rng: Rng,
@@ -82,12 +86,14 @@ struct Registered {
 impl ServiceDiscoveryManager {
     pub(crate) fn new(
         services: BTreeMap<Arc<str>, Whereabouts>,
+        examines: BTreeMap<Arc<str>, Arc<dyn Examine>>,
         registrations: Registrations,
         rng: &Rng,
         metrics: Option<Arc<dyn MetricsSink>>,
     ) -> Self {
         Self(Arc::new(Inner {
             services,
+            examines,
             registrars: registrations.registrars,
             own: registrations.own,
             rng: rng.clone(),
@@ -179,10 +185,9 @@ impl ServiceDiscoveryManager {
         }
     }
 
-    /// Connects to every instance of a configured service that is in use now, and tells which of them
-    /// can be reached. Whether they are ready for calls is told by
-    /// [`HttpClient::health_check`](crate::HttpClient::health_check), and all the time by
-    /// `[services.NAME.health]`.
+    /// Asks every instance of a configured service that is in use now how it is, and tells what each
+    /// says: as `[services.NAME.health]` says, or by a connection where it says nothing. What one
+    /// instance says to a call is told by [`HttpClient::health_check`](crate::HttpClient::health_check).
     ///
     /// # Errors
     /// As [`discover_service`](Self::discover_service).
@@ -191,6 +196,7 @@ impl ServiceDiscoveryManager {
         service: &str,
     ) -> Result<Vec<EndpointCheck>, CommunicationError> {
         let endpoints = self.discover_service(service).await?;
+        let examine = self.0.examines.get(service);
         let mut checks = Vec::with_capacity(endpoints.len());
         let mut running = tokio::task::JoinSet::new();
         for endpoint in endpoints.iter().cloned() {
@@ -199,8 +205,12 @@ impl ServiceDiscoveryManager {
             {
                 checks.extend(check);
             }
+            let examine = examine.cloned();
             running.spawn(async move {
-                let result = reach(&endpoint, CHECK_MAX).await;
+                let result = match examine {
+                    Some(examine) => examine.examine(endpoint.clone()).await,
+                    None => reach(&endpoint, CHECK_MAX).await,
+                };
                 EndpointCheck { endpoint, result }
             });
         }

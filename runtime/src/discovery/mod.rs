@@ -94,6 +94,6 @@ pub use status::{DiscoveryStatus, SourceStatus};
 
 pub(crate) use following::ServiceWatch;
 pub(crate) use own::Registrations;
-pub(crate) use reach::reach;
+pub(crate) use reach::{Examine, Examining, reach};
 pub(crate) use registration::Registration;
 pub(crate) use settings::{Backends, Whereabouts};

@@ -1,5 +1,6 @@
 //! Whether an endpoint can be reached at all.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -17,3 +18,12 @@ pub(crate) async fn reach(endpoint: &Endpoint, limit: Duration) -> Result<Durati
         Err(_) => Err(format!("no connection within {} ms", limit.as_millis())),
     }
 }
+
+/// How the instances of one service are asked how they are.
+pub(crate) trait Examine: Send + Sync {
+    /// Asks this one; gives how long that took, or what is wrong with it.
+    fn examine(&self, endpoint: Endpoint) -> Examining;
+}
+
+/// What [`Examine::examine`] returns.
+pub(crate) type Examining = Pin<Box<dyn Future<Output = Result<Duration, String>> + Send>>;

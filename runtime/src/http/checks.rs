@@ -5,18 +5,20 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::{Faults, Section};
-use crate::discovery::{Endpoint, reach};
+use crate::discovery::{Endpoint, Examine, Examining, reach};
 use crate::observability::metrics::{HEALTH_CHECKS, Series};
 use crate::resilience::EndpointHealth;
 
 use super::body::Body;
 use super::pool::{Pool, Target};
 use super::stack::Stack;
-use super::transport::Outgoing;
+use super::transport::{Outgoing, Transport};
 
+/// What is asked for where nothing else is said.
+pub(super) const HEALTH_PATH: &str = "/health/ready";
 /// As many checks of one service run at once.
 const AT_ONCE: usize = 64;
 /// The shortest time between two checks of one service, however many endpoints it has.
@@ -53,7 +55,7 @@ impl CheckSettings {
             let fault = section.fault("path", "has no effect with `kind = \"tcp\"`");
             faults.push(fault.with_help("leave it out, or write `kind = \"http\"`"));
         }
-        let path = path.unwrap_or_else(|| "/health/ready".to_owned());
+        let path = path.unwrap_or_else(|| HEALTH_PATH.to_owned());
         if !path.starts_with('/') {
             let fault = section.fault("path", format!("`{path}` does not begin with a slash"));
             faults.push(fault.with_help("write for example `path = \"/health/ready\"`"));
@@ -170,13 +172,7 @@ pub(super) async fn run(stack: Arc<Stack>, settings: CheckSettings) {
 
 async fn check(target: Arc<Target>, round: Arc<Round>) {
     let settings = &round.settings;
-    let result = match &settings.path {
-        Some(path) => ask(&target, path, settings.timeout).await,
-        None => match Endpoint::parse(&target.url) {
-            Ok(endpoint) => reach(&endpoint, settings.timeout).await.map(|_| ()),
-            Err(why) => Err(why),
-        },
-    };
+    let result = settings.ask(&target.transport, &target.url).await;
     let series = if result.is_ok() {
         &round.good
     } else {
@@ -192,20 +188,60 @@ async fn check(target: Arc<Target>, round: Arc<Round>) {
     }
 }
 
-/// Whether the path answers with a success.
-async fn ask(target: &Target, path: &str, limit: Duration) -> Result<(), String> {
-    let request = Outgoing {
-        method: Method::GET,
-        url: format!("{}{path}", target.url),
-        headers: HeaderMap::new(),
-        body: Body::None,
-        streamed: false,
-    };
-    match timeout(limit, target.transport.send(request)).await {
-        Ok(Ok(answer)) if answer.status.is_success() => Ok(()),
-        Ok(Ok(answer)) => Err(format!("answers {}", answer.status)),
-        Ok(Err(error)) => Err(super::stack::explain(&error)),
-        Err(_) => Err(format!("no answer within {} ms", limit.as_millis())),
+impl CheckSettings {
+    /// What is asked for, or `None` where a connection is enough.
+    pub(super) fn path(&self) -> Option<&str> {
+        self.path.as_deref()
+    }
+
+    /// How long an endpoint may take.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Asks the endpoint how it is.
+    async fn ask(&self, transport: &Transport, url: &str) -> Result<(), String> {
+        let limit = self.timeout;
+        let Some(path) = &self.path else {
+            return reach(&Endpoint::parse(url)?, limit).await.map(|_| ());
+        };
+        let request = Outgoing {
+            method: Method::GET,
+            url: format!("{url}{path}"),
+            headers: HeaderMap::new(),
+            body: Body::None,
+            streamed: false,
+        };
+        match timeout(limit, transport.send(request)).await {
+            Ok(Ok(answer)) if answer.status.is_success() => Ok(()),
+            Ok(Ok(answer)) => Err(format!("answers {}", answer.status)),
+            Ok(Err(error)) => Err(super::stack::explain(&error)),
+            Err(_) => Err(format!("no answer within {} ms", limit.as_millis())),
+        }
+    }
+}
+
+/// Asks the endpoints of a service as its configuration says.
+struct Examiner {
+    stack: Arc<Stack>,
+    settings: CheckSettings,
+}
+
+/// What asks the endpoints of this service, if it is configured how.
+pub(super) fn examine(stack: &Arc<Stack>) -> Option<Arc<dyn Examine>> {
+    let settings = stack.settings.checks.clone()?;
+    let stack = Arc::clone(stack);
+    Some(Arc::new(Examiner { stack, settings }))
+}
+
+impl Examine for Examiner {
+    fn examine(&self, endpoint: Endpoint) -> Examining {
+        let (settings, transport) = (self.settings.clone(), self.stack.pool().transport());
+        Box::pin(async move {
+            let begun = Instant::now();
+            settings.ask(&transport, endpoint.url()).await?;
+            Ok(begun.elapsed())
+        })
     }
 }
 

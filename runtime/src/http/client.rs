@@ -10,6 +10,7 @@ use http::Method;
 use crate::resilience::CircuitBreaker;
 
 use super::call::{Call, Meta};
+use super::checks::{CheckSettings, HEALTH_PATH};
 use super::descriptor::ClientDescriptor;
 use super::error::CallError;
 use super::options::CallOptions;
@@ -143,15 +144,21 @@ impl HttpClient {
         self.stack.endpoint()
     }
 
-    /// Asks one instance of the service, once and for at most 2 s, whether it is ready: a GET of
-    /// `/health/ready`.
+    /// Asks one instance of the service, once, whether it is ready: with a GET of `health.path` of
+    /// `[services.NAME]`, or by a connection where `health.kind` is `tcp`, for at most `health.timeout`.
+    /// Without that section it is `/health/ready`, for at most 2 s.
     ///
     /// # Errors
     /// [`CallError`] says why it is not, or that nobody knows.
     pub async fn health_check(&self) -> Result<(), CallError> {
-        let options = CallOptions::new().no_retry().timeout(HEALTH_TIMEOUT);
-        let asking = self.with(options).get("/health/ready");
-        asking.receive_nothing().await
+        let checks = self.stack.settings.checks.as_ref();
+        let limit = checks.map_or(HEALTH_TIMEOUT, CheckSettings::timeout);
+        let Some(path) = checks.map_or(Some(HEALTH_PATH), CheckSettings::path) else {
+            let connecting = self.stack.connect(limit).await;
+            return connecting.map_err(|failure| CallError::new(failure, None));
+        };
+        let options = CallOptions::new().no_retry().timeout(limit);
+        self.with(options).get(path).receive_nothing().await
     }
 
     /// Begins a GET.

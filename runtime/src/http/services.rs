@@ -6,9 +6,10 @@ use std::sync::Arc;
 use tokio::task::AbortHandle;
 
 use crate::config::{Config, Faults, suggest::suggest};
-use crate::discovery::{Backends, DiscoveryStatus, Whereabouts};
+use crate::discovery::{Backends, DiscoveryStatus, Examine, Whereabouts};
 use crate::handling::{BindFault, States};
 
+use super::checks;
 use super::client::{HttpClient, Wire};
 use super::descriptor::{ClientDescriptor, ServiceClient};
 use super::settings::ServiceSettings;
@@ -105,6 +106,13 @@ impl Services {
     pub(crate) fn places(&self) -> BTreeMap<Arc<str>, Whereabouts> {
         let all = self.0.iter();
         all.map(|(name, stack)| (Arc::clone(name), stack.settings.whereabouts.clone()))
+            .collect()
+    }
+
+    /// How the instances of each service are asked how they are, where that is configured.
+    pub(crate) fn examines(&self) -> BTreeMap<Arc<str>, Arc<dyn Examine>> {
+        let all = self.0.iter();
+        all.filter_map(|(name, stack)| Some((Arc::clone(name), checks::examine(stack)?)))
             .collect()
     }
 

@@ -38,7 +38,9 @@ pub(super) fn read(
     let registrations = Registrations::read(config, &backends, who, version, faults);
     let metrics = wiring.metrics.clone();
     let places = services.places();
-    let discovery = ServiceDiscoveryManager::new(places, registrations, &wiring.rng, metrics);
+    let examines = services.examines();
+    let discovery =
+        ServiceDiscoveryManager::new(places, examines, registrations, &wiring.rng, metrics);
     let mut wiring = wiring.clone();
     services.provide(&registry.clients, &mut wiring.states);
     let others = Others {

@@ -195,3 +195,47 @@ async fn a_service_is_checked_when_somebody_asks() {
     assert!(discovery.health_check_service("shops").await.is_err());
     running.stop_within(Duration::from_secs(5)).await;
 }
+
+#[tokio::test]
+async fn whoever_asks_how_a_service_is_asks_as_the_configuration_says() {
+    // Its own path, and none of ours.
+    let only_ready = |ready: bool| {
+        move |seen: &crate::server::Seen| match &*seen.target {
+            "/ready" if ready => Reply::status(204),
+            "/ready" => Reply::status(503),
+            _ => Reply::status(404),
+        }
+    };
+    let server = Server::start(only_ready(true)).await;
+    let quiet = "health = { path = \"/ready\", every = \"1h\", timeout = \"1s\" }";
+    let running = till(&[server.url()], quiet).await;
+    let shop = running.manager().http_client("shop").unwrap();
+    let discovery = running.manager().discovery();
+    shop.health_check().await.unwrap();
+    let checks = discovery.health_check_service("shop").await.unwrap();
+    assert!(checks[0].result.is_ok(), "{checks:?}");
+    server.change(only_ready(false));
+    let error = shop.health_check().await.unwrap_err();
+    assert_eq!(error.status().unwrap().as_u16(), 503);
+    let checks = discovery.health_check_service("shop").await.unwrap();
+    let why = checks[0].result.as_ref().unwrap_err();
+    assert_eq!(why, "answers 503 Service Unavailable");
+    assert_eq!(server.count(), 4);
+    running.stop_within(Duration::from_secs(5)).await;
+    // Where a connection is enough, nothing is asked.
+    let quiet = "health = { kind = \"tcp\", every = \"1h\" }";
+    let proxy = FaultProxy::start(server.address()).await.expect("a proxy");
+    let running = till(&[format!("http://{}", proxy.address())], quiet).await;
+    let shop = running.manager().http_client("shop").unwrap();
+    let discovery = running.manager().discovery();
+    shop.health_check().await.unwrap();
+    let checks = discovery.health_check_service("shop").await.unwrap();
+    assert!(checks[0].result.is_ok(), "{checks:?}");
+    proxy.refuse(true).await.expect("a proxy");
+    let error = shop.health_check().await.unwrap_err();
+    assert_eq!(error.kind(), interline::http::CallErrorKind::Connect);
+    let checks = discovery.health_check_service("shop").await.unwrap();
+    assert!(checks[0].result.is_err(), "{checks:?}");
+    assert_eq!(server.count(), 4);
+    running.stop_within(Duration::from_secs(5)).await;
+}

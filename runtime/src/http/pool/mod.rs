@@ -226,6 +226,11 @@ impl Pool {
         }
     }
 
+    /// What speaks to the endpoints.
+    pub(super) fn transport(&self) -> Arc<Transport> {
+        Arc::clone(&self.shared.transport)
+    }
+
     pub(super) fn targets(&self) -> impl Iterator<Item = &Arc<Target>> + Clone {
         self.all.iter().map(|member| &member.target)
     }

@@ -1,13 +1,15 @@
 //! Where the service is, and how a stack follows it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
-use crate::discovery::{DiscoveryStatus, EndpointSet, Whereabouts};
+use crate::discovery::{DiscoveryStatus, Endpoint, EndpointSet, Whereabouts, reach};
 
 use super::super::checks;
+use super::super::error::{CallErrorKind, CallFailure, CallName};
 use super::Stack;
 
 impl Stack {
@@ -88,6 +90,29 @@ impl Stack {
         let until = deadline.min(Instant::now() + watch.first_answer());
         let answer = resolved.wait_for(|resolved| *resolved);
         matches!(timeout_at(until, answer).await, Ok(Ok(_)))
+    }
+
+    /// Connects to the endpoint to which a call of now would go, and hangs up.
+    pub(in super::super) async fn connect(&self, limit: Duration) -> Result<(), Box<CallFailure>> {
+        let call = Arc::new(CallName {
+            service: Arc::clone(&self.service),
+            method: "health check".into(),
+        });
+        let Some(url) = self.endpoint() else {
+            let kind = CallErrorKind::ServiceDiscovery;
+            return Err(Box::new(CallFailure::new(kind, &call, self.why_nowhere())));
+        };
+        let connected = match Endpoint::parse(&url) {
+            Ok(endpoint) => reach(&endpoint, limit).await,
+            Err(why) => Err(why),
+        };
+        connected.map(|_| ()).map_err(|why| {
+            let text = format!("no connection: {why}");
+            let mut failure = CallFailure::new(CallErrorKind::Connect, &call, text);
+            failure.endpoint = Some(url);
+            failure.attempts = 1;
+            Box::new(failure)
+        })
     }
 
     pub(super) fn why_nowhere(&self) -> String {
