@@ -7,6 +7,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tokio::time::Instant;
+
 /// Wall time. Production uses [`SystemClock`]; tests inject one that they move themselves.
 pub trait Clock: Send + Sync + fmt::Debug + 'static {
     /// The current wall time.
@@ -38,7 +40,7 @@ impl Clock for SystemClock {
 #[derive(Debug, Clone)]
 pub struct TokioClock {
     start: SystemTime,
-    origin: tokio::time::Instant,
+    origin: Instant,
 }
 
 impl TokioClock {
@@ -47,7 +49,7 @@ impl TokioClock {
     pub fn starting_at(start: SystemTime) -> Self {
         Self {
             start,
-            origin: tokio::time::Instant::now(),
+            origin: Instant::now(),
         }
     }
 }
@@ -56,6 +58,12 @@ impl Clock for TokioClock {
     fn now(&self) -> SystemTime {
         self.start + self.origin.elapsed()
     }
+}
+
+/// As long after `now`, or, where the clock does not go that far, so late that nobody will see it.
+pub(crate) fn later(now: Instant, wait: Duration) -> Instant {
+    const YEARS: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
+    now.checked_add(wait).unwrap_or_else(|| now + YEARS)
 }
 
 /// A seeded source of randomness, shared by clone.

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use tracing::Instrument;
 
+use crate::clock::later;
 use crate::message::Headers;
 use crate::observability::TraceContext;
 use crate::observability::metrics::{CLIENT_DURATION, CLIENT_FALLBACKS, Labels, Series};
@@ -382,7 +383,7 @@ impl Call {
         let ambient = Ambient::current();
         let now = Instant::now();
         let limits = [
-            Some(now + meta.decided.timeout),
+            Some(later(now, meta.decided.timeout)),
             // Longer than the clock goes is no limit.
             self.options
                 .timeout

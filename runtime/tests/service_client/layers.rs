@@ -157,6 +157,28 @@ async fn a_request_ends_when_its_time_is_over() {
 }
 
 #[tokio::test]
+async fn a_limit_may_be_longer_than_the_clock_goes() {
+    let deadline = async || {
+        let context = RequestContext::current().expect("the layer is there");
+        context.deadline().is_some().to_string()
+    };
+    let routes = Router::new().route("/", get(deadline));
+    let layer = ContextLayer::new().timeout(Duration::MAX);
+    let server = Axum::start(routes.layer(layer)).await;
+    // Our own clients always say how long they wait.
+    let address = server.url.trim_start_matches("http://");
+    for (header, answer) in [("x-other", "false"), ("x-timeout-ms", "true")] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = format!("GET / HTTP/1.1\r\nhost: x\r\n{header}: 60000\r\n");
+        let request = format!("{head}connection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut whole = String::new();
+        stream.read_to_string(&mut whole).await.unwrap();
+        assert!(whole.ends_with(answer), "{whole}");
+    }
+}
+
+#[tokio::test]
 async fn a_request_that_comes_too_late_is_not_handled() {
     let handled = Arc::new(AtomicBool::new(false));
     let noted = Arc::clone(&handled);
@@ -169,12 +191,14 @@ async fn a_request_that_comes_too_late_is_not_handled() {
     // Our own clients do not send what nobody waits for.
     let address = server.url.trim_start_matches("http://");
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let request = "GET / HTTP/1.1\r\nhost: x\r\nx-timeout-ms: 0\r\nconnection: close\r\n\r\n";
+    let request = "GET / HTTP/1.1\r\nhost: x\r\nx-timeout-ms: 0\r\ncorrelation-id: order-7\r\n\
+                   connection: close\r\n\r\n";
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
     assert!(answer.contains("nobody waited"), "{answer}");
+    assert!(answer.contains("\r\ncorrelation-id: order-7\r\n"), "{answer}");
     assert!(!handled.load(Ordering::SeqCst));
 }
 

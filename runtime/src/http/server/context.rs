@@ -95,13 +95,16 @@ where
             Some(asked) => asked.min(self.layer.timeout),
             None => self.layer.timeout,
         };
-        let deadline = Instant::now() + left;
-        let context = RequestContext::read(request.headers(), Some(deadline), &self.layer.rng);
+        // Longer than the clock goes is no limit.
+        let deadline = Instant::now().checked_add(left);
+        let context = RequestContext::read(request.headers(), deadline, &self.layer.rng);
         let id = HeaderValue::from_str(context.correlation_id());
         if left.is_zero() {
             return Box::pin(async move {
                 let detail = "nobody waited for the answer any more when the request came";
-                Ok(problem(StatusCode::GATEWAY_TIMEOUT, detail))
+                let mut response = problem(StatusCode::GATEWAY_TIMEOUT, detail);
+                add_id(&mut response, id.ok());
+                Ok(response)
             });
         }
         let span = tracing::info_span!(
@@ -117,22 +120,31 @@ where
         request.extensions_mut().insert(context.clone());
         let handling = context.sync_scope(|| self.inner.call(request));
         let answering = async move {
-            let handled = timeout_at(deadline, context.scope(handling)).await;
+            let handling = context.scope(handling);
+            let handled = match deadline {
+                Some(deadline) => timeout_at(deadline, handling).await.ok(),
+                None => Some(handling.await),
+            };
             let mut response = match handled {
-                Ok(result) => result?,
-                Err(_) => {
+                Some(result) => result?,
+                None => {
                     let detail = format!("not done within {} ms", left.as_millis());
                     problem(StatusCode::GATEWAY_TIMEOUT, &detail)
                 }
             };
             let status = response.status().as_u16();
             tracing::Span::current().record("http.response.status_code", status);
-            if let Ok(id) = id {
-                let headers = response.headers_mut();
-                headers.entry(&CORRELATION_ID).or_insert(id);
-            }
+            add_id(&mut response, id.ok());
             Ok(response)
         };
         Box::pin(answering.instrument(span))
+    }
+}
+
+/// Every answer says what it belongs to, unless the handler has.
+fn add_id<O>(response: &mut Response<O>, id: Option<HeaderValue>) {
+    if let Some(id) = id {
+        let headers = response.headers_mut();
+        headers.entry(&CORRELATION_ID).or_insert(id);
     }
 }

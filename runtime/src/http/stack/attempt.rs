@@ -30,9 +30,9 @@ impl Stack {
     ) -> Attempted {
         let begun = Instant::now();
         let limit = prepared.decided.attempt_timeout;
-        let until = limit.map_or(prepared.deadline, |limit| {
-            prepared.deadline.min(begun + limit)
-        });
+        // Longer than the clock goes is no limit.
+        let until = limit.and_then(|limit| begun.checked_add(limit));
+        let until = until.map_or(prepared.deadline, |until| prepared.deadline.min(until));
         let outgoing = prepared.outgoing(&lease.target.url, attempt, until - begun);
         let endpoint = Arc::clone(&lease.target.url);
         let result = timeout_at(until, lease.target.transport.send(outgoing)).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::clock::Rng;
+use crate::clock::{Rng, later};
 
 use super::{CircuitBreakerOpen, CircuitBreakerOptions, CircuitState, Transition};
 
@@ -70,7 +70,7 @@ impl Control {
                 return (Ok((self.generation, true)), None);
             }
         }
-        self.until = now + options.probe_wait;
+        self.until = later(now, options.probe_wait);
         self.probing = 1;
         self.passed = 0;
         (Ok((self.generation, true)), change)
@@ -170,7 +170,7 @@ impl Control {
         let doubled = options.open.saturating_mul(1 << self.opened.min(30));
         let least = doubled.min(options.open_max.max(options.open));
         self.opened = self.opened.saturating_add(1);
-        self.until = now + least + jitter(least, rng);
+        self.until = later(now, least.saturating_add(jitter(least, rng)));
         self.enter(CircuitState::Open)
     }
 

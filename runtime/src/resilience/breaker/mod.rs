@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::clock::Rng;
+use crate::clock::{Rng, later};
 
 use super::sync::{AtomicU64, Mutex, MutexGuard, Ordering, PoisonError};
 use super::window::Window;
@@ -259,7 +259,7 @@ impl CircuitBreaker {
     pub fn open_for(&self, lasting: Duration, now: Instant) {
         let change = {
             let mut control = self.control();
-            let change = control.open_until(now + lasting);
+            let change = control.open_until(later(now, lasting));
             self.publish(&control);
             change
         };

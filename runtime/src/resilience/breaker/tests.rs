@@ -375,3 +375,32 @@ fn it_does_what_a_plain_model_does() {
         }
     }
 }
+
+#[test]
+fn a_time_may_be_longer_than_the_clock_goes() {
+    let options = CircuitBreakerOptions {
+        consecutive: 1,
+        open: Duration::MAX,
+        open_max: Duration::MAX,
+        ..CircuitBreakerOptions::DEFAULT
+    };
+    let now = Instant::now();
+    let breaker = CircuitBreaker::new(options);
+    breaker.acquire(now).unwrap().record(Signal::Failure, now);
+    let day = now + Duration::from_secs(86_400);
+    assert!(breaker.is_open(day));
+    let breaker = CircuitBreaker::new(CircuitBreakerOptions::DEFAULT);
+    breaker.open_for(Duration::MAX, now);
+    assert!(breaker.is_open(day));
+    let options = CircuitBreakerOptions {
+        consecutive: 1,
+        probe_wait: Duration::MAX,
+        ..CircuitBreakerOptions::DEFAULT
+    };
+    let breaker = CircuitBreaker::new(options);
+    breaker.acquire(now).unwrap().record(Signal::Failure, now);
+    let probe = breaker.acquire(day).unwrap();
+    assert!(breaker.is_open(day), "one probe at a time");
+    probe.record(Signal::Success, day);
+    assert_eq!(breaker.state(), CircuitState::Closed);
+}
