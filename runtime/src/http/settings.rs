@@ -32,7 +32,7 @@ const SCHEMES: &[&str] = if cfg!(feature = "tls") {
 /// | `attempt_timeout` | what remains | of one attempt |
 /// | `retry.attempts` | 3 | all attempts, the first one included |
 /// | `retry.first`, `retry.max` | `50ms`, `2s` | the longest waits before the first repeat and of all |
-/// | `retry.budget`, `retry.floor` | 0.2, 3 | repeats as a share of recent calls, and so many a second beside |
+/// | `retry.budget`, `retry.floor` | 0.2, 3 | repeats as a share of recent calls, and at least so many a second |
 /// | `mode` | `direct` | `mesh`: one address with a mesh behind it, which repeats and ejects by itself |
 /// | `hedge.after` | never | a call that may be repeated is sent a second time when it has not been answered then |
 /// | `hedge.percentile` | none | 50 to 99: it is sent when the first has taken longer than so many in a hundred calls of the method usually do (those without a trait: of the service); `hedge.after` is then the least, and what counts while too little is known |

@@ -10,11 +10,12 @@ use super::window::Window;
 /// Over how long calls and repeats are counted.
 const SPAN: Duration = Duration::from_secs(10);
 
-/// Allows repeats as a share of recent calls, plus a few each second so that a quiet client can
+/// Allows repeats as a share of recent calls, and at least a few each second so that a quiet client can
 /// repeat at all.
 ///
 /// With the share of 20 %, a server that fails every call sees at most 1.2 times the calls, whatever
-/// each of them would like to do.
+/// each of them would like to do; and with at least 3 a second, 3 more than them where they are fewer than
+/// 15 a second.
 #[derive(Debug)]
 pub struct RetryBudget {
     share: f64,
@@ -23,7 +24,8 @@ pub struct RetryBudget {
 }
 
 impl RetryBudget {
-    /// Allows `share` (0.2 is 20 %) of the calls of the last ten seconds, and `per_second` beside.
+    /// Allows `share` (0.2 is 20 %) of the calls of the last ten seconds, or `per_second` where that is
+    /// more.
     #[must_use]
     pub fn new(share: f64, per_second: u32) -> Self {
         Self {
@@ -47,7 +49,7 @@ impl RetryBudget {
         // own, might each miss what the other has added.
         fence(Ordering::SeqCst);
         let [calls, repeats, _] = self.window.sums(now);
-        let allowed = f64::from(repeats) <= self.share * f64::from(calls) + self.floor;
+        let allowed = f64::from(repeats) <= (self.share * f64::from(calls)).max(self.floor);
         if !allowed {
             self.window.take_back(now, [0, 1, 0]);
         }
@@ -105,7 +107,7 @@ mod tests {
                     calls.push(second);
                     continue;
                 }
-                let may = share * recent(&calls) as f64 + 10.0 * f64::from(floor);
+                let may = (share * recent(&calls) as f64).max(10.0 * f64::from(floor));
                 let allowed = (recent(&repeats) + 1) as f64 <= may;
                 assert_eq!(budget.withdraw(now), allowed, "step {step} at {millis}");
                 if allowed {
@@ -113,6 +115,27 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_few_of_a_quiet_client_are_no_more_for_a_busy_one() {
+        let seed = fastrand::u64(..);
+        println!("seed {seed}");
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let budget = RetryBudget::new(0.2, 3);
+        let begin = Instant::now();
+        // A hundred calls a second that all fail and would be made three times each.
+        let (mut calls, mut attempts) = (0_u32, 0_u32);
+        for second in 0..60 {
+            for _ in 0..100 {
+                let now = begin + Duration::from_millis(second * 1_000 + rng.u64(..1_000));
+                budget.deposit(now);
+                calls += 1;
+                attempts += 1 + (0..2).map(|_| u32::from(budget.withdraw(now))).sum::<u32>();
+            }
+        }
+        let share = f64::from(attempts) / f64::from(calls);
+        assert!((1.19..=1.21).contains(&share), "{share}");
     }
 
     #[test]

@@ -136,7 +136,7 @@ async fn no_one_waits_for_an_attempt_that_there_is_no_time_for() {
 #[tokio::test]
 async fn a_failing_service_sees_at_most_a_fifth_more_calls() {
     let server = Server::start(|_| Reply::status(503)).await;
-    let lines = format!("{NO_BREAKER}\nretry.floor = 0\nretry.first = \"1ms\"");
+    let lines = format!("{NO_BREAKER}\nretry.first = \"1ms\"");
     let shop = Arc::new(client(&[server.url()], &lines).await);
     let mut calls = tokio::task::JoinSet::new();
     for _ in 0..10 {
