@@ -17,6 +17,8 @@ pub(crate) struct Errand {
     pub(crate) deadline: Option<Instant>,
     pub(crate) trace: TraceContext,
     pub(crate) correlation_id: String,
+    /// Whether it has been tried before, so that what is done for it need not be tried often.
+    pub(crate) is_repeat: bool,
 }
 
 impl Errand {

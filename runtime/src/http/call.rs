@@ -393,7 +393,7 @@ impl Call {
         ];
         let deadline = limits.into_iter().flatten().min().unwrap_or(now);
         let mut decided = meta.decided;
-        if self.options.no_retry {
+        if self.options.no_retry || ambient.as_ref().is_some_and(Ambient::is_repeat) {
             decided.attempts = 1;
         }
         if !self.query.is_empty() {

@@ -11,6 +11,8 @@ use crate::handling::{Errand, Scope};
 use crate::message::{Headers, headers::name};
 use crate::observability::{Correlation, TraceContext, is_correlation_id};
 
+use super::stack::ATTEMPT;
+
 /// What a request brought with it: by when it has to be answered, and what it belongs to. Calls of
 /// other services that are made in the same task take it over, and so do messages that are published in
 /// it; [`carry`] takes it to another task.
@@ -48,6 +50,7 @@ impl RequestContext {
             deadline,
             trace,
             correlation_id,
+            is_repeat: attempt(headers).is_some_and(|attempt| attempt > 1),
         }))
     }
 
@@ -75,6 +78,23 @@ impl RequestContext {
         &self.0.correlation_id
     }
 
+    /// Whether whoever sent it has tried before: `x-attempt` is above 1. Calls that are made for it are
+    /// not repeated then, nor sent a second time beside: attempts would multiply from service to service,
+    /// and whoever repeats already does it.
+    ///
+    /// ```
+    /// use interline::{clock::Rng, http::RequestContext};
+    ///
+    /// let mut headers = http::HeaderMap::new();
+    /// headers.insert("x-attempt", 2.into());
+    /// let context = RequestContext::read(&headers, None, &Rng::new());
+    /// assert!(context.is_repeat());
+    /// ```
+    #[must_use]
+    pub fn is_repeat(&self) -> bool {
+        self.0.is_repeat
+    }
+
     /// Runs a future for which this is the [`current`](Self::current) context.
     pub async fn scope<F: Future>(self, future: F) -> F::Output {
         self.0.enter(future).await
@@ -85,6 +105,10 @@ impl RequestContext {
     pub(super) fn sync_scope<T>(&self, run: impl FnOnce() -> T) -> T {
         Arc::clone(&self.0).sync_enter(run)
     }
+}
+
+fn attempt(headers: &HeaderMap) -> Option<u32> {
+    headers.get(&ATTEMPT)?.to_str().ok()?.parse().ok()
 }
 
 impl fmt::Debug for RequestContext {
@@ -139,6 +163,15 @@ impl Ambient {
         match self {
             Self::Request(context) => context.trace(),
             Self::Message(scope) => scope.trace(),
+        }
+    }
+
+    /// Whether somebody else repeats what this is done for, and at once: a message that is handled again
+    /// has waited.
+    pub(super) fn is_repeat(&self) -> bool {
+        match self {
+            Self::Request(context) => context.is_repeat(),
+            Self::Message(_) => false,
         }
     }
 

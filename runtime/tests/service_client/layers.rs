@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::StatusCode;
 use axum::routing::get;
 use interline::http::server::{ContextLayer, RateLimitLayer};
 use interline::http::{RequestContext, carry};
@@ -106,6 +107,25 @@ async fn what_a_request_brings_goes_on_with_the_calls_that_are_made_for_it() {
     assert_ne!(alone.header("traceparent")[..36], PARENT[..36]);
     let left: u64 = alone.header("x-timeout-ms").parse().unwrap();
     assert!(left > 3_000, "{left}");
+}
+
+#[tokio::test]
+async fn attempts_do_not_multiply_from_service_to_service() {
+    let backend = Server::start(|_| Reply::status(503)).await;
+    let lines = "breaker.enabled = false\nretry.attempts = 3\nretry.first = \"1ms\"";
+    let shop = client(&[backend.url()], lines).await;
+    let handler = get(async move || match shop.item("7").await {
+        Ok(_) => StatusCode::OK,
+        Err(_) => StatusCode::SERVICE_UNAVAILABLE,
+    });
+    let routes = Router::new().route("/", handler);
+    let middle = Axum::start(routes.layer(ContextLayer::new())).await;
+    let running = till(std::slice::from_ref(&middle.url), lines).await;
+    let caller = running.manager().http_client("shop").unwrap();
+    let error = caller.get("/").receive_nothing().await.unwrap_err();
+    assert_eq!(error.attempts(), 3);
+    // Three for the first attempt, and one for each of the others; not nine.
+    assert_eq!(backend.count(), 5);
 }
 
 #[tokio::test]

@@ -21,6 +21,7 @@ static CORRELATION_ID: HeaderName = HeaderName::from_static(name::CORRELATION_ID
 
 /// Takes deadline, trace and correlation from each request, and passes them on to the calls of other
 /// services that are made to answer it; trace and correlation also to the messages that are published.
+/// Calls for a request that is a repeat (`x-attempt` above 1) are tried once.
 ///
 /// The deadline is what `x-timeout-ms` leaves, and at most [`timeout`](Self::timeout); when it is over
 /// the answer is 504, and what was being done is dropped. A request that comes too late is not handled

@@ -33,7 +33,7 @@ use classify::signal_of_call;
 pub(super) use classify::explain;
 #[cfg(feature = "tower")]
 pub(super) use request::TIMEOUT;
-pub(super) use request::{Answer, Prepared};
+pub(super) use request::{ATTEMPT, Answer, Prepared};
 
 /// Everything that the calls of one service share.
 #[derive(Debug)]

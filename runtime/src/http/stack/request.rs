@@ -18,7 +18,7 @@ use super::super::stream::Rest;
 use super::super::transport::Outgoing;
 
 /// Which attempt it is, from 1.
-static ATTEMPT: HeaderName = HeaderName::from_static("x-attempt");
+pub(in super::super) static ATTEMPT: HeaderName = HeaderName::from_static("x-attempt");
 /// How many milliseconds the caller will still wait.
 pub(in super::super) static TIMEOUT: HeaderName = HeaderName::from_static("x-timeout-ms");
 
