@@ -49,7 +49,7 @@ const SCHEMES: &[&str] = if cfg!(feature = "tls") {
 /// | `slow_start` | `10s` | over which an endpoint that is new, or was left alone, gets its share; `0s` for at once; not with `ring_hash` |
 /// | `breaker.*` | | see `CircuitBreakerOptions`; `breaker.enabled = false` for none |
 /// | `health.*` | | see `CheckSettings`: endpoints are asked how they are |
-/// | `concurrency`, `queue` | 256, 256 | calls at once, and waiting for their turn |
+/// | `concurrency`, `queue` | 256, 256 | calls at once, with the answers that are still being read, and calls waiting for their turn |
 /// | `connect_timeout` | `2s` | |
 /// | `idle_timeout` | `15s` | how long an unused connection is kept: less than servers keep theirs |
 /// | `connection_age_max` | `5m` | how old a connection may become: the next one finds a name that has moved, and a balancer can spread it anew; no call is cut for it; `0s` for any age |

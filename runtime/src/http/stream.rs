@@ -9,16 +9,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_core::Stream;
 use http_body::Body as _;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
+
+use crate::resilience::{BulkheadPermit, CircuitPermit, Signal};
 
 use super::error::{CallError, CallErrorKind, CallFailure, CallName, Sent};
+use super::pool::Held;
 use super::transport::Cause;
 
 /// The bytes of an answer as they come: what a method returns as `Result<ByteStream, ..>`.
 ///
 /// The deadline of the call is that of the answer's beginning; from then on each piece has to come
 /// within `stream_idle_timeout` (30 s), and there is no limit on all of them. A stream that breaks is not
-/// repeated. Dropped, it ends the request.
+/// repeated. Dropped, it ends the request. Until then it is one of the calls that run at once.
 ///
 /// ```no_run
 /// # async fn example(mut picture: interline::http::ByteStream) -> Result<(), interline::CallError> {
@@ -45,6 +48,33 @@ pub(super) struct Rest {
     pub(super) idle: Duration,
     /// Counts while nothing comes.
     pub(super) silence: Option<Pin<Box<Sleep>>>,
+    pub(super) endpoint_is_busy: Held,
+    pub(super) call_goes_on: Option<Ongoing>,
+}
+
+/// What a call has taken until the whole answer has come.
+pub(super) struct Ongoing {
+    permit: Option<CircuitPermit>,
+    _place: BulkheadPermit,
+}
+
+impl Ongoing {
+    /// The answer began at `now`.
+    pub(super) fn new(place: BulkheadPermit, permit: Option<CircuitPermit>, now: Instant) -> Self {
+        Self {
+            permit: permit.and_then(|permit| permit.answered(now)),
+            _place: place,
+        }
+    }
+}
+
+impl Drop for Ongoing {
+    fn drop(&mut self) {
+        // As far as somebody wanted to read it, it was right.
+        if let Some(permit) = self.permit.take() {
+            permit.record(Signal::Success, Instant::now());
+        }
+    }
 }
 
 impl fmt::Debug for Rest {
@@ -114,6 +144,7 @@ impl Rest {
                             Err(_) => continue,
                         },
                         Some(Err(error)) => {
+                            self.broke();
                             let cause = Cause::of(&error);
                             let text = format!("the connection was lost: {cause}");
                             Some(Err(self.failure(CallErrorKind::ConnectionLost, text)))
@@ -133,6 +164,15 @@ impl Rest {
                     return Poll::Ready(Some(Err(failure)));
                 }
             }
+        }
+    }
+
+    fn broke(&mut self) {
+        let now = Instant::now();
+        self.endpoint_is_busy.broke(now);
+        let ongoing = self.call_goes_on.as_mut();
+        if let Some(permit) = ongoing.and_then(|ongoing| ongoing.permit.take()) {
+            permit.record(Signal::Failure, now);
         }
     }
 

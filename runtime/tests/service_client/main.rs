@@ -38,6 +38,7 @@ mod registration;
 mod retries;
 mod server;
 mod shop;
+mod streams;
 #[cfg(feature = "tls")]
 mod tls;
 

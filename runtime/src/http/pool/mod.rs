@@ -33,6 +33,16 @@ pub(super) struct Target {
 }
 
 impl Target {
+    /// It answered after `took`.
+    fn answered(&self, took: Duration, now: Instant) {
+        // What is remembered are the failures for which it was left alone.
+        if self.health.is_ejected() {
+            self.load.forget();
+        }
+        self.load.succeeded(took, now);
+        self.counts.answered.record(1.0);
+    }
+
     /// Whether it gets calls like the others; where so many are unwell that all do, each does.
     fn is_awake(&self, panicking: bool, now: Instant) -> bool {
         panicking || !self.checked.is_down() && !self.is_resting(now)
@@ -329,17 +339,17 @@ impl Pool {
     }
 
     fn lease(&self, place: usize, tried: &mut Tried, now: Instant) -> Lease<'_> {
-        let in_flight = &self.shared.in_flight;
-        let target = &*self.all[place].target;
+        let shared = &self.shared;
+        let target = &self.all[place].target;
         tried.add(target.id);
         target.load.begin();
-        in_flight.fetch_add(1, Ordering::Relaxed);
+        shared.in_flight.fetch_add(1, Ordering::Relaxed);
         let permit = target.breaker.as_ref();
         Lease {
             permit: permit.and_then(|breaker| breaker.acquire(now).ok()),
             begun: now,
             recorded: false,
-            in_flight,
+            shared,
             target,
         }
     }
@@ -374,12 +384,12 @@ fn median(members: &[Member], now: Instant) -> Option<Duration> {
 /// another attempt was faster, it counts neither as success nor as failure.
 #[derive(Debug)]
 pub(super) struct Lease<'p> {
-    pub(super) target: &'p Target,
+    pub(super) target: &'p Arc<Target>,
     /// `None` where the endpoint is tried although its breaker is open, and where it has none.
     permit: Option<CircuitPermit>,
     begun: Instant,
     recorded: bool,
-    in_flight: &'p AtomicUsize,
+    shared: &'p Arc<Shared>,
 }
 
 impl Lease<'_> {
@@ -388,14 +398,7 @@ impl Lease<'_> {
         let took = now.saturating_duration_since(self.begun);
         self.recorded = true;
         match signal {
-            Signal::Success => {
-                // What is remembered are the failures for which it was left alone.
-                if self.target.health.is_ejected() {
-                    self.target.load.forget();
-                }
-                self.target.load.succeeded(took, now);
-                self.target.counts.answered.record(1.0);
-            }
+            Signal::Success => self.target.answered(took, now),
             Signal::Failure | Signal::Refused => {
                 self.target.load.failed(took, left_alone, now);
                 self.target.counts.failed.record(1.0);
@@ -404,6 +407,21 @@ impl Lease<'_> {
         }
         if let Some(permit) = self.permit.take() {
             permit.record(signal, now);
+        }
+    }
+
+    /// The answer has begun and is right so far; the endpoint is busy with it until it ends.
+    pub(super) fn hold(mut self, now: Instant) -> Held {
+        let took = now.saturating_duration_since(self.begun);
+        self.recorded = true;
+        self.target.answered(took, now);
+        // The lease counts until it is dropped, and that is now.
+        self.target.load.begin();
+        self.shared.in_flight.fetch_add(1, Ordering::Relaxed);
+        Held {
+            permit: self.permit.take().and_then(|permit| permit.answered(now)),
+            target: Arc::clone(self.target),
+            shared: Arc::clone(self.shared),
         }
     }
 }
@@ -420,7 +438,42 @@ impl Drop for Lease<'_> {
             }
         }
         self.target.load.end();
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.shared.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An endpoint for the time in which its answer comes.
+#[derive(Debug)]
+pub(super) struct Held {
+    target: Arc<Target>,
+    shared: Arc<Shared>,
+    permit: Option<CircuitPermit>,
+}
+
+impl Held {
+    pub(super) fn url(&self) -> Arc<str> {
+        Arc::clone(&self.target.url)
+    }
+
+    /// The answer broke off.
+    pub(super) fn broke(&mut self, now: Instant) {
+        self.target.load.failed(Duration::ZERO, None, now);
+        // A probe told of the beginning.
+        let another = || self.target.breaker.as_ref()?.acquire(now).ok();
+        if let Some(permit) = self.permit.take().or_else(another) {
+            permit.record(Signal::Failure, now);
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // As far as somebody wanted to read it, it was right.
+        if let Some(permit) = self.permit.take() {
+            permit.record(Signal::Success, Instant::now());
+        }
+        self.target.load.end();
+        self.shared.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

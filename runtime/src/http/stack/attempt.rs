@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::resilience::Signal;
 
 use super::super::error::{CallErrorKind, CallFailure, Sent, may_be_repeated};
-use super::super::pool::Lease;
+use super::super::pool::{Held, Lease};
 use super::super::retry_after;
 use super::super::stream::Rest;
 use super::super::transport::Incoming;
@@ -46,10 +46,18 @@ impl Stack {
                 let (failure, verdict, signal) = of_transport(&prepared.call, error);
                 (Err((failure, verdict)), signal)
             }
-            Ok(Ok(incoming)) => {
+            Ok(Ok(mut incoming)) => {
                 let signal = signal_of(incoming.status);
                 let result = if is_fine(prepared, incoming.status) {
-                    Ok(self.answer(prepared, incoming, &endpoint, attempt))
+                    if let Some(body) = incoming.rest.take() {
+                        let rest = self.rest(prepared, body, lease.hold(now), attempt);
+                        let answer = self.answer(incoming, endpoint, attempt);
+                        return Ok(Answer {
+                            rest: Some(rest),
+                            ..answer
+                        });
+                    }
+                    Ok(self.answer(incoming, Arc::clone(&endpoint), attempt))
                 } else {
                     Err(self.refused(prepared, incoming))
                 };
@@ -84,28 +92,34 @@ impl Stack {
         (failure.with_body(incoming.body), verdict)
     }
 
-    fn answer(
+    fn rest(
         &self,
         prepared: &Prepared,
-        incoming: Incoming,
-        endpoint: &Arc<str>,
+        body: reqwest::Body,
+        endpoint: Held,
         attempts: u32,
-    ) -> Answer {
-        let rest = incoming.rest.map(|body| Rest {
+    ) -> Rest {
+        Rest {
             body,
             call: Arc::clone(&prepared.call),
-            endpoint: Arc::clone(endpoint),
+            endpoint: endpoint.url(),
             attempts,
             idle: self.settings.stream_idle_timeout,
             silence: None,
-        });
+            endpoint_is_busy: endpoint,
+            // Until it is known that the answer is that of the call.
+            call_goes_on: None,
+        }
+    }
+
+    fn answer(&self, incoming: Incoming, endpoint: Arc<str>, attempts: u32) -> Answer {
         Answer {
             status: incoming.status,
             headers: incoming.headers,
             body: incoming.body,
-            endpoint: Arc::clone(endpoint),
+            endpoint,
             attempts,
-            rest,
+            rest: None,
             again: None,
             bytes_max: self.settings.response_bytes_max,
         }

@@ -26,6 +26,7 @@ use super::limits::{Hedging, Limiter};
 use super::options::Decided;
 use super::pool::{Pool, Tried, Wish};
 use super::settings::ServiceSettings;
+use super::stream::Ongoing;
 use super::transport::Transport;
 
 use classify::signal_of_call;
@@ -158,7 +159,7 @@ impl Stack {
     /// Makes the call.
     pub(super) async fn call(&self, prepared: &Prepared) -> Result<Answer, Box<CallFailure>> {
         let refuse = |kind, text| Box::new(CallFailure::new(kind, &prepared.call, text));
-        let Ok(_place) = self.bulkhead.enter(prepared.deadline).await else {
+        let Ok(place) = self.bulkhead.enter(prepared.deadline).await else {
             let text = format!(
                 "{} calls run and {} wait, as many as may; nobody finished in time",
                 self.settings.concurrency, self.settings.queue
@@ -177,9 +178,15 @@ impl Stack {
                 }
             },
         };
-        let result = self.attempts(prepared).await;
-        if let Some(permit) = permit {
-            permit.record(signal_of_call(&result), Instant::now());
+        let mut result = self.attempts(prepared).await;
+        let now = Instant::now();
+        if let Ok(Answer {
+            rest: Some(rest), ..
+        }) = &mut result
+        {
+            rest.call_goes_on = Some(Ongoing::new(place, permit, now));
+        } else if let Some(permit) = permit {
+            permit.record(signal_of_call(&result), now);
         }
         result
     }

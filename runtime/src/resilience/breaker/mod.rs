@@ -303,6 +303,7 @@ impl CircuitBreaker {
             generation,
             probe,
             begun,
+            took: None,
         }
     }
 
@@ -407,16 +408,46 @@ pub struct CircuitPermit {
     generation: u64,
     probe: bool,
     begun: Instant,
+    /// How long it took, where that is known before the result is.
+    took: Option<Duration>,
 }
 
 impl CircuitPermit {
+    /// The answer has begun at `now`, and takes as long as it takes to read: how that goes on will be
+    /// [recorded](Self::record), and not how long. A probe has found out what it was made for, and is over
+    /// with it: `None`.
+    ///
+    /// ```
+    /// use interline::resilience::{CircuitBreaker, CircuitBreakerOptions, Signal};
+    /// use tokio::time::Instant;
+    ///
+    /// let breaker = CircuitBreaker::new(CircuitBreakerOptions::DEFAULT);
+    /// let permit = breaker.acquire(Instant::now()).unwrap();
+    /// // The head of an answer has come.
+    /// let permit = permit.answered(Instant::now());
+    /// // The body broke off.
+    /// if let Some(permit) = permit {
+    ///     permit.record(Signal::Failure, Instant::now());
+    /// }
+    /// ```
+    #[must_use = "a permit that is dropped counts as nothing"]
+    pub fn answered(mut self, now: Instant) -> Option<Self> {
+        if self.probe {
+            self.record(Signal::Success, now);
+            return None;
+        }
+        self.took = Some(now.saturating_duration_since(self.begun));
+        Some(self)
+    }
+
     /// What the call told, at its end.
     pub fn record(mut self, signal: Signal, now: Instant) {
         let Some(breaker) = self.breaker.take() else {
             return;
         };
         let limit = breaker.0.options.slow_call;
-        let took = now.saturating_duration_since(self.begun);
+        let took = self.took;
+        let took = took.unwrap_or_else(|| now.saturating_duration_since(self.begun));
         let slow = limit.is_some_and(|limit| took >= limit);
         if self.probe {
             let healthy = match signal {
