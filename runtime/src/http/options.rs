@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
-use crate::resilience::{Backoff, UsualTime, hash_key};
+use crate::resilience::{Backoff, Jitter, UsualTime, hash_key};
 
 /// How a call is repeated; what is not said comes from elsewhere.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub struct RetrySettings {
     pub first: Option<Duration>,
     /// The longest wait of all.
     pub max: Option<Duration>,
+    /// How a wait is drawn.
+    pub jitter: Option<Jitter>,
     /// When a call that may be repeated has not been answered after this time, it is sent a second
     /// time, to another endpoint where there is one, and the first answer counts. It is the second of
     /// the `attempts`; a share of the successful calls (`hedge.share` in the configuration, 5 % unless
@@ -53,6 +55,7 @@ impl CallSettings {
             attempts: None,
             first: None,
             max: None,
+            jitter: None,
             hedge: None,
             hedge_percentile: None,
         },
@@ -93,6 +96,13 @@ impl CallSettings {
         self
     }
 
+    /// With waits that are drawn like this.
+    #[must_use]
+    pub const fn jitter(mut self, jitter: Jitter) -> Self {
+        self.retry.jitter = Some(jitter);
+        self
+    }
+
     /// With a second request after this time without an answer.
     #[must_use]
     pub const fn hedge(mut self, after: Duration) -> Self {
@@ -116,6 +126,7 @@ impl CallSettings {
                 attempts: self.retry.attempts.or(below.retry.attempts),
                 first: self.retry.first.or(below.retry.first),
                 max: self.retry.max.or(below.retry.max),
+                jitter: self.retry.jitter.or(below.retry.jitter),
                 hedge: self.retry.hedge.or(below.retry.hedge),
                 hedge_percentile: self.retry.hedge_percentile.or(below.retry.hedge_percentile),
             },
@@ -146,7 +157,8 @@ impl Decided {
             timeout: said.timeout.unwrap_or(Duration::from_secs(10)),
             attempt_timeout: said.attempt_timeout,
             attempts: said.retry.attempts.unwrap_or(3).max(1),
-            backoff: Backoff::new(first.min(max), max),
+            backoff: Backoff::new(first.min(max), max)
+                .with_jitter(said.retry.jitter.unwrap_or_default()),
             hedge: said.retry.hedge,
             hedge_percentile: said.retry.hedge_percentile,
         }
@@ -258,6 +270,9 @@ mod tests {
         assert_eq!((decided.attempts, decided.timeout), (1, s(2)));
         assert_eq!(decided.attempt_timeout, Some(s(1)));
         assert_eq!(decided.backoff.max, s(1));
+        assert_eq!(decided.backoff.jitter, Jitter::Full);
+        let equal = CallSettings::UNSET.jitter(Jitter::Equal);
+        assert_eq!(Decided::of(&[equal]).backoff.jitter, Jitter::Equal);
         let unsaid = Decided::of(&[]);
         assert_eq!((unsaid.attempts, unsaid.timeout), (3, s(10)));
         let hedged = CallSettings::UNSET.hedge(s(1));

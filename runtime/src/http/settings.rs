@@ -8,7 +8,7 @@ use crate::discovery::{Backends, EndpointSet, Whereabouts};
 use crate::observability::metrics::MetricsSink;
 #[cfg(feature = "redis")]
 use crate::resilience::SharedRateSettings;
-use crate::resilience::{CircuitBreakerOptions, LoadBalancer, OutlierOptions};
+use crate::resilience::{CircuitBreakerOptions, Jitter, LoadBalancer, OutlierOptions};
 
 use super::checks::CheckSettings;
 use super::options::{CallSettings, RetrySettings};
@@ -32,6 +32,7 @@ const SCHEMES: &[&str] = if cfg!(feature = "tls") {
 /// | `attempt_timeout` | what remains | of one attempt |
 /// | `retry.attempts` | 3 | all attempts, the first one included |
 /// | `retry.first`, `retry.max` | `50ms`, `2s` | the longest waits before the first repeat and of all |
+/// | `retry.jitter` | `full` | how the waits are drawn: from nothing to the longest; `equal`: from half of it; `decorrelated`: from `first` to three times the wait before; `none`: the longest |
 /// | `retry.budget`, `retry.floor` | 0.2, 3 | repeats as a share of recent calls, and at least so many a second |
 /// | `mode` | `direct` | `mesh`: one address with a mesh behind it, which repeats and ejects by itself |
 /// | `hedge.after` | never | a call that may be repeated is sent a second time when it has not been answered then |
@@ -340,6 +341,9 @@ fn read_call(section: &Section<'_>, faults: &mut Faults) -> CallSettings {
             attempts: retry.integer("attempts", 1..=20, faults),
             first: retry.duration("first", .., faults),
             max: retry.duration("max", .., faults),
+            jitter: retry
+                .choice("jitter", Jitter::NAMES, faults)
+                .and_then(Jitter::named),
             hedge: hedge.nonzero_duration("after", faults),
             hedge_percentile: hedge.integer("percentile", 50..=99, faults),
         },

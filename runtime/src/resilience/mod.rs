@@ -17,7 +17,7 @@ mod window;
 
 #[cfg(all(feature = "http", feature = "redis"))]
 pub(crate) use self::redis::{Granted, NoTurn, SharedRateLimiter, SharedRateSettings, SharedTurn};
-pub use backoff::Backoff;
+pub use backoff::{Backoff, Jitter};
 pub use balance::{Candidate, LoadBalancer, PickContext, Picker, WEIGHT_MAX, hash_key};
 pub use breaker::{
     Broken, CircuitBreaker, CircuitBreakerOpen, CircuitBreakerOptions, CircuitPermit, CircuitState,

@@ -97,6 +97,27 @@ async fn a_body_is_the_same_on_every_attempt() {
 }
 
 #[tokio::test]
+async fn waits_are_drawn_as_the_configuration_says() {
+    let server = Server::start(|_| Reply::status(503)).await;
+    let lines = format!("{NO_BREAKER}\nretry.first = \"100ms\"\nretry.jitter = ");
+    let took = async |jitter: &str| {
+        let shop = client(&[server.url()], &format!("{lines}\"{jitter}\"")).await;
+        let begun = Instant::now();
+        shop.item("7").await.unwrap_err();
+        begun.elapsed()
+    };
+    // 100 ms and 200 ms, from half on, or from the first on, or from nothing on.
+    let ms = Duration::from_millis;
+    assert!(took("none").await >= ms(300));
+    assert!(took("equal").await >= ms(150));
+    assert!(took("decorrelated").await >= ms(200));
+    let mut least = Duration::MAX;
+    while least >= ms(150) {
+        least = least.min(took("full").await);
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_asks_for_time_gets_it() {
     let server = Server::start(|seen| match seen.number {
         0 => Reply::status(503).header("retry-after", "1"),

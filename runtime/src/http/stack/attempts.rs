@@ -28,6 +28,7 @@ impl Stack {
         };
         let mut attempt = 1;
         let mut before: Option<CallFailure> = None;
+        let mut waited = None;
         let (mut turn, mut has_turn) = (None, false);
         loop {
             if let (Some(limiter), false) = (&self.limiter, has_turn) {
@@ -97,10 +98,12 @@ impl Stack {
                 Some(wait) if !(other && is_unavailable(&failure)) => wait,
                 // Nobody was bothered, and somebody else may be there.
                 _ if elsewhere => Duration::ZERO,
-                _ => prepared
-                    .decided
-                    .backoff
-                    .wait(attempt, &self.environment.rng),
+                _ => {
+                    let backoff = prepared.decided.backoff;
+                    let wait = backoff.wait_after(waited, attempt, &self.environment.rng);
+                    waited = Some(wait);
+                    wait
+                }
             };
             let next = Instant::now() + wait;
             let why = if attempt >= attempts_max {
