@@ -15,6 +15,7 @@ use super::descriptor::ClientDescriptor;
 use super::error::CallError;
 use super::options::CallOptions;
 use super::stack::Stack;
+use super::views::ServiceEndpoint;
 
 /// How long a service may take to say how it is.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -135,6 +136,12 @@ impl HttpClient {
     #[must_use]
     pub fn circuit(&self) -> Option<&CircuitBreaker> {
         self.stack.circuit()
+    }
+
+    /// The instances of now with what is known of each; [`ServiceEndpoint`] has an example.
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<ServiceEndpoint> {
+        self.stack.pool().views()
     }
 
     /// The address to which a call of now would go: for what speaks to the service in another way.

@@ -11,6 +11,7 @@ use crate::resilience::SharedRateSettings;
 use crate::resilience::{CircuitBreakerOptions, Jitter, LoadBalancer, OutlierOptions};
 
 use super::checks::CheckSettings;
+use super::judge::Judge;
 use super::options::{CallSettings, RetrySettings};
 use super::tls::Security;
 use super::transport::Ways;
@@ -49,6 +50,7 @@ const SCHEMES: &[&str] = if cfg!(feature = "tls") {
 /// | `ejection.panic` | 0.5 | where a smaller share is healthy, by calls and by checks, all are called |
 /// | `slow_start` | `10s` | over which an endpoint that is new, or was left alone, gets its share; `0s` for at once; not with `ring_hash` |
 /// | `breaker.*` | | see `CircuitBreakerOptions`; `breaker.enabled = false` for none |
+/// | `breaker.failures` | `["5xx"]`, and 429 for the share | which statuses are failures of an instance and of the service: `["503", "429"]`, `["4xx", "5xx"]`; the others are none |
 /// | `health.*` | | see `CheckSettings`: endpoints are asked how they are |
 /// | `concurrency`, `queue` | 256, 256 | calls at once, with the answers that are still being read, and calls waiting for their turn |
 /// | `connect_timeout` | `2s` | |
@@ -79,6 +81,7 @@ pub(crate) struct ServiceSettings {
     /// Where this program runs.
     pub(crate) zone: Option<Arc<str>>,
     pub(crate) outliers: OutlierOptions,
+    pub(crate) judge: Judge,
     pub(crate) breaker: Option<CircuitBreakerOptions>,
     pub(crate) checks: Option<CheckSettings>,
     pub(crate) concurrency: usize,
@@ -153,6 +156,7 @@ impl ServiceSettings {
             balance,
             zone: None,
             outliers: read_outliers(section, balance, faults),
+            judge: Judge::read(&section.section("breaker", faults), faults),
             breaker: read_breaker(&section.section("breaker", faults), faults),
             checks: CheckSettings::read(&section.section("health", faults), faults),
             concurrency: section

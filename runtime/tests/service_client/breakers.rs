@@ -65,6 +65,83 @@ async fn a_circuit_can_be_opened_and_closed_by_hand() {
 }
 
 #[tokio::test]
+async fn the_circuit_of_an_instance_can_be_seen_and_opened_by_hand() {
+    let (one, two) = (
+        Server::start(|_| Reply::json(ITEM)).await,
+        Server::start(|_| Reply::json(ITEM)).await,
+    );
+    let lines = "balance = \"round_robin\"\nslow_start = \"0s\"\nbreaker.consecutive = 2";
+    let running = till(&[one.url(), two.url()], lines).await;
+    let shop: ShopClient = running.client().unwrap();
+    let http = running.manager().http_client("shop").unwrap();
+    let of = |server: &Server| {
+        let all = http.endpoints();
+        all.into_iter().find(|one| *one.url == *server.url()).unwrap()
+    };
+    let endpoint = of(&one);
+    assert_eq!((http.endpoints().len(), endpoint.in_flight), (2, 0));
+    assert!(!endpoint.is_ejected && !endpoint.is_down);
+    let circuit = endpoint.circuit.unwrap();
+    let mut changes = circuit.subscribe();
+    circuit.force_open();
+    assert!(of(&one).is_ejected);
+    for _ in 0..10 {
+        shop.item("7").await.unwrap();
+    }
+    assert_eq!((one.count(), two.count()), (0, 10));
+    circuit.reset();
+    assert!(!of(&one).is_ejected);
+    for _ in 0..10 {
+        shop.item("7").await.unwrap();
+    }
+    assert_eq!((one.count(), two.count()), (5, 15));
+    // What calls find out can be seen and heard.
+    one.change(|_| Reply::status(500));
+    while one.count() < 7 {
+        let _ = shop.item("7").await;
+    }
+    assert_eq!(of(&one).circuit.unwrap().state(), CircuitState::Open);
+    assert!(of(&one).is_ejected && !of(&two).is_ejected);
+    for state in [
+        CircuitState::ForcedOpen,
+        CircuitState::Closed,
+        CircuitState::Open,
+    ] {
+        assert_eq!(changes.next().await.unwrap().to, state);
+    }
+    two.change(|_| Reply::json(ITEM).after(Duration::from_secs(60)));
+    let asked = two.count();
+    let call = tokio::spawn(async move { shop.item("7").await });
+    while two.count() == asked {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(of(&two).in_flight, 1);
+    call.abort();
+}
+
+#[tokio::test]
+async fn the_configuration_says_what_is_a_failure() {
+    let server = Server::start(|_| Reply::status(500)).await;
+    let lines = "retry.attempts = 1\nbreaker.consecutive = 3\nbreaker.failures = [\"404\", \"429\"]";
+    let shop = client(&[server.url()], lines).await;
+    let state = async |times: usize| {
+        let mut last = None;
+        for _ in 0..times {
+            last = Some(shop.item("7").await.unwrap_err().kind());
+        }
+        last.unwrap()
+    };
+    assert_eq!(state(30).await, CallErrorKind::Status);
+    server.change(|seen| match seen.number % 2 {
+        0 => Reply::status(404),
+        _ => Reply::status(429),
+    });
+    assert_eq!(state(3).await, CallErrorKind::Status);
+    assert_eq!(state(1).await, CallErrorKind::CircuitBreakerOpen);
+    assert_eq!(server.count(), 33);
+}
+
+#[tokio::test]
 async fn calls_that_were_wrong_by_themselves_open_nothing() {
     let server = Server::start(|_| Reply::status(404)).await;
     let shop = client(&[server.url()], "breaker.consecutive = 3").await;

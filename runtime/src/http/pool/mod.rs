@@ -17,6 +17,7 @@ use crate::resilience::{
 use super::checks::Checked;
 use super::endpoints::{Counts, Maker};
 use super::transport::Transport;
+use super::views::ServiceEndpoint;
 
 /// What is kept of one endpoint for as long as it is one, whatever happens to others.
 #[derive(Debug)]
@@ -243,6 +244,18 @@ impl Pool {
 
     pub(super) fn targets(&self) -> impl Iterator<Item = &Arc<Target>> + Clone {
         self.all.iter().map(|member| &member.target)
+    }
+
+    /// What is known of each endpoint, for whoever looks from outside.
+    pub(super) fn views(&self) -> Vec<ServiceEndpoint> {
+        let view = |target: &Arc<Target>| ServiceEndpoint {
+            url: Arc::clone(&target.url),
+            circuit: target.breaker.clone(),
+            is_ejected: target.health.is_ejected(),
+            is_down: target.checked.is_down(),
+            in_flight: target.load.in_flight(),
+        };
+        self.targets().map(view).collect()
     }
 
     pub(super) fn urls(&self) -> impl Iterator<Item = &str> {

@@ -14,7 +14,7 @@ use super::super::retry_after;
 use super::super::stream::Rest;
 use super::super::transport::Incoming;
 use super::Stack;
-use super::classify::{Verdict, of_transport, signal_of};
+use super::classify::{Verdict, of_transport};
 use super::request::{Answer, Prepared};
 
 /// What came of an attempt; of a failed one also what that means for the next.
@@ -47,7 +47,7 @@ impl Stack {
                 (Err((failure, verdict)), signal)
             }
             Ok(Ok(mut incoming)) => {
-                let signal = signal_of(incoming.status);
+                let signal = self.settings.judge.signal(incoming.status);
                 let result = if is_fine(prepared, incoming.status) {
                     if let Some(body) = incoming.rest.take() {
                         let rest = self.rest(prepared, body, lease.hold(now), attempt);

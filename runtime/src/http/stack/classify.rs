@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use http::StatusCode;
-
 use crate::resilience::Signal;
 
 use super::super::error::{CallErrorKind, CallFailure, CallName, Sent};
+use super::super::judge::Judge;
 use super::super::transport::{TransportError, Why};
 use super::request::Answer;
 
@@ -99,23 +98,17 @@ pub(in super::super) fn explain(error: &TransportError) -> String {
     }
 }
 
-/// What a status says about the health of who answered.
-pub(super) fn signal_of(status: StatusCode) -> Signal {
-    match status.as_u16() {
-        429 => Signal::Refused,
-        500.. => Signal::Failure,
-        _ => Signal::Success,
-    }
-}
-
 /// What a call says about the health of the service.
-pub(super) fn signal_of_call(result: &Result<Answer, Box<CallFailure>>) -> Signal {
+pub(super) fn signal_of_call(
+    judge: &Judge,
+    result: &Result<Answer, Box<CallFailure>>,
+) -> Signal {
     let failure = match result {
         Ok(_) => return Signal::Success,
         Err(failure) => failure,
     };
     match (failure.kind, failure.status) {
-        (_, Some(status)) => signal_of(status),
+        (_, Some(status)) => judge.signal(status),
         (CallErrorKind::TooLarge, None) => Signal::Success,
         // Nobody was asked.
         (CallErrorKind::Timeout, None) if failure.attempts == 0 => Signal::Ignored,

@@ -186,7 +186,7 @@ impl Stack {
         {
             rest.call_goes_on = Some(Ongoing::new(place, permit, now));
         } else if let Some(permit) = permit {
-            permit.record(signal_of_call(&result), now);
+            permit.record(signal_of_call(&self.settings.judge, &result), now);
         }
         result
     }

@@ -1,6 +1,7 @@
 //! A circuit breaker: calls that will fail are not made, and a few probes find out when they succeed
 //! again.
 
+mod changes;
 mod control;
 mod options;
 mod streak;
@@ -18,9 +19,11 @@ use crate::clock::{Rng, later};
 
 use super::sync::{AtomicU64, Mutex, MutexGuard, Ordering, PoisonError};
 use super::window::Window;
+use changes::Listeners;
 use control::Control;
 use streak::Streak;
 
+pub use changes::CircuitChanges;
 pub use options::CircuitBreakerOptions;
 
 /// What a call told about the health of what was called.
@@ -158,6 +161,7 @@ struct Inner {
     options: CircuitBreakerOptions,
     rng: Rng,
     observer: Option<Box<Observer>>,
+    listeners: Listeners,
     /// The generation while it is closed and counts, else 0: all that the fast path reads.
     closed: AtomicU64,
     streak: Streak,
@@ -190,6 +194,7 @@ impl CircuitBreaker {
             options,
             rng,
             observer,
+            listeners: Listeners::default(),
             closed: AtomicU64::new(control.generation),
             streak: Streak::new(control.generation),
             window: Window::new(options.window, now),
@@ -252,6 +257,24 @@ impl CircuitBreaker {
     #[must_use]
     pub fn state(&self) -> CircuitState {
         self.control().state
+    }
+
+    /// Its changes from now on.
+    ///
+    /// ```
+    /// use interline::resilience::{CircuitBreaker, CircuitBreakerOptions, CircuitState};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let breaker = CircuitBreaker::new(CircuitBreakerOptions::DEFAULT);
+    /// let mut changes = breaker.subscribe();
+    /// breaker.force_open();
+    /// assert_eq!(changes.next().await.unwrap().to, CircuitState::ForcedOpen);
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn subscribe(&self) -> CircuitChanges {
+        self.0.listeners.join()
     }
 
     /// Opens it for `lasting` from `now`, whatever was counted; then probes find out. A longer time that
@@ -377,9 +400,13 @@ impl CircuitBreaker {
     }
 
     fn tell(&self, change: Option<Transition>) {
-        if let (Some(change), Some(observer)) = (change, &self.0.observer) {
+        let Some(change) = change else {
+            return;
+        };
+        if let Some(observer) = &self.0.observer {
             observer(change);
         }
+        self.0.listeners.tell(change);
     }
 
     fn control(&self) -> MutexGuard<'_, Control> {

@@ -404,3 +404,35 @@ fn a_time_may_be_longer_than_the_clock_goes() {
     probe.record(Signal::Success, day);
     assert_eq!(breaker.state(), CircuitState::Closed);
 }
+
+#[tokio::test]
+async fn whoever_listens_hears_every_change_and_the_end() {
+    let breaker = CircuitBreaker::new(CircuitBreakerOptions {
+        consecutive: 1,
+        ..CircuitBreakerOptions::DEFAULT
+    });
+    let now = Instant::now();
+    breaker.force_open();
+    breaker.reset();
+    // From now on, and each of them all.
+    let (mut one, mut other) = (breaker.subscribe(), breaker.subscribe());
+    breaker.acquire(now).unwrap().record(Signal::Failure, now);
+    let later = now + Duration::from_secs(60);
+    breaker.acquire(later).unwrap().record(Signal::Success, later);
+    use CircuitState::{Closed, HalfOpen, Open};
+    for changes in [&mut one, &mut other] {
+        for (from, to) in [(Closed, Open), (Open, HalfOpen), (HalfOpen, Closed)] {
+            assert_eq!(changes.next().await, Some(Transition { from, to }));
+        }
+    }
+    for _ in 0..20 {
+        breaker.force_open();
+        breaker.reset();
+    }
+    drop(breaker);
+    let mut heard = 0;
+    while one.next().await.is_some() {
+        heard += 1;
+    }
+    assert_eq!(heard, 16, "who is slow loses the oldest");
+}
