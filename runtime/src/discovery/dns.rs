@@ -42,7 +42,8 @@ const ATTEMPTS: usize = 2;
 /// fails or does not answer is none, and what was said last stays; so it is where one family fails and the
 /// other one has no address. The weights of SRV records are those of the instances, for the ways to balance
 /// that heed them; instances of a later priority stand by for the time when none of the earlier ones can be
-/// called.
+/// called. Instances are called by the name that was asked for, with SRV by the target: that is what stands
+/// in requests, and what the certificate has to be for.
 pub(super) struct DnsBackend(Arc<Settings>);
 
 #[derive(Debug)]

@@ -26,6 +26,8 @@ struct Entry(Written);
 struct Written {
     url: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    host: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     zone: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     version: Option<String>,
@@ -48,6 +50,7 @@ impl Written {
         let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
         Self {
             url: endpoint.url().to_owned(),
+            host: endpoint.host().map(str::to_owned),
             zone: endpoint.zone().map(str::to_owned),
             version: endpoint.version().map(str::to_owned),
             tags: endpoint.tags().map(str::to_owned).collect(),
@@ -59,6 +62,10 @@ impl Written {
 
     fn endpoint(&self) -> Result<Endpoint, String> {
         let mut endpoint = Endpoint::parse(&self.url)?.with_priority(self.priority);
+        if let Some(host) = &self.host {
+            let named = endpoint.with_host(host);
+            endpoint = named.map_err(|why| format!("has a host, and `{host}` {why}"))?;
+        }
         if let Some(zone) = &self.zone {
             endpoint = endpoint.with_zone(zone);
         }

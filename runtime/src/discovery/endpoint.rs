@@ -14,6 +14,7 @@ pub struct Endpoint {
     weight: u32,
     priority: u16,
     zone: Option<Arc<str>>,
+    host: Option<Arc<str>>,
     /// `None` where nothing is known, as of most: sets can be large.
     about: Option<Arc<About>>,
 }
@@ -72,6 +73,7 @@ impl Endpoint {
             weight: 1,
             priority: 0,
             zone: None,
+            host: None,
             about: None,
         })
     }
@@ -90,6 +92,28 @@ impl Endpoint {
     pub fn with_priority(mut self, priority: u16) -> Self {
         self.priority = priority;
         self
+    }
+
+    /// Called by this name, wherever it is: the name that its certificate is for, and that requests say.
+    /// Without it, it is called as its address says.
+    ///
+    /// ```
+    /// use interline::discovery::Endpoint;
+    ///
+    /// let endpoint = Endpoint::parse("https://10.0.0.7:8443")?.with_host("orders.internal")?;
+    /// assert_eq!(endpoint.host(), Some("orders.internal"));
+    /// assert_eq!(endpoint.authority(), "10.0.0.7:8443");
+    /// # Ok::<(), String>(())
+    /// ```
+    ///
+    /// # Errors
+    /// What is wrong, continuing a sentence that begins with the name.
+    pub fn with_host(mut self, host: &str) -> Result<Self, String> {
+        let host = host_name(host)?;
+        if self.host.as_deref() != Some(&host) {
+            self.host = Some(host.into());
+        }
+        Ok(self)
     }
 
     /// In this zone, such as `eu-west-1a`.
@@ -161,6 +185,12 @@ impl Endpoint {
     #[must_use]
     pub fn zone(&self) -> Option<&str> {
         self.zone.as_deref()
+    }
+
+    /// The name by which it is called, if not by its address.
+    #[must_use]
+    pub fn host(&self) -> Option<&str> {
+        self.host.as_deref()
     }
 
     /// Its version, if that is known.
@@ -235,6 +265,20 @@ impl EndpointSet {
     }
 }
 
+/// The name of a host as it stands in an address: in small letters, and without the dot that a name of the
+/// DNS may end with.
+pub(crate) fn host_name(text: &str) -> Result<String, String> {
+    let text = text.strip_suffix('.').unwrap_or(text);
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    if text.is_empty() || text.starts_with('.') || !text.chars().all(plain) {
+        return Err("is no name of a host; write for example `orders.internal`".to_owned());
+    }
+    if text.parse::<std::net::IpAddr>().is_ok() {
+        return Err("is an address and no name".to_owned());
+    }
+    Ok(text.to_ascii_lowercase())
+}
+
 impl FromIterator<Endpoint> for EndpointSet {
     fn from_iter<I: IntoIterator<Item = Endpoint>>(endpoints: I) -> Self {
         let mut all: Vec<Endpoint> = endpoints.into_iter().collect();
@@ -292,6 +336,18 @@ mod tests {
             let error = Endpoint::parse(text).unwrap_err();
             assert!(error.starts_with(reason), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn a_name_is_one() {
+        let endpoint = Endpoint::parse("https://10.0.0.7").unwrap();
+        let named = |host| endpoint.clone().with_host(host);
+        assert_eq!(named("Shop.Test.").unwrap().host(), Some("shop.test"));
+        for text in ["", ".", ".test", "a b", "shop.test:80", "[::1]", "a/b"] {
+            let error = named(text).unwrap_err();
+            assert!(error.starts_with("is no name of a host"), "{text}: {error}");
+        }
+        assert_eq!(named("10.0.0.8").unwrap_err(), "is an address and no name");
     }
 
     #[test]

@@ -30,6 +30,7 @@ const POLL: Duration = Duration::from_millis(500);
 /// tags = ["blue"]
 /// metadata = { tier = "gold" }
 /// weight = 3
+/// host = "eu.orders.internal"   # the name it is called by: the one in its certificate
 /// priority = 1        # stands by for the time when none of priority 0 can be called
 /// ```
 ///

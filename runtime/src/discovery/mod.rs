@@ -84,6 +84,7 @@ mod settings;
 mod static_list;
 mod status;
 
+pub(crate) use endpoint::host_name;
 pub use endpoint::{Endpoint, EndpointSet};
 pub use feed::{Asking, Feed};
 pub use manager::{EndpointCheck, ServiceDiscoveryManager};

@@ -15,7 +15,7 @@ use crate::resilience::EndpointHealth;
 use super::body::Body;
 use super::pool::{Pool, Target};
 use super::stack::Stack;
-use super::transport::{Outgoing, Transport};
+use super::transport::Outgoing;
 
 /// What is asked for where nothing else is said.
 pub(super) const HEALTH_PATH: &str = "/health/ready";
@@ -172,7 +172,7 @@ pub(super) async fn run(stack: Arc<Stack>, settings: CheckSettings) {
 
 async fn check(target: Arc<Target>, round: Arc<Round>) {
     let settings = &round.settings;
-    let result = settings.ask(&target.transport, &target.url).await;
+    let result = settings.ask(&target).await;
     let series = if result.is_ok() {
         &round.good
     } else {
@@ -200,19 +200,20 @@ impl CheckSettings {
     }
 
     /// Asks the endpoint how it is.
-    async fn ask(&self, transport: &Transport, url: &str) -> Result<(), String> {
+    async fn ask(&self, target: &Target) -> Result<(), String> {
         let limit = self.timeout;
         let Some(path) = &self.path else {
-            return reach(&Endpoint::parse(url)?, limit).await.map(|_| ());
+            return reach(&Endpoint::parse(&target.url)?, limit).await.map(|_| ());
         };
         let request = Outgoing {
             method: Method::GET,
-            url: format!("{url}{path}"),
+            door: target.door.clone(),
+            url: format!("{}{path}", target.origin()),
             headers: HeaderMap::new(),
             body: Body::None,
             streamed: false,
         };
-        match timeout(limit, transport.send(request)).await {
+        match timeout(limit, target.transport.send(request)).await {
             Ok(Ok(answer)) if answer.status.is_success() => Ok(()),
             Ok(Ok(answer)) => Err(format!("answers {}", answer.status)),
             Ok(Err(error)) => Err(super::stack::explain(&error)),
@@ -236,10 +237,12 @@ pub(super) fn examine(stack: &Arc<Stack>) -> Option<Arc<dyn Examine>> {
 
 impl Examine for Examiner {
     fn examine(&self, endpoint: Endpoint) -> Examining {
-        let (settings, transport) = (self.settings.clone(), self.stack.pool().transport());
+        let (settings, target) = (self.settings.clone(), self.stack.pool().at(endpoint.url()));
         Box::pin(async move {
             let begun = Instant::now();
-            settings.ask(&transport, endpoint.url()).await?;
+            // The set has changed since it was asked for.
+            let target = target.ok_or("is not in use any more")?;
+            settings.ask(&target).await?;
             Ok(begun.elapsed())
         })
     }

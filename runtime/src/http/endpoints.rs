@@ -20,6 +20,8 @@ pub(super) struct Maker {
     service: Arc<str>,
     environment: Surroundings,
     breaker: Option<CircuitBreakerOptions>,
+    /// The name by which they are called that have none of their own.
+    host: Option<Arc<str>>,
     ejected: Series,
 }
 
@@ -40,11 +42,16 @@ impl Maker {
         Self {
             service: Arc::clone(service),
             environment: environment.clone(),
+            host: settings.host.clone(),
             // A mesh has many endpoints behind the one address: that one of them fails says nothing of
             // the others, and leaving it alone is the mesh's business.
             breaker: settings.breaker.filter(|_| !settings.mesh),
             ejected: Series::of(metrics, EJECTED, vec![Arc::clone(service)]),
         }
+    }
+
+    pub(super) fn host(&self) -> Option<&str> {
+        self.host.as_deref()
     }
 
     pub(super) fn counts(&self, url: &str) -> Counts {

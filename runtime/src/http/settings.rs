@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{Faults, Section};
-use crate::discovery::{Backends, EndpointSet, Whereabouts};
+use crate::discovery::{Backends, EndpointSet, Whereabouts, host_name};
 use crate::observability::metrics::MetricsSink;
 #[cfg(feature = "redis")]
 use crate::resilience::SharedRateSettings;
@@ -29,6 +29,7 @@ const SCHEMES: &[&str] = if cfg!(feature = "tls") {
 /// |---|---|---|
 /// | `urls` | this or `discovery` | the instances: scheme, host and port |
 /// | `discovery.*` | | see `Backends`: who tells where the instances are |
+/// | `host` | as discovery says, or the address | the name by which all instances are called, wherever they are: the one in their certificate, and in the requests |
 /// | `timeout` | `10s` | of a call, all its attempts and waits included |
 /// | `attempt_timeout` | what remains | of one attempt |
 /// | `retry.attempts` | 3 | all attempts, the first one included |
@@ -69,6 +70,8 @@ const SCHEMES: &[&str] = if cfg!(feature = "tls") {
 #[derive(Clone, Debug)]
 pub(crate) struct ServiceSettings {
     pub(crate) whereabouts: Whereabouts,
+    /// The name by which the instances are called.
+    pub(crate) host: Option<Arc<str>>,
     pub(crate) call: CallSettings,
     /// By the name of the method.
     pub(crate) methods: Vec<(String, CallSettings)>,
@@ -143,6 +146,7 @@ impl ServiceSettings {
         // Read also where the addresses are wrong, so that every mistake is found at once.
         let settings = Self {
             whereabouts: whereabouts.clone().unwrap_or_default(),
+            host: read_host(section, faults),
             call: read_call(section, faults),
             methods,
             budget: retry.float("budget", 0.0..=100.0, faults).unwrap_or(0.2),
@@ -193,6 +197,18 @@ impl ServiceSettings {
             security: Security::read(section, fixed(whereabouts.as_ref()), faults),
         };
         whereabouts.is_some().then_some(settings)
+    }
+}
+
+fn read_host(section: &Section<'_>, faults: &mut Faults) -> Option<Arc<str>> {
+    let text = section.string("host", faults)?;
+    match host_name(&text) {
+        Ok(host) => Some(host.into()),
+        Err(why) => {
+            let fault = section.fault("host", format!("`{text}` {why}"));
+            faults.push(fault);
+            None
+        }
     }
 }
 

@@ -45,6 +45,8 @@ async fn calls_follow_service_records_and_go_on_while_the_dns_is_gone() {
     let running = app.launch().await.expect("a sound wiring");
     let shop: ShopClient = running.client().expect("a configured service");
     shop.item("7").await.unwrap();
+    let name = format!("host.test:{}", port(&one));
+    assert_eq!(one.seen()[0].header("host"), name);
     say(&[port(&one), port(&two)]);
     let begun = Instant::now();
     while two.count() == 0 {
@@ -64,5 +66,30 @@ async fn calls_follow_service_records_and_go_on_while_the_dns_is_gone() {
     }
     shop.item("7").await.unwrap();
     assert_eq!(one.count(), before);
+    running.stop_within(Duration::from_secs(5)).await;
+}
+
+#[cfg(feature = "tls")]
+#[tokio::test]
+async fn what_the_dns_finds_is_called_by_its_name() {
+    let authority = crate::tls::Authority::new();
+    let way = authority.way("shop.test", &["h2"], false);
+    let server = Server::start_with(|_| Reply::json(ITEM), way).await;
+    let dns = DnsServer::start().await;
+    let here = Says::Records(0, vec![address("127.0.0.1")]);
+    dns.say("shop.test.", RecordType::A, here);
+    let toml = format!(
+        "service.name = \"till\"\n[discovery.dns]\nkind = \"dns\"\nport = {}\nscheme = \"https\"\n\
+         name = \"{{service}}.test.\"\nservers = [\"{}\"]\n[services.shop]\n{}\n",
+        server.port(),
+        dns.address,
+        authority.trusted()
+    );
+    let config = Config::from_toml("interline.toml", &toml).expect("TOML");
+    let app = App::new(config).named_only().publish_only();
+    let running = app.launch().await.expect("a sound wiring");
+    let shop: ShopClient = running.client().expect("a configured service");
+    shop.item("7").await.unwrap();
+    assert_eq!(server.count(), 1);
     running.stop_within(Duration::from_secs(5)).await;
 }

@@ -141,6 +141,17 @@ impl Server {
         Self::on(listener, script, way)
     }
 
+    /// At this address, if it is free.
+    #[cfg(feature = "tls")]
+    pub(crate) async fn start_at(
+        address: &str,
+        script: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
+        way: Way,
+    ) -> Option<Self> {
+        let listener = TcpListener::bind(address).await.ok()?;
+        Some(Self::on(listener, script, way))
+    }
+
     /// Also at every other address of the loopback.
     pub(crate) async fn start_everywhere(
         script: impl Fn(&Seen) -> Reply + Send + Sync + 'static,

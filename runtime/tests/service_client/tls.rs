@@ -19,13 +19,13 @@ use crate::server::{Reply, Server, Way};
 use crate::shop::{ITEM, Shop, ShopClient, client, item};
 
 /// Who signs certificates, and a folder of them.
-struct Authority {
+pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: TempDir,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new([]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
@@ -51,7 +51,13 @@ impl Authority {
 
     /// A server of 127.0.0.1 that speaks these protocols.
     async fn server(&self, protocols: &[&str], wants_certificate: bool) -> Server {
-        self.sign("server", "127.0.0.1");
+        let way = self.way("127.0.0.1", protocols, wants_certificate);
+        Server::start_with(|_| Reply::json(ITEM), way).await
+    }
+
+    /// How a server speaks that is called this.
+    pub(crate) fn way(&self, name: &str, protocols: &[&str], wants_certificate: bool) -> Way {
+        self.sign("server", name);
         let certificates = CertificateDer::pem_file_iter(self.file("server.pem")).unwrap();
         let certificates = certificates.map(Result::unwrap).collect();
         let key = PrivateKeyDer::from_pem_file(self.file("server.key")).unwrap();
@@ -70,11 +76,10 @@ impl Authority {
         let mut config = builder.with_single_cert(certificates, key).unwrap();
         let protocols = protocols.iter().map(|name| name.as_bytes().to_vec());
         config.alpn_protocols = protocols.collect();
-        let way = Way::Tls(TlsAcceptor::from(Arc::new(config)));
-        Server::start_with(|_| Reply::json(ITEM), way).await
+        Way::Tls(TlsAcceptor::from(Arc::new(config)))
     }
 
-    fn trusted(&self) -> String {
+    pub(crate) fn trusted(&self) -> String {
         format!("tls.ca_file = \"{}\"", self.file("ca.pem"))
     }
 }
@@ -250,5 +255,42 @@ async fn files_that_change_count_for_the_next_connection() {
     let begun = Instant::now();
     while shop.item("7").await.is_ok() {
         assert!(begun.elapsed() < LIMIT);
+    }
+}
+
+#[tokio::test]
+async fn instances_are_called_by_the_name_in_their_certificate() {
+    let authority = Authority::new();
+    for protocols in [&["h2"], &["http/1.1"]] {
+        let way = || authority.way("shop.test", protocols, false);
+        // Two instances of one name and one port, which are two all the same.
+        let (one, two) = loop {
+            let one = Server::start_with(|_| Reply::json(ITEM), way()).await;
+            let beside = format!("127.0.0.2:{}", one.port());
+            if let Some(two) = Server::start_at(&beside, |_| Reply::json(ITEM), way()).await {
+                break (one, two);
+            }
+        };
+        let urls = [one.url(), two.url()];
+        let named = format!("host = \"Shop.Test\"\n{}", authority.trusted());
+        let lines = format!("balance = \"round_robin\"\n{named}");
+        let shop = client(&urls, &lines).await;
+        for _ in 0..10 {
+            assert_eq!(shop.item("7").await.unwrap(), item());
+        }
+        assert_eq!((one.count(), two.count()), (5, 5));
+        let name = format!("shop.test:{}", one.port());
+        for seen in [one.seen(), two.seen()].concat() {
+            let said = [seen.header("host").to_owned(), seen.target.clone()];
+            assert!(said.iter().any(|said| said.contains(&name)), "{said:?}");
+        }
+        // By its address, or by another name, it is not who it says.
+        let other = "retry.attempts = 1\nhost = \"orders.test\"";
+        for lines in ["retry.attempts = 1", other] {
+            let shop = client(&urls, &format!("{lines}\n{}", authority.trusted())).await;
+            let error = shop.item("7").await.unwrap_err();
+            assert_eq!(error.kind(), CallErrorKind::Connect, "{lines}");
+            assert!(error.to_string().contains("certificate"), "{error}");
+        }
     }
 }

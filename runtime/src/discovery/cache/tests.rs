@@ -128,6 +128,8 @@ fn what_is_kept_is_what_is_read() {
                 .with_tag("x")
                 .with_metadata("k", "\"v\"")
                 .with_version("1")
+                .with_host(&format!("a-{number}.test"))
+                .unwrap()
                 .with_priority(number as u16 % 3)
                 .with_weight(1 + number)
         })

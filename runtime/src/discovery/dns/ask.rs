@@ -52,7 +52,8 @@ impl Asker {
         match self.records {
             Records::Address { port } => {
                 let (addresses, ttl) = self.addresses(resolver, &name).await?;
-                let endpoints = addresses.into_iter().map(|ip| self.endpoint(ip, port));
+                let endpoints = addresses.into_iter();
+                let endpoints = endpoints.map(|ip| self.endpoint(ip, port, &name));
                 let endpoints = endpoints.collect::<Result<EndpointSet, String>>()?;
                 let ttl = ttl.filter(|_| !endpoints.is_empty());
                 Ok((endpoints, ttl))
@@ -91,7 +92,7 @@ impl Asker {
                 };
                 ttl = least(ttl, of_target);
                 for ip in addresses {
-                    let endpoint = self.endpoint(ip, srv.port)?.with_priority(*priority);
+                    let endpoint = self.endpoint(ip, srv.port, &srv.target)?.with_priority(*priority);
                     let weight = weight(srv.weight, heaviest.unwrap_or_default());
                     endpoints.push(endpoint.with_weight(weight));
                 }
@@ -158,9 +159,13 @@ impl Asker {
         }
     }
 
-    fn endpoint(&self, ip: IpAddr, port: u16) -> Result<Endpoint, String> {
+    /// At this address, by the name that was asked for: a certificate is for that.
+    fn endpoint(&self, ip: IpAddr, port: u16, name: &Name) -> Result<Endpoint, String> {
         let url = format!("{}://{}", self.scheme, SocketAddr::new(ip, port));
-        Endpoint::parse(&url).map_err(|why| format!("`{url}` {why}"))
+        let endpoint = Endpoint::parse(&url).map_err(|why| format!("`{url}` {why}"))?;
+        let name = name.to_ascii();
+        let named = endpoint.with_host(&name);
+        named.map_err(|why| format!("`{name}` {why}"))
     }
 }
 

@@ -16,7 +16,7 @@ use crate::resilience::{
 
 use super::checks::Checked;
 use super::endpoints::{Counts, Maker};
-use super::transport::Transport;
+use super::transport::{Door, Transport};
 use super::views::ServiceEndpoint;
 
 /// What is kept of one endpoint for as long as it is one, whatever happens to others.
@@ -25,6 +25,7 @@ pub(super) struct Target {
     /// Tells it from every other that the pool has ever had.
     id: u64,
     pub(super) url: Arc<str>,
+    pub(super) door: Option<Arc<Door>>,
     pub(super) transport: Arc<Transport>,
     pub(super) checked: Checked,
     load: Load,
@@ -34,6 +35,16 @@ pub(super) struct Target {
 }
 
 impl Target {
+    /// What stands before the path of a request.
+    pub(super) fn origin(&self) -> &str {
+        self.door.as_ref().map_or(&self.url, |door| door.origin())
+    }
+
+    /// Whether it is this one, called by the same name.
+    fn is(&self, endpoint: &Endpoint, host: Option<&str>) -> bool {
+        self.door.as_ref().map(|door| door.host()) == endpoint.host().or(host)
+    }
+
     /// It answered after `took`.
     fn answered(&self, took: Duration, now: Instant) {
         // What is remembered are the failures for which it was left alone.
@@ -194,8 +205,8 @@ impl Pool {
         let expected = median(&self.all, now);
         let member = |endpoint: &Endpoint| {
             let target = match known.get(endpoint.url()) {
-                Some(target) => Arc::clone(target),
-                None => Arc::new(self.make(endpoint.url(), expected, started)),
+                Some(target) if target.is(endpoint, self.shared.maker.host()) => Arc::clone(target),
+                _ => Arc::new(self.make(endpoint, expected, started)),
             };
             Member {
                 target,
@@ -216,7 +227,13 @@ impl Pool {
         }
     }
 
-    fn make(&self, url: &str, expected: Option<Duration>, started: Option<Instant>) -> Target {
+    fn make(
+        &self,
+        endpoint: &Endpoint,
+        expected: Option<Duration>,
+        started: Option<Instant>,
+    ) -> Target {
+        let url = endpoint.url();
         let now = Instant::now();
         let Shared {
             maker, outliers, ..
@@ -225,6 +242,7 @@ impl Pool {
         Target {
             id: self.shared.made.fetch_add(1, Ordering::Relaxed),
             url: url.into(),
+            door: Door::of(endpoint, maker.host()).map(Arc::new),
             transport: Arc::clone(&self.shared.transport),
             checked: Checked::new(&health),
             load: match expected {
@@ -237,9 +255,9 @@ impl Pool {
         }
     }
 
-    /// What speaks to the endpoints.
-    pub(super) fn transport(&self) -> Arc<Transport> {
-        Arc::clone(&self.shared.transport)
+    /// The one at this address.
+    pub(super) fn at(&self, url: &str) -> Option<Arc<Target>> {
+        self.targets().find(|target| *target.url == *url).cloned()
     }
 
     pub(super) fn targets(&self) -> impl Iterator<Item = &Arc<Target>> + Clone {

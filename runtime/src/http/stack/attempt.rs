@@ -33,7 +33,7 @@ impl Stack {
         // Longer than the clock goes is no limit.
         let until = limit.and_then(|limit| begun.checked_add(limit));
         let until = until.map_or(prepared.deadline, |until| prepared.deadline.min(until));
-        let outgoing = prepared.outgoing(&lease.target.url, attempt, until - begun);
+        let outgoing = prepared.outgoing(lease.target, attempt, until - begun);
         let endpoint = Arc::clone(&lease.target.url);
         let result = timeout_at(until, lease.target.transport.send(outgoing)).await;
         let now = Instant::now();

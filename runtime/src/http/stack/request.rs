@@ -14,6 +14,7 @@ use super::super::body::Body;
 use super::super::error::CallName;
 use super::super::events::Again;
 use super::super::options::Decided;
+use super::super::pool::Target;
 use super::super::stream::Rest;
 use super::super::transport::Outgoing;
 
@@ -82,17 +83,19 @@ impl Answer {
 }
 
 impl Prepared {
-    /// What is sent to this address as this attempt, for whose answer there is so much time.
-    pub(super) fn outgoing(&self, url: &str, attempt: u32, left: Duration) -> Outgoing {
+    /// What is sent to this endpoint as this attempt, for whose answer there is so much time.
+    pub(super) fn outgoing(&self, target: &Target, attempt: u32, left: Duration) -> Outgoing {
         let mut headers = self.headers.clone();
         headers.insert(ATTEMPT.clone(), HeaderValue::from(attempt));
         let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
         headers.insert(TIMEOUT.clone(), HeaderValue::from(millis));
-        let mut whole = String::with_capacity(url.len() + self.target.len());
-        whole.push_str(url);
+        let origin = target.origin();
+        let mut whole = String::with_capacity(origin.len() + self.target.len());
+        whole.push_str(origin);
         whole.push_str(&self.target);
         Outgoing {
             method: self.method.clone(),
+            door: target.door.clone(),
             url: whole,
             headers,
             body: self.body.clone(),

@@ -1,7 +1,8 @@
 //! The clients of the HTTP crate that one service has had, of which one or two are in use: with a new
 //! one come new connections, and an old one takes those of its time with it.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -10,6 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::clock::Rng;
 
 use super::super::tls::{FileState, Prepared, Security};
+use super::door::{Door, Toward};
 use super::{Cause, Ways};
 
 /// The part of a connection's age in which the next client takes over, little by little, so that not all
@@ -30,27 +32,36 @@ pub(super) struct Clients {
     /// The most that a connection may be old; `None` for any age.
     age_max: Option<Duration>,
     rng: Rng,
+    generations: AtomicU64,
     /// What was last read from the files, for the next client.
     read: Mutex<Read>,
 }
 
 #[derive(Debug)]
 struct Read {
-    prepared: Prepared,
+    prepared: Arc<Prepared>,
     files: Option<FileState>,
+}
+
+/// A client that most instances share, and what those that have their own are made of.
+#[derive(Debug)]
+struct Generation {
+    number: u64,
+    client: reqwest::Client,
+    prepared: Arc<Prepared>,
 }
 
 /// The clients at one moment.
 #[derive(Debug)]
 struct Current {
-    client: reqwest::Client,
+    client: Arc<Generation>,
     leaving: Option<Leaving>,
 }
 
 /// A client that is used less and less.
 #[derive(Debug)]
 struct Leaving {
-    client: reqwest::Client,
+    client: Arc<Generation>,
     since: Instant,
     over: Duration,
 }
@@ -73,11 +84,16 @@ impl Clients {
     ) -> Result<Self, String> {
         // Before they are read: what changes in between is seen at the next look.
         let files = security.look();
-        let prepared = security.prepare()?;
-        let client = ways.client(&prepared)?;
+        let prepared = Arc::new(security.prepare()?);
+        let first = Generation {
+            number: 0,
+            client: ways.client(&prepared, None)?,
+            prepared: Arc::clone(&prepared),
+        };
         Ok(Self {
+            generations: AtomicU64::new(1),
             current: ArcSwap::from_pointee(Current {
-                client,
+                client: Arc::new(first),
                 leaving: None,
             }),
             read: Mutex::new(Read { prepared, files }),
@@ -88,15 +104,34 @@ impl Clients {
         })
     }
 
-    /// Does something with the client whose turn it is.
-    pub(super) fn with<T>(&self, run: impl FnOnce(&reqwest::Client) -> T) -> T {
+    /// Does something with the client whose turn it is: that of the door, if it has one of its own.
+    ///
+    /// # Errors
+    /// Why that cannot be made.
+    pub(super) fn with<T>(
+        &self,
+        door: Option<&Door>,
+        run: impl FnOnce(&reqwest::Client) -> T,
+    ) -> Result<T, String> {
         let current = self.current.load();
-        match &current.leaving {
-            Some(leaving) if self.rng.unit() >= leaving.gone(Instant::now()) => {
-                run(&leaving.client)
-            }
-            _ => run(&current.client),
-        }
+        let generation = match &current.leaving {
+            Some(leaving) if self.rng.unit() >= leaving.gone(Instant::now()) => &leaving.client,
+            _ => &current.client,
+        };
+        let Some(door) = door else {
+            return Ok(run(&generation.client));
+        };
+        let make = |toward| self.ways.client(&generation.prepared, Some(toward));
+        let own = door.client(generation.number, make)?;
+        Ok(run(own.as_ref().unwrap_or(&generation.client)))
+    }
+
+    fn next(&self, prepared: &Arc<Prepared>) -> Result<Arc<Generation>, String> {
+        Ok(Arc::new(Generation {
+            number: self.generations.fetch_add(1, Ordering::Relaxed),
+            client: self.ways.client(prepared, None)?,
+            prepared: Arc::clone(prepared),
+        }))
     }
 
     /// Renews them for as long as there is a reason to.
@@ -140,7 +175,7 @@ impl Clients {
     fn renew(&self, service: &str) -> Option<Instant> {
         let made = {
             let read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-            self.ways.client(&read.prepared)
+            self.next(&read.prepared)
         };
         let client = match made {
             Ok(client) => client,
@@ -152,7 +187,7 @@ impl Clients {
         let since = Instant::now();
         let over = takeover(self.age_max?);
         let leaving = Leaving {
-            client: self.current.load().client.clone(),
+            client: Arc::clone(&self.current.load().client),
             since,
             over,
         };
@@ -161,11 +196,11 @@ impl Clients {
     }
 
     fn take_over(&self) {
-        let client = self.current.load().client.clone();
+        let client = Arc::clone(&self.current.load().client);
         self.set(client, None);
     }
 
-    fn set(&self, client: reqwest::Client, leaving: Option<Leaving>) {
+    fn set(&self, client: Arc<Generation>, leaving: Option<Leaving>) {
         self.current.store(Current { client, leaving }.into());
     }
 
@@ -186,7 +221,8 @@ impl Clients {
             return false;
         };
         let made = prepared.and_then(|prepared| {
-            let client = self.ways.client(&prepared)?;
+            let prepared = Arc::new(prepared);
+            let client = self.next(&prepared)?;
             Ok((prepared, client))
         });
         match made {
@@ -217,8 +253,16 @@ fn takeover(age: Duration) -> Duration {
 }
 
 impl Ways {
-    fn client(&self, prepared: &Prepared) -> Result<reqwest::Client, String> {
-        let builder = prepared.apply(self.builder());
+    /// One that connects to wherever the address of a request is, or to one place.
+    fn client(
+        &self,
+        prepared: &Prepared,
+        toward: Option<Toward>,
+    ) -> Result<reqwest::Client, String> {
+        let mut builder = prepared.apply(self.builder());
+        if let Some(toward) = toward {
+            builder = builder.dns_resolver(Arc::new(toward));
+        }
         builder.build().map_err(|error| Cause::of(&error).0)
     }
 }

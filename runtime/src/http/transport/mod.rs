@@ -1,12 +1,15 @@
 //! One request to one endpoint, over reqwest.
 
 mod clients;
+mod door;
 
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::header::HOST;
 use http::{HeaderMap, Method, StatusCode};
 
 use crate::clock::Rng;
@@ -16,6 +19,7 @@ use super::error::ERROR_BYTES_MAX;
 use super::tls::Security;
 
 use clients::Clients;
+pub(super) use door::Door;
 
 /// How often a connection of HTTP/2 on which calls wait is tested.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
@@ -39,6 +43,8 @@ pub(super) struct Ways {
 /// What is sent.
 pub(super) struct Outgoing {
     pub(super) method: Method,
+    /// Where the instance has a name of its own.
+    pub(super) door: Option<Arc<Door>>,
     pub(super) url: String,
     pub(super) headers: HeaderMap,
     pub(super) body: Body,
@@ -121,9 +127,14 @@ impl Transport {
     }
 
     pub(super) async fn send(&self, outgoing: Outgoing) -> Result<Incoming, TransportError> {
-        let (method, url) = (outgoing.method, outgoing.url);
-        let request = self.clients.with(|client| client.request(method, url));
-        let mut request = request.headers(outgoing.headers);
+        let (method, url, door) = (outgoing.method, outgoing.url, outgoing.door.as_deref());
+        let mut headers = outgoing.headers;
+        if let Some(host) = door.and_then(Door::header) {
+            headers.entry(HOST).or_insert_with(|| host.clone());
+        }
+        let request = self.clients.with(door, |client| client.request(method, url));
+        let request = request.map_err(|why| TransportError::Request(Cause(why)))?;
+        let mut request = request.headers(headers);
         if let Some(body) = outgoing.body.to_reqwest() {
             request = request.body(body);
         }
