@@ -188,3 +188,52 @@ async fn a_failure_with_a_long_page_is_a_failure_like_any_other() {
     let error = shop.item("7").await.unwrap_err();
     assert_eq!((error.kind(), server.count()), (CallErrorKind::TooLarge, 1));
 }
+
+#[tokio::test]
+async fn an_instance_that_takes_calls_and_never_answers_does_not_take_them_with_it() {
+    for balance in ["p2c_ewma", "round_robin"] {
+        let fine = Server::start(|_| Reply::json(ITEM)).await;
+        let behind = Server::start(|_| Reply::json(ITEM)).await;
+        let hole = FaultProxy::start(behind.address()).await.expect("a proxy");
+        hole.black_hole(true);
+        let urls = [fine.url(), format!("http://{}", hole.address())];
+        let lines = format!("balance = \"{balance}\"\nbreaker.open = \"60s\"");
+        let running = till(&urls, &lines).await;
+        let shop: ShopClient = running.client().unwrap();
+        let shop = shop.with(CallOptions::new().timeout(Duration::from_millis(600)));
+        for call in 0..30 {
+            let found = shop.item("7").await;
+            assert_eq!(found.unwrap(), item(), "{balance}, call {call}");
+        }
+        assert_eq!((fine.count(), behind.count()), (30, 0), "{balance}");
+        if balance == "round_robin" {
+            // It was found out by five of them.
+            let shop = running.manager().http_client("shop").unwrap();
+            let ejected = shop.endpoints().into_iter().find(|one| one.is_ejected);
+            assert_eq!(*ejected.expect("one is left alone").url, *urls[1]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_that_is_slow_may_take_all_the_time_there_is() {
+    // Longer than half of it, at each of them.
+    let slow = |_: &crate::server::Seen| Reply::json(ITEM).after(Duration::from_millis(700));
+    let (one, two) = (Server::start(slow).await, Server::start(slow).await);
+    let running = till(&[one.url(), two.url()], "").await;
+    let shop: ShopClient = running.client().unwrap();
+    let hurried = shop.with(CallOptions::new().timeout(Duration::from_secs(1)));
+    for call in 1..=3 {
+        assert_eq!(hurried.item("7").await.unwrap(), item());
+        assert_eq!(one.count() + two.count(), 2 * call);
+    }
+    // Nothing is sent twice that may not be, or that has a limit of its own.
+    let before = one.count() + two.count();
+    hurried.change("7", 1).await.unwrap();
+    let lines = "attempt_timeout = \"900ms\"";
+    let running = till(&[one.url(), two.url()], lines).await;
+    let shop: ShopClient = running.client().unwrap();
+    let hurried = shop.with(CallOptions::new().timeout(Duration::from_secs(1)));
+    hurried.item("7").await.unwrap();
+    assert_eq!(one.count() + two.count(), before + 2);
+}

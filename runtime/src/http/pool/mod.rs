@@ -55,6 +55,20 @@ impl Target {
         self.counts.answered.record(1.0);
     }
 
+    /// It did not answer for `took`, while another did.
+    pub(super) fn was_outdone(&self, took: Duration, now: Instant) {
+        self.counts.failed.record(1.0);
+        self.failed(None, took, now);
+    }
+
+    fn failed(&self, permit: Option<CircuitPermit>, took: Duration, now: Instant) {
+        self.load.failed(took, None, now);
+        let another = || self.breaker.as_ref()?.acquire(now).ok();
+        if let Some(permit) = permit.or_else(another) {
+            permit.record(Signal::Failure, now);
+        }
+    }
+
     /// Whether it gets calls like the others; where so many are unwell that all do, each does.
     fn is_awake(&self, panicking: bool, now: Instant) -> bool {
         panicking || !self.checked.is_down() && !self.is_resting(now)
@@ -488,12 +502,9 @@ impl Held {
 
     /// The answer broke off.
     pub(super) fn broke(&mut self, now: Instant) {
-        self.target.load.failed(Duration::ZERO, None, now);
         // A probe told of the beginning.
-        let another = || self.target.breaker.as_ref()?.acquire(now).ok();
-        if let Some(permit) = self.permit.take().or_else(another) {
-            permit.record(Signal::Failure, now);
-        }
+        let permit = self.permit.take();
+        self.target.failed(permit, Duration::ZERO, now);
     }
 }
 

@@ -52,10 +52,11 @@ impl Stack {
             if let Some(turn) = turn.take() {
                 turn.used();
             }
-            let hedge = prepared
-                .second_after()
-                .filter(|_| attempt == 1 && attempts_max > 1);
-            let result = match hedge {
+            let second = match attempt == 1 && attempts_max > 1 {
+                true => self.second_after(prepared, &pool, &tried),
+                false => None,
+            };
+            let result = match second {
                 Some(after) => {
                     let hedged = self.hedged(prepared, lease, &mut tried, after).await;
                     attempt = hedged.attempts;

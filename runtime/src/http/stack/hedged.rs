@@ -1,12 +1,13 @@
 //! A second request beside one that is slow.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
 use super::super::error::{CallErrorKind, Sent};
 use super::super::limits::{Second, Turn};
-use super::super::pool::{Lease, Tried};
+use super::super::pool::{Lease, Pool, Tried};
 use super::Stack;
 use super::attempt::Attempted;
 use super::classify::Verdict;
@@ -18,7 +19,45 @@ pub(super) struct Hedged {
     pub(super) attempts: u32,
 }
 
+/// Without an answer after how long a second request is sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum After {
+    /// As the configuration says, or as long as answers usually take.
+    Usual(Duration),
+    /// Half of all the time that there is, where nothing else is said: an instance that takes connections and
+    /// never answers must not take the whole call with it, and one that is slow may go on.
+    Half(Duration),
+}
+
+impl After {
+    fn wait(self) -> Duration {
+        match self {
+            Self::Usual(wait) | Self::Half(wait) => wait,
+        }
+    }
+}
+
 impl Stack {
+    /// When a second request is to be sent beside the first, if at all.
+    pub(super) fn second_after(
+        &self,
+        prepared: &Prepared,
+        pool: &Pool,
+        tried: &Tried,
+    ) -> Option<After> {
+        if !prepared.may_be_sent_twice() {
+            return None;
+        }
+        if let Some(wait) = prepared.usual_wait() {
+            return Some(After::Usual(wait));
+        }
+        // Who limits each attempt has said what to do, and where there is no other it would not help.
+        let now = Instant::now();
+        let alone = prepared.decided.attempt_timeout.is_some() || !pool.has_other(tried, now);
+        let left = prepared.deadline.saturating_duration_since(now);
+        (!alone).then_some(After::Half(left / 2))
+    }
+
     /// Tries once, and a second time beside when there is no answer after a while and the budget allows
     /// it. The first answer counts; the other attempt is given up, which is nobody's failure.
     pub(super) async fn hedged(
@@ -26,9 +65,10 @@ impl Stack {
         prepared: &Prepared,
         lease: Lease<'_>,
         tried: &mut Tried,
-        after: Duration,
+        after: After,
     ) -> Hedged {
         let begun = Instant::now();
+        let asked = Arc::clone(lease.target);
         let first = async {
             let result = self.attempt(prepared, lease, 1).await;
             prepared.note(begun, &result);
@@ -39,14 +79,14 @@ impl Stack {
             result,
             attempts: 1,
         };
-        if let Ok(result) = timeout(after, &mut first).await {
+        if let Ok(result) = timeout(after.wait(), &mut first).await {
             return alone(result);
         }
         // The first goes on while the second is asked for.
         let allowed = tokio::select! {
             biased;
             result = &mut first => return alone(result),
-            allowed = self.may_hedge(prepared) => allowed,
+            allowed = self.may_hedge(prepared, after) => allowed,
         };
         let pool = self.pool.load_full();
         let Some((allowed, lease)) = allowed.and_then(|allowed| {
@@ -93,11 +133,16 @@ impl Stack {
     }
 
     /// The right to send a second request now, if there is one.
-    async fn may_hedge(&self, prepared: &Prepared) -> Option<Allowed<'_>> {
+    async fn may_hedge(&self, prepared: &Prepared, after: After) -> Option<Allowed<'_>> {
         if prepared.body.is_begun() {
             return None;
         }
-        let second = self.hedging.withdraw()?;
+        let second = match after {
+            After::Usual(_) => Some(self.hedging.withdraw()?),
+            // It is a repeat, if one that does not wait for the end of the first.
+            After::Half(_) if self.budget.withdraw(Instant::now()) => None,
+            After::Half(_) => return None,
+        };
         let turn = match &self.limiter {
             Some(limiter) => Some(limiter.enter_now().await?),
             None => None,
@@ -108,13 +153,15 @@ impl Stack {
 
 /// The right to send a second request. Dropped before that, it goes back to where it came from.
 struct Allowed<'s> {
-    second: Second<'s>,
+    second: Option<Second<'s>>,
     turn: Option<Turn<'s>>,
 }
 
 impl Allowed<'_> {
     fn sent(self) {
-        self.second.sent();
+        if let Some(second) = self.second {
+            second.sent();
+        }
         if let Some(turn) = self.turn {
             turn.used();
         }
@@ -127,12 +174,13 @@ impl Prepared {
         self.decided.hedge.is_some() || self.times.is_some()
     }
 
-    /// After what time without an answer it is sent a second time.
-    pub(super) fn second_after(&self) -> Option<Duration> {
+    fn may_be_sent_twice(&self) -> bool {
         // Of two that send a stream, each would get a part.
-        if !self.repeatable || self.body.is_in_pieces() {
-            return None;
-        }
+        self.repeatable && !self.body.is_in_pieces()
+    }
+
+    /// After what time without an answer it is sent a second time, where that is said.
+    fn usual_wait(&self) -> Option<Duration> {
         let least = self.decided.hedge;
         let usual = self.times.as_ref().and_then(|times| times.estimate());
         match usual {
