@@ -413,3 +413,39 @@ async fn who_stands_by_is_called_while_the_first_are_gone() {
     assert_eq!(failed, [""; 0], "of {made} calls");
     running.stop_within(Duration::from_secs(5)).await;
 }
+
+#[tokio::test]
+async fn a_thousand_changes_without_a_call_leave_no_trace() {
+    let mut gone = Vec::new();
+    for _ in 0..5 {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        gone.push(listener);
+    }
+    let address = |number: usize| {
+        let listener: &tokio::net::TcpListener = &gone[number % gone.len()];
+        format!("http://{}", listener.local_addr().unwrap())
+    };
+    let server = Server::start(reply(0)).await;
+    let discovery = ScriptedDiscovery::new();
+    discovery.endpoints("shop", [address(0)]);
+    let app = TestApp::new()
+        .config(Config::new().with("service.name", "till"))
+        .discovery(&discovery)
+        .publish_only()
+        .start()
+        .await;
+    for number in 0..5_000 {
+        discovery.endpoints("shop", [address(number), address(number + 1)]);
+        tokio::task::yield_now().await;
+    }
+    discovery.endpoints("shop", [server.url()]);
+    app.until_endpoints("shop", 1).await;
+    let shop: ShopClient = app.client();
+    assert_eq!(shop.item("7").await.unwrap(), item());
+    assert_eq!(server.count(), 1);
+    // Nobody has connected to those that were there in between: neither before nor with the call.
+    for listener in &gone {
+        let accepted = std::future::poll_fn(|cx| std::task::Poll::Ready(listener.poll_accept(cx)));
+        assert!(accepted.await.is_pending());
+    }
+}

@@ -237,3 +237,22 @@ async fn one_that_is_slow_may_take_all_the_time_there_is() {
     hurried.item("7").await.unwrap();
     assert_eq!(one.count() + two.count(), before + 2);
 }
+
+#[tokio::test]
+async fn a_crowd_of_calls_makes_no_crowd_of_connections() {
+    let slow = |_: &crate::server::Seen| Reply::json(ITEM).after(Duration::from_millis(5));
+    let server = Server::start(slow).await;
+    let lines = "concurrency = 8\nqueue = 1000";
+    let running = till(&[server.url()], lines).await;
+    let shop: ShopClient = running.client().unwrap();
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..400 {
+        let shop = shop.clone();
+        calls.spawn(async move { shop.item("7").await });
+    }
+    for result in calls.join_all().await {
+        assert_eq!(result.unwrap(), item());
+    }
+    // One that was begun is kept although another was free sooner.
+    assert!((1..=16).contains(&server.connections()), "{}", server.connections());
+}

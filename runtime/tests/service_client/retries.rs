@@ -250,3 +250,55 @@ async fn a_server_that_closes_idle_connections_is_no_error() {
     }
     serving.abort();
 }
+
+/// Answers one request after another, and hangs up when the next one has not come after `idle`.
+async fn impatient(idle: Duration) -> (String, tokio::task::JoinSet<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let mut serving = tokio::task::JoinSet::new();
+    serving.spawn(async move {
+        let mut connections = tokio::task::JoinSet::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            connections.spawn(async move {
+                let mut request = [0; 4_096];
+                // One piece holds a whole request.
+                while let Ok(Ok(1..)) = tokio::time::timeout(idle, stream.read(&mut request)).await {
+                    let length = ITEM.len();
+                    let head = format!(
+                        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\
+                         content-length: {length}\r\n\r\n"
+                    );
+                    if stream.write_all((head + ITEM).as_bytes()).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (url, serving)
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_up_just_when_a_call_comes_fails_no_read() {
+    let idle = Duration::from_millis(20);
+    let (url, _serving) = impatient(idle).await;
+    let shop = client(&[url], NO_BREAKER).await;
+    let mut calls = tokio::task::JoinSet::new();
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    for task in 0..10 {
+        let shop = shop.clone();
+        let mut rng = fastrand::Rng::with_seed(seed.wrapping_add(task));
+        calls.spawn(async move {
+            for _ in 0..50 {
+                shop.item("7").await.unwrap();
+                // About when the server loses its patience.
+                let wait = Duration::from_micros(rng.u64(19_000..21_500));
+                tokio::time::sleep(wait).await;
+            }
+        });
+    }
+    while let Some(done) = calls.join_next().await {
+        done.unwrap();
+    }
+}
