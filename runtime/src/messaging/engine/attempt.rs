@@ -116,15 +116,23 @@ async fn guarded<'a>(
     runtime: &HandlerRuntime,
 ) -> Outcome {
     let mut attempt = Attempt {
+        begin: Some(begin),
         handling: None,
         scope,
         span,
     };
-    let ended = match attempt.begin(begin) {
-        Ok(()) => within_time(&mut attempt).await,
-        Err(panic) => Some(Err(panic)),
-    };
-    let failed = match ended {
+    // A handler that is done at once needs no timer. One that never leaves the scheduler its turn
+    // is ended all the same, hence the second wrapping.
+    let mut timer = None;
+    let ended = poll_fn(|context| {
+        if let Poll::Ready(ended) = attempt.poll(context) {
+            return Poll::Ready(Some(ended));
+        }
+        let timer =
+            timer.get_or_insert_with(|| Box::pin(unconstrained(sleep_until(scope.deadline()))));
+        timer.as_mut().poll(context).map(|()| None)
+    });
+    let failed = match ended.await {
         Some(Ok(outcome)) => return outcome,
         Some(Err(panic)) => Failed::new(Reason::Panic, "panic", panic_text(&*panic)),
         None => {
@@ -191,64 +199,44 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
     text.unwrap_or("the handler panicked").to_owned()
 }
 
-/// How the attempt ends; `None` at its deadline.
-async fn within_time(attempt: &mut Attempt<'_, '_>) -> Option<Result<Outcome, Panic>> {
-    // A handler that is done at once needs no timer. One that never leaves the scheduler its turn
-    // is ended all the same, hence the second wrapping.
-    let mut timer = None;
-    poll_fn(|context| {
-        if let Poll::Ready(ended) = attempt.poll(context) {
-            return Poll::Ready(Some(ended));
-        }
-        let deadline = attempt.scope.deadline();
-        let timer = timer.get_or_insert_with(|| Box::pin(unconstrained(sleep_until(deadline))));
-        timer.as_mut().poll(context).map(|()| None)
-    })
-    .await
-}
-
 /// What a handler panicked with.
 type Panic = Box<dyn Any + Send>;
 
 /// The handler's future, which is made, polled and dropped within its scope and its span.
-struct Attempt<'a, 's> {
+struct Attempt<'a, 's, B> {
+    /// Makes the future, when it is first polled.
+    begin: Option<B>,
     handling: Option<BoxFuture<'a, Outcome>>,
     scope: &'s Scope,
     span: &'s Span,
 }
 
-impl<'a> Attempt<'a, '_> {
-    /// Begins it; a panic becomes the result.
-    fn begin(&mut self, begin: impl FnOnce() -> BoxFuture<'a, Outcome>) -> Result<(), Panic> {
-        let _entered = self.span.enter();
-        let begun = self
-            .scope
-            .within(|| catch_unwind(AssertUnwindSafe(begin)))?;
-        self.handling = Some(begun);
-        Ok(())
-    }
-
+impl<'a, B: FnOnce() -> BoxFuture<'a, Outcome>> Attempt<'a, '_, B> {
     /// Goes on with it; its panic becomes the result.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Outcome, Panic>> {
-        let Some(mut handling) = self.handling.take() else {
-            return Poll::Pending;
-        };
+        let (begin, handling) = (self.begin.take(), self.handling.take());
         let _entered = self.span.enter();
         self.scope.within(|| {
-            // A future that has panicked is never polled again, so nobody sees what it left half done.
-            match catch_unwind(AssertUnwindSafe(|| handling.as_mut().poll(context))) {
-                Ok(Poll::Ready(outcome)) => Poll::Ready(Ok(outcome)),
-                Ok(Poll::Pending) => {
+            let goes_on = || {
+                let Some(mut handling) = handling.or_else(|| Some(begin?())) else {
+                    return Poll::Pending;
+                };
+                let polled = handling.as_mut().poll(context);
+                if polled.is_pending() {
                     self.handling = Some(handling);
-                    Poll::Pending
                 }
+                polled
+            };
+            // A future that has panicked is never polled again, so nobody sees what it left half done.
+            match catch_unwind(AssertUnwindSafe(goes_on)) {
+                Ok(polled) => polled.map(Ok),
                 Err(panic) => Poll::Ready(Err(panic)),
             }
         })
     }
 }
 
-impl Drop for Attempt<'_, '_> {
+impl<B> Drop for Attempt<'_, '_, B> {
     fn drop(&mut self) {
         if let Some(handling) = self.handling.take() {
             let _entered = self.span.enter();
