@@ -250,7 +250,7 @@ async fn next(readers: &mut [Reader]) -> (Arc<Incoming>, Settlement) {
                 if let Ok(delivery) = reader.deliveries.try_recv()
                     && delivery.settlement.is_current()
                 {
-                    return (Arc::new(delivery.incoming), delivery.settlement);
+                    return (delivery.incoming, delivery.settlement);
                 }
             }
             sleep(Duration::from_millis(2)).await;

@@ -322,7 +322,7 @@ impl Reader {
             let delivery = timeout(LIMIT, self.deliveries.recv()).await;
             let delivery = delivery.expect("a delivery in time").expect("it runs");
             if delivery.settlement.is_current() {
-                return (Arc::new(delivery.incoming), delivery.settlement);
+                return (delivery.incoming, delivery.settlement);
             }
         }
     }

@@ -417,7 +417,7 @@ async fn expires() -> Outcome {
     inbox.consumer.resume().await;
     assert_eq!(text(&inbox.take().await), "last");
     // A retry does not end what was in time.
-    let incoming = Arc::new(delivery.incoming);
+    let incoming = delivery.incoming;
     let headers = incoming.headers.clone();
     let wait = Duration::from_secs(1);
     delivery.settlement.retry(incoming, wait, headers).await?;

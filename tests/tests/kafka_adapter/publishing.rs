@@ -156,7 +156,7 @@ async fn not_ours() -> Outcome {
     publish(&other, made).await;
     let delivery = inbox.next().await;
     let headers = delivery.incoming.headers.clone();
-    let incoming = std::sync::Arc::new(delivery.incoming);
+    let incoming = delivery.incoming;
     let rung = std::time::Duration::from_secs(1);
     let begun = tokio::time::Instant::now();
     delivery.settlement.retry(incoming, rung, headers).await?;

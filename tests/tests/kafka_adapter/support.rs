@@ -190,7 +190,7 @@ impl Inbox {
         let delivery = self.next().await;
         let settled = delivery.settlement.done().await.expect("settled");
         assert_eq!(settled, Settled::Yes);
-        delivery.incoming
+        Arc::unwrap_or_clone(delivery.incoming)
     }
 
     /// Nothing arrives for a while.

@@ -127,7 +127,7 @@ async fn left_over() -> Outcome {
     }
     for _ in 0..3 {
         let delivery = inbox.next().await;
-        let incoming = Arc::new(delivery.incoming);
+        let incoming = delivery.incoming;
         let headers = incoming.headers.clone();
         match text(&incoming).as_str() {
             "bury" => delivery.settlement.dead_letter(incoming, headers).await?,

@@ -215,7 +215,7 @@ async fn each_instance() -> Outcome {
     let held = two.next().await;
     // Its retry comes back to itself alone, over a queue that goes with it.
     let headers = held.incoming.headers.clone();
-    let message = std::sync::Arc::new(held.incoming);
+    let message = held.incoming;
     held.settlement
         .retry(message, Duration::from_secs(1), headers)
         .await?;
@@ -229,7 +229,7 @@ async fn each_instance() -> Outcome {
     assert_eq!(one.take().await.id.as_str(), "2");
     let given_up = two.next().await;
     let headers = given_up.incoming.headers.clone();
-    let message = std::sync::Arc::new(given_up.incoming);
+    let message = given_up.incoming;
     given_up.settlement.dead_letter(message, headers).await?;
     other.disconnect(tokio::time::Instant::now() + LIMIT).await;
     let mut elsewhere = subscription("a.b");

@@ -83,7 +83,7 @@ async fn retries() -> Outcome {
     let mut id = None;
     for attempt in 2..=6 {
         let delivery = inbox.next().await;
-        let incoming = Arc::new(delivery.incoming);
+        let incoming = delivery.incoming;
         assert_eq!(incoming.attempt, attempt - 1);
         assert_eq!(&*incoming.topic, "a.b");
         assert_eq!(&incoming.body[..], b"\x00odd\xff");
@@ -114,7 +114,7 @@ async fn short_before_long() -> Outcome {
     for (id, wait) in [("long", 30), ("short", 1)] {
         stage.broker.publish(message("a.b", id, "{}")).await?;
         let delivery = inbox.next().await;
-        let incoming = Arc::new(delivery.incoming);
+        let incoming = delivery.incoming;
         let headers = again(&incoming, 2);
         delivery
             .settlement
@@ -144,7 +144,7 @@ async fn held() -> Outcome {
         .await?;
     stage.broker.publish(message("a.b", "1", "{}")).await?;
     let delivery = inbox.next().await;
-    let incoming = Arc::new(delivery.incoming);
+    let incoming = delivery.incoming;
     let begun = Instant::now();
     let headers = again(&incoming, 2);
     assert_eq!(
@@ -180,7 +180,7 @@ async fn dead_letters() -> Outcome {
         outgoing.headers.set("mine", id.to_owned());
         stage.broker.publish(outgoing).await?;
         let delivery = inbox.next().await;
-        let incoming = Arc::new(delivery.incoming);
+        let incoming = delivery.incoming;
         let mut headers = incoming.headers.clone();
         headers.set(name::DLQ_REASON, "rejected");
         assert_eq!(
@@ -279,7 +279,7 @@ async fn failing_copy() -> Outcome {
     let mut inbox = Inbox::open(&stage.broker, wanted).await?;
     stage.broker.publish(message("a.b", "1", "{}")).await?;
     let delivery = inbox.next().await;
-    let incoming = Arc::new(delivery.incoming);
+    let incoming = delivery.incoming;
     let headers = incoming.headers.clone();
     let error = delivery
         .settlement

@@ -131,7 +131,7 @@ impl Inbox {
             ..
         } = self.next().await;
         assert_eq!(settlement.done().await.unwrap(), Settled::Yes);
-        incoming
+        Arc::unwrap_or_clone(incoming)
     }
 
     /// Nothing arrives for a while.

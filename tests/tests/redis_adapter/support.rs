@@ -154,7 +154,7 @@ impl Inbox {
                 .expect("a delivery in time")
                 .expect("it runs");
             if delivery.settlement.is_current() {
-                return (Arc::new(delivery.incoming), delivery.settlement);
+                return (delivery.incoming, delivery.settlement);
             }
         }
     }

@@ -22,7 +22,7 @@ impl Held {
             settlement,
         } = delivery;
         Self {
-            incoming: Arc::new(incoming),
+            incoming,
             settlement: Some(settlement),
             returns,
         }

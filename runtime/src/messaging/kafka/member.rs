@@ -183,7 +183,7 @@ impl Member {
             flow.ready.push_front(Ready {
                 assigned,
                 offset,
-                incoming: back.incoming,
+                incoming: Arc::unwrap_or_clone(back.incoming),
                 expires,
             });
             return;

@@ -12,7 +12,7 @@ use crate::observability::metrics::{STALE_SETTLEMENTS, Series};
 use super::broker::{Link, Phase};
 use super::events::{Ending, EventKind};
 use super::flow::ConsumerEntry;
-use super::queue::{Entry, Stored};
+use super::queue::{Entry, with_headers};
 use super::state::State;
 
 /// Settles the deliveries of one consumer.
@@ -68,15 +68,11 @@ fn at_once(settled: Settled) -> BoxFuture<'static, Result<Settled, BrokerError>>
 
 /// The copy of a message that goes on with other headers. Everything else is what the engine hands
 /// over, as it is on a broker where the copy has to be published.
-fn copy(message: &Incoming, entry: &Entry, headers: Headers) -> Arc<Stored> {
-    Arc::new(Stored {
-        topic: Arc::clone(&message.topic),
-        body: message.body.clone(),
-        key: message.key.clone(),
-        id: message.id.clone(),
-        attempt: Stored::attempt_in(&headers),
-        offset: entry.message.offset,
-        headers,
+fn copy(message: &Incoming, entry: &Entry, headers: Headers) -> Arc<Incoming> {
+    Arc::new(Incoming {
+        origin: entry.message.origin.clone(),
+        redelivered: false,
+        ..with_headers(message, headers)
     })
 }
 

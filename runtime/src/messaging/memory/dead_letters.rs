@@ -9,12 +9,12 @@ use crate::message::{Headers, Incoming};
 use crate::messaging::{BrokerError, BrokerErrorKind, DeadLetterStore, Subscription};
 
 use super::broker::Link;
-use super::queue::Stored;
+use super::queue::{read_from, with_headers};
 use super::topology::{grave_name, queue_name, queue_spec};
 
 impl Link {
     /// Reads the first dead letter above the number `after`.
-    fn dead_after(&self, grave: usize, after: u64) -> Option<(u64, Arc<Stored>)> {
+    fn dead_after(&self, grave: usize, after: u64) -> Option<(u64, Arc<Incoming>)> {
         let state = self.shared.lock();
         let mut rest = state.graves[grave].range((Bound::Excluded(after), Bound::Unbounded));
         let (number, message) = rest.next()?;
@@ -39,7 +39,7 @@ impl Link {
         &self,
         subscription: &Subscription,
         limit: usize,
-        mut take: impl FnMut(usize, u64, &Arc<Stored>, Incoming) -> Result<bool, BrokerError>,
+        mut take: impl FnMut(usize, u64, &Arc<Incoming>, Incoming) -> Result<bool, BrokerError>,
     ) -> Result<usize, BrokerError> {
         let name = grave_name(self.prefix.as_deref(), &queue_spec(subscription));
         let (grave, last) = self.grave(&name)?;
@@ -50,7 +50,7 @@ impl Link {
             && number <= last
         {
             at = number;
-            let incoming = message.incoming(&self.name, &name, false);
+            let incoming = read_from(&message, &self.name, &name, false);
             taken += usize::from(take(grave, number, &message, incoming)?);
         }
         Ok(taken)
@@ -63,7 +63,7 @@ impl Link {
         subscription: &Subscription,
         grave: usize,
         number: u64,
-        copy: Arc<Stored>,
+        copy: Arc<Incoming>,
     ) -> Result<bool, BrokerError> {
         let queue = queue_name(self.prefix.as_deref(), subscription);
         self.shared.with(|state| {
@@ -105,7 +105,7 @@ impl DeadLetterStore for Link {
             let Some(headers) = choose(&incoming) else {
                 return Ok(false);
             };
-            let copy = Arc::new(message.with_headers(headers));
+            let copy = Arc::new(with_headers(message, headers));
             self.move_dead(subscription, grave, number, copy)
         });
         Box::pin(ready(moved))

@@ -12,7 +12,7 @@ use crate::messaging::{Delivery, Settlement, Settler, Subscription, Ticket, Topo
 
 use super::broker::{Link, Phase};
 use super::events::EventKind;
-use super::queue::Entry;
+use super::queue::{Entry, handed_out};
 use super::state::State;
 use super::topology::{grave_name, queue_name, queue_spec};
 
@@ -189,9 +189,7 @@ impl State {
             attempt: entry.message.attempt,
             redelivered: entry.redelivered,
         });
-        let incoming = entry
-            .message
-            .incoming(&link.name, &queue.name, entry.redelivered);
+        let incoming = handed_out(&entry.message, &link.name, &queue.name, entry.redelivered);
         let epoch = link.epoch();
         let tag = consumer.put_out(serial, entry);
         let settler = Arc::clone(&consumer.settler);

@@ -3,70 +3,76 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::message::{Headers, Incoming, MessageId, Origin, Place, TopicPattern, headers::name};
+use crate::message::{Headers, Incoming, Origin, Place, TopicPattern, headers::name};
 
-/// One message as the store keeps it, shared by all queues that hold it.
-#[derive(Debug)]
-pub(super) struct Stored {
-    pub(super) topic: Arc<str>,
-    pub(super) body: Bytes,
-    pub(super) headers: Headers,
-    pub(super) key: Option<Arc<str>>,
-    pub(super) id: MessageId,
-    pub(super) attempt: u32,
-    /// The position in the order of publishing, kept by retries and dead letters.
-    pub(super) offset: u64,
+/// The attempt that the headers tell, as [`Incoming::new`] reads it.
+pub(super) fn attempt_in(headers: &Headers) -> u32 {
+    headers
+        .get(name::ATTEMPT)
+        .and_then(|value| u32::try_from(value.to_u64()?).ok())
+        .unwrap_or(1)
+        .max(1)
 }
 
-impl Stored {
-    /// The attempt that the headers tell, as [`Incoming::new`] reads it.
-    pub(super) fn attempt_in(headers: &Headers) -> u32 {
-        headers
-            .get(name::ATTEMPT)
-            .and_then(|value| u32::try_from(value.to_u64()?).ok())
-            .unwrap_or(1)
-            .max(1)
+/// The position in the order of publishing, kept by retries and dead letters.
+pub(super) fn offset(message: &Incoming) -> u64 {
+    match message.origin.place {
+        Place::Memory { offset, .. } => offset,
+        _ => 0,
     }
+}
 
-    /// The same message with other headers.
-    pub(super) fn with_headers(&self, headers: Headers) -> Self {
-        Self {
-            topic: Arc::clone(&self.topic),
-            body: self.body.clone(),
-            key: self.key.clone(),
-            id: self.id.clone(),
-            attempt: Self::attempt_in(&headers),
-            offset: self.offset,
-            headers,
-        }
+/// The place of a message in the queue of `broker` called `queue`.
+pub(super) fn origin(broker: &Arc<str>, queue: &Arc<str>, offset: u64) -> Origin {
+    let queue = Arc::clone(queue);
+    Origin::new(Arc::clone(broker), Place::Memory { queue, offset })
+}
+
+/// The same message with other headers.
+pub(super) fn with_headers(message: &Incoming, headers: Headers) -> Incoming {
+    Incoming {
+        attempt: attempt_in(&headers),
+        headers,
+        ..message.clone()
     }
+}
 
-    /// The message as it is handed out from `queue` of `broker`.
-    pub(super) fn incoming(
-        &self,
-        broker: &Arc<str>,
-        queue: &Arc<str>,
-        redelivered: bool,
-    ) -> Incoming {
-        Incoming {
-            topic: Arc::clone(&self.topic),
-            body: self.body.clone(),
-            headers: self.headers.clone(),
-            key: self.key.clone(),
-            id: self.id.clone(),
-            attempt: self.attempt,
-            redelivered,
-            origin: Origin::new(
-                Arc::clone(broker),
-                Place::Memory {
-                    queue: Arc::clone(queue),
-                    offset: self.offset,
-                },
-            ),
+/// The message as it is read from `queue` of `broker`.
+pub(super) fn read_from(
+    message: &Incoming,
+    broker: &Arc<str>,
+    queue: &Arc<str>,
+    redelivered: bool,
+) -> Incoming {
+    Incoming {
+        origin: origin(broker, queue, offset(message)),
+        redelivered,
+        ..message.clone()
+    }
+}
+
+/// The same, shared where it is kept as just that: the first time that it is handed out, and in the
+/// first of its queues.
+pub(super) fn handed_out(
+    message: &Arc<Incoming>,
+    broker: &Arc<str>,
+    queue: &Arc<str>,
+    redelivered: bool,
+) -> Arc<Incoming> {
+    let same = |one: &Arc<str>, other| Arc::ptr_eq(one, other) || one == other;
+    let Origin {
+        broker: kept,
+        place,
+    } = &message.origin;
+    match place {
+        Place::Memory { queue: at, .. }
+            if !redelivered && same(kept, broker) && same(at, queue) =>
+        {
+            Arc::clone(message)
         }
+        _ => Arc::new(read_from(message, broker, queue, redelivered)),
     }
 }
 
@@ -76,7 +82,7 @@ pub(super) type Due = (Instant, u64);
 /// One message in one queue.
 #[derive(Debug)]
 pub(super) struct Entry {
-    pub(super) message: Arc<Stored>,
+    pub(super) message: Arc<Incoming>,
     /// Its place in the queue; kept when it is given back.
     pub(super) position: u64,
     /// Tells copies at one position apart.
@@ -225,18 +231,16 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
 
     fn entry(position: u64, priority: u8, redelivered: bool) -> Entry {
         Entry {
-            message: Arc::new(Stored {
-                topic: "t".into(),
-                body: Bytes::new(),
-                headers: Headers::new(),
-                key: None,
-                id: MessageId::parse("m").expect("a valid id"),
-                attempt: 1,
-                offset: 0,
-            }),
+            message: Arc::new(Incoming::new(
+                "t".into(),
+                Bytes::new(),
+                Headers::new(),
+                origin(&"main".into(), &"g.t".into(), 0),
+            )),
             position,
             copy: 0,
             priority,

@@ -9,16 +9,16 @@ use tokio::time::Instant;
 
 use crate::clock::{Clock, Rng, SystemClock};
 use crate::handling::{PublishError, PublishErrorKind, Reason};
-use crate::message::{
-    Headers, Incoming, MessageId, Origin, Outgoing, Place, format_time, headers::name,
-};
+use crate::message::{Headers, Incoming, MessageId, Outgoing, format_time, headers::name};
 use crate::messaging::Start;
 
 use super::broker::Link;
 use super::events::{EventKind, EventLog};
 use super::faults::Script;
 use super::flow::ConsumerEntry;
-use super::queue::{Due, Entry, Queue, QueueSpec, Stored};
+use super::queue::{
+    Due, Entry, Queue, QueueSpec, attempt_in, offset, origin, read_from, with_headers,
+};
 use super::replies::ReplyEnd;
 use super::settings::MemoryOptions;
 use super::slab::Slab;
@@ -39,7 +39,7 @@ pub(super) enum Timer {
     /// A message held by a fault comes into its queue.
     Release(usize, Entry),
     /// A retry comes into its queue.
-    Return(usize, Arc<Stored>),
+    Return(usize, Arc<Incoming>),
 }
 
 impl Timer {
@@ -75,10 +75,10 @@ pub(super) struct State {
     pub(super) queues: Slab<Queue>,
     names: BTreeMap<Arc<str>, usize>,
     /// The dead letters by number. They stay when the queue of one instance goes.
-    pub(super) graves: Vec<BTreeMap<u64, Arc<Stored>>>,
+    pub(super) graves: Vec<BTreeMap<u64, Arc<Incoming>>>,
     grave_names: BTreeMap<Arc<str>, usize>,
     routes: BTreeMap<Arc<str>, Arc<Route>>,
-    log: VecDeque<(Option<Arc<str>>, Arc<Stored>)>,
+    log: VecDeque<(Option<Arc<str>>, Arc<Incoming>)>,
     log_bytes: usize,
     pub(super) timers: BTreeMap<Due, Timer>,
     /// The timers of scheduled messages.
@@ -167,7 +167,7 @@ impl State {
         let found = self.log.iter().map(|(_, message)| message);
         found
             .filter(|message| choose(&message.topic))
-            .map(|message| message.incoming(&self.broker, &message.topic, false))
+            .map(|message| read_from(message, &self.broker, &message.topic, false))
             .collect()
     }
 
@@ -315,14 +315,18 @@ impl State {
             outgoing.headers.set(name::MESSAGE_KEY, key.clone());
         }
         self.offset += 1;
-        let message = Arc::new(Stored {
+        let first = route.queues.iter().find(|at| ours(self, **at));
+        let queue = first.and_then(|at| self.queues.get(*at));
+        let queue = queue.map_or(&route.topic, |queue| &queue.name);
+        let message = Arc::new(Incoming {
             topic: Arc::clone(&route.topic),
-            attempt: Stored::attempt_in(&outgoing.headers),
+            attempt: attempt_in(&outgoing.headers),
             body: outgoing.body,
             headers: outgoing.headers,
             key: outgoing.key.map(Arc::from),
             id: outgoing.id,
-            offset: self.offset,
+            redelivered: false,
+            origin: origin(&link.name, queue, self.offset),
         });
         let priority = outgoing.priority.unwrap_or(0);
         let expires = outgoing.ttl.map(|ttl| Instant::now() + ttl);
@@ -372,11 +376,11 @@ impl State {
     }
 
     /// Keeps a published message for subscriptions that begin to exist later.
-    fn keep(&mut self, prefix: Option<Arc<str>>, message: &Arc<Stored>) {
+    fn keep(&mut self, prefix: Option<Arc<str>>, message: &Arc<Incoming>) {
         if self.options.log_messages == 0 {
             return;
         }
-        let size = |message: &Stored| message.body.len() + HEADER_BYTES * message.headers.len();
+        let size = |message: &Incoming| message.body.len() + HEADER_BYTES * message.headers.len();
         self.log_bytes += size(message);
         self.log.push_back((prefix, Arc::clone(message)));
         while self.log.len() > self.options.log_messages || self.log_bytes > self.options.log_bytes
@@ -392,7 +396,7 @@ impl State {
     pub(super) fn arrive(
         &mut self,
         at: usize,
-        message: Arc<Stored>,
+        message: Arc<Incoming>,
         priority: u8,
         expires: Option<Instant>,
     ) {
@@ -435,7 +439,7 @@ impl State {
     }
 
     /// A retry waits for its time, outside of every process.
-    pub(super) fn wait(&mut self, at: usize, message: Arc<Stored>, after: Duration) {
+    pub(super) fn wait(&mut self, at: usize, message: Arc<Incoming>, after: Duration) {
         let queue = self.queues.get_mut(at).expect("messages wait for queues");
         queue.waiting += 1;
         self.start_timer(Instant::now() + after, Timer::Return(at, message));
@@ -523,7 +527,7 @@ impl State {
         });
         if queue.dead_letter {
             let headers = grave(&self.broker, queue, entry, reason, self.clock.now());
-            let message = entry.message.with_headers(headers);
+            let message = with_headers(&entry.message, headers);
             self.graves[queue.grave].insert(serial, Arc::new(message));
         }
     }
@@ -538,11 +542,7 @@ fn grave(
     now: SystemTime,
 ) -> Headers {
     let message = &entry.message;
-    let place = Place::Memory {
-        queue: Arc::clone(&queue.name),
-        offset: message.offset,
-    };
-    let origin = Origin::new(Arc::clone(broker), place);
+    let origin = origin(broker, &queue.name, offset(message));
     let mut headers = message.headers.clone();
     headers.set(name::DLQ_REASON, reason.as_str());
     headers.set(name::DLQ_TOPIC, message.topic.to_string());

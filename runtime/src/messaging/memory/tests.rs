@@ -114,7 +114,7 @@ fn kind(error: &PublishError) -> PublishErrorKind {
 
 /// The message and settlement of a delivery.
 fn parts(delivery: Delivery) -> (Arc<Incoming>, crate::messaging::Settlement) {
-    (Arc::new(delivery.incoming), delivery.settlement)
+    (delivery.incoming, delivery.settlement)
 }
 
 fn seconds(count: u64) -> Duration {

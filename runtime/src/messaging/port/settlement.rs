@@ -14,7 +14,7 @@ use super::BrokerError;
 #[non_exhaustive]
 pub struct Delivery {
     /// The message.
-    pub incoming: Incoming,
+    pub incoming: Arc<Incoming>,
     /// Settles it, once.
     pub settlement: Settlement,
 }
@@ -22,9 +22,9 @@ pub struct Delivery {
 impl Delivery {
     /// A message and its settlement.
     #[must_use]
-    pub fn new(incoming: Incoming, settlement: Settlement) -> Self {
+    pub fn new(incoming: impl Into<Arc<Incoming>>, settlement: Settlement) -> Self {
         Self {
-            incoming,
+            incoming: incoming.into(),
             settlement,
         }
     }

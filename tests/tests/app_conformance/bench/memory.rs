@@ -49,10 +49,10 @@ fn subscription(group: &str, topic: &str) -> Result<Subscription, Trouble> {
     Ok(Subscription::new(pattern, Group::Named(group.into())))
 }
 
-fn seen(incoming: Incoming) -> Seen {
+fn seen(incoming: &Incoming) -> Seen {
     Seen {
-        headers: incoming.headers,
-        body: incoming.body,
+        headers: incoming.headers.clone(),
+        body: incoming.body.clone(),
     }
 }
 
@@ -104,7 +104,7 @@ impl Bench for MemoryBench {
             let consumer = self.outside.subscribe(subscription, deliver).await?;
             tokio::spawn(async move {
                 while let Some(delivery) = deliveries.recv().await {
-                    if send.send(seen(delivery.incoming)).await.is_err()
+                    if send.send(seen(&delivery.incoming)).await.is_err()
                         || delivery.settlement.done().await.is_err()
                     {
                         break;
