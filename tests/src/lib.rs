@@ -6,6 +6,7 @@ pub mod asked;
 pub mod certificates;
 pub mod harness;
 pub mod kafka;
+pub mod kafka_shares;
 pub mod ledger;
 pub mod management;
 pub mod redis;

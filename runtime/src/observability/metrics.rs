@@ -95,6 +95,8 @@ catalogue! {
     IN_FLIGHT = Gauge "interline.consumer.in_flight" in "{message}" by ["subscription"];
     /// Messages of a subscription that are not finished yet, where the broker tells.
     CONSUMER_LAG = Gauge "interline.consumer.lag" in "{message}" by ["broker", "subscription"];
+    /// Partitions that were taken away before it could be committed what was settled last, which may come again.
+    PARTITIONS_LOST = Counter "interline.consumer.partitions_lost" in "{partition}" by ["broker", "subscription"];
     /// Messages that the broker handed out again.
     REDELIVERED = Counter "interline.consumer.redelivered" in "{message}" by ["subscription"];
     /// Failed attempts that are tried again.

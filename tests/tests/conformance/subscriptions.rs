@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use interline::message::TopicPattern;
 use interline::messaging::{ConsumerState, Group, Settled, Start, Subscription, TopologyMode};
-use tokio::time::sleep;
 
 use crate::world::{Outcome, World, cases, message, subscription, text};
 
@@ -30,10 +29,8 @@ async fn a_group_shares_and_each_group_gets_every_message(world: Arc<World>) -> 
     let mut a1 = one.read(&shared("a")).await;
     let mut a2 = two.read(&shared("a")).await;
     let mut b = two.read(&shared("b")).await;
-    if world.is_kafka() {
-        // The partitions are shared out anew when the second one has come.
-        sleep(Duration::from_secs(2)).await;
-    }
+    // The partitions are shared out anew when the second one has come.
+    world.until_shared("a", 2).await?;
     for body in 0..10 {
         let mut outgoing = message("t", &body.to_string());
         outgoing.key = Some(format!("k{body}"));

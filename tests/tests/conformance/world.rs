@@ -17,7 +17,9 @@ use interline::messaging::{
     BrokerContext, ConnectionState, Consumer, ConsumerState, DeadLetterStore, Delivery, Group,
     MessageBroker, Settled, Settlement, Subscription,
 };
+use interline::observability::metrics::{InMemoryMetrics, PARTITIONS_LOST};
 use interline::testing::FaultProxy;
+use interline_tests::kafka_shares;
 use interline_tests::management::Queue;
 use interline_tests::redis::Database;
 use interline_tests::servers::{self, Vhost};
@@ -55,7 +57,10 @@ pub(crate) enum Bench {
 /// A part of the shared Kafka server, told apart by its prefix.
 pub(crate) struct KafkaBench {
     url: String,
+    /// Where the server is reached whatever is cut.
+    direct: String,
     prefix: String,
+    metrics: InMemoryMetrics,
     /// Where connections can be cut.
     proxy: Option<FaultProxy>,
 }
@@ -75,6 +80,8 @@ impl Bench {
         };
         Ok(Self::Kafka(KafkaBench {
             url,
+            direct: server.url().to_owned(),
+            metrics: InMemoryMetrics::default(),
             prefix: servers::unique_prefix(),
             proxy,
         }))
@@ -133,6 +140,7 @@ impl World {
         let broker: Arc<dyn MessageBroker> = match &self.bench {
             Bench::Kafka(bench) => {
                 context.prefix = Some(bench.prefix.as_str().into());
+                context.metrics = Some(Arc::new(bench.metrics.clone()));
                 let config = Config::new()
                     .with("brokers.main.url", bench.url.as_str())
                     // One order of everything is what most cases look at.
@@ -212,6 +220,34 @@ impl World {
             process.broker.health_check().state != ConnectionState::Ready
         })
         .await;
+    }
+
+    /// Waits until a group has shared out among so many what it reads, where the broker shares out parts.
+    pub(crate) async fn until_shared(&self, group: &str, members: usize) -> Outcome {
+        let Bench::Kafka(bench) = &self.bench else {
+            return Ok(());
+        };
+        let group = format!("{}{group}", bench.prefix);
+        kafka_shares::until_shared(&bench.direct, &group, members, LIMIT).await?;
+        Ok(())
+    }
+
+    /// Waits until a loss of the connection would not bring back anything that was settled, everything
+    /// being settled.
+    pub(crate) async fn until_kept(&self) -> Outcome {
+        let Bench::Kafka(bench) = &self.bench else {
+            return Ok(());
+        };
+        kafka_shares::until_committed(&bench.direct, &bench.prefix, LIMIT).await
+    }
+
+    /// How often something was taken from a process of ours with which went what it had settled last. Only
+    /// then may that come again.
+    pub(crate) fn losses(&self) -> u64 {
+        match &self.bench {
+            Bench::Kafka(bench) => bench.metrics.count(PARTITIONS_LOST, &[]),
+            _ => 0,
+        }
     }
 
     /// Waits until the server counts so many messages of a queue as out. Elsewhere a settlement that has

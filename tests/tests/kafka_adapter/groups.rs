@@ -1,20 +1,29 @@
 //! Groups: members that come and go, static ones, the protocol of Kafka 4, first positions, patterns.
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use interline::config::Config;
 use interline::messaging::{ConsumerState, MessageBroker, Settled, Start};
+use interline::observability::metrics::PARTITIONS_LOST;
 use interline_tests::harness::Case;
+use interline_tests::kafka_shares;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use crate::support::{
-    Inbox, LIMIT, Outcome, Stage, close, message, partition, publish, subscription, text,
+    Inbox, LIMIT, Outcome, Stage, close, eventually, message, partition, publish, subscription,
+    text,
 };
 
 pub fn cases() -> Vec<Case> {
     vec![
         Case::new("a_partition_that_moves_takes_nothing_with_it", moves),
+        Case::new(
+            "what_is_settled_while_a_partition_moves_stays_settled",
+            settled_while_it_moves,
+        ),
         Case::new("a_paused_partition_that_comes_back_is_read", comes_back),
         Case::new(
             "a_static_member_comes_back_without_a_rebalance",
@@ -91,6 +100,118 @@ async fn moves() -> Outcome {
     Ok(())
 }
 
+/// What became of messages whose numbers are their bodies.
+#[derive(Default)]
+struct Account {
+    settled: BTreeSet<String>,
+    /// Settled, and then handed out once more.
+    again: Vec<String>,
+}
+
+/// Settles what comes and gives some of it back, until nothing can come any more; in no hurry until `hurry`.
+async fn settle(
+    inbox: Inbox,
+    account: Arc<Mutex<Account>>,
+    seed: u64,
+    hurry: watch::Receiver<bool>,
+) -> Outcome {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let Inbox {
+        consumer,
+        mut deliveries,
+    } = inbox;
+    // It would keep the other end of the channel.
+    drop(consumer);
+    while let Some(delivery) = deliveries.recv().await {
+        if !*hurry.borrow() {
+            sleep(Duration::from_millis(1)).await;
+        }
+        if random.u8(..10) < 3 {
+            delivery.settlement.release().await?;
+            continue;
+        }
+        let body = text(&delivery.incoming);
+        let settled = delivery.settlement.done().await?;
+        let mut account = account.lock().expect("nobody panics with it");
+        if settled == Settled::Yes && !account.settled.insert(body.clone()) {
+            account.again.push(body);
+        }
+    }
+    Ok(())
+}
+
+/// A partition is given up in order while its messages are settled and given back: what was settled by then was
+/// also committed.
+async fn settled_while_it_moves() -> Outcome {
+    const ROUNDS: usize = 6;
+    let seed = fastrand::u64(..);
+    println!("INTERLINE_TEST_SEED={seed}");
+    let stage = Stage::new().await?;
+    let change = |config: Config| {
+        config
+            // A member that is late would lose what it has.
+            .with("brokers.main.session_timeout", Duration::from_secs(6))
+            // More is out than can be settled in this time: it is given up between two settlements.
+            .with("brokers.main.revoke_wait", Duration::from_millis(100))
+    };
+    let wanted = || {
+        let mut wanted = subscription("t");
+        wanted.kafka.partitions = Some(4);
+        wanted.prefetch = 500;
+        wanted
+    };
+    let account = Arc::new(Mutex::new(Account::default()));
+    let (stop, stopped) = watch::channel(false);
+    let settling = |inbox, seed| {
+        let settling = settle(inbox, Arc::clone(&account), seed, stopped.clone());
+        tokio::spawn(settling)
+    };
+    let one = stage.connected_with("one", change).await?;
+    let steady = settling(Inbox::open(&one, wanted()).await?, seed);
+    let (publisher, until) = (Arc::clone(&one), stopped.clone());
+    let publishing = tokio::spawn(async move {
+        let mut number = 0;
+        while !*until.borrow() {
+            let mut outgoing = message("t", &number.to_string());
+            outgoing.key = Some(format!("k{}", number % 16));
+            publish(&publisher, outgoing).await;
+            number += 1;
+        }
+        number
+    });
+    let group = stage.named("billing");
+    for round in 0..ROUNDS {
+        let other = stage
+            .connected_with(&format!("other-{round}"), change)
+            .await?;
+        let visitor = Inbox::open(&other, wanted()).await?;
+        let visitor = settling(visitor, seed.wrapping_add(u64::try_from(round)? + 1));
+        kafka_shares::until_shared(&stage.url, &group, 2, LIMIT).await?;
+        close(&other).await;
+        drop(other);
+        visitor.await??;
+        kafka_shares::until_shared(&stage.url, &group, 1, LIMIT).await?;
+    }
+    stop.send_replace(true);
+    let sent = publishing.await?;
+    let settled = || {
+        let account = account.lock().expect("nobody panics with it");
+        account.settled.len()
+    };
+    eventually(
+        || settled() == sent,
+        || format!("{} of {sent} settled", settled()),
+    )
+    .await;
+    close(&one).await;
+    drop(one);
+    steady.await??;
+    let again = &account.lock().expect("nobody panics with it").again;
+    let lost = stage.metrics.count(PARTITIONS_LOST, &[]);
+    assert!(again.is_empty() || lost > 0, "{again:?}");
+    Ok(())
+}
+
 async fn static_member() -> Outcome {
     let stage = Stage::new().await?;
     let named = |id: &'static str| {
@@ -109,7 +230,7 @@ async fn static_member() -> Outcome {
     let mut first = Inbox::open(&one, wanted()).await?;
     let two = stage.connected_with("two", named("b")).await?;
     let mut second = Inbox::open(&two, wanted()).await?;
-    sleep(Duration::from_secs(3)).await;
+    kafka_shares::until_shared(&stage.url, &stage.named("billing"), 2, LIMIT).await?;
     // `order-1` and `order-2` go to the two partitions.
     for key in ["order-1", "order-2"] {
         let mut outgoing = message("t", key);
@@ -238,7 +359,7 @@ async fn own_group() -> Outcome {
     let mut inbox = Inbox::open(&broker, wanted).await?;
     publish(&broker, message("t", "1")).await;
     inbox.take().await;
-    let topology = broker.topology(&[std::sync::Arc::new({
+    let topology = broker.topology(&[Arc::new({
         let mut wanted = subscription("t");
         wanted.kafka.group_id = Some(group.clone());
         wanted

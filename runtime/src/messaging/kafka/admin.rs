@@ -345,17 +345,7 @@ pub(super) fn patient<T>(mut ask: impl FnMut() -> KafkaResult<T>) -> KafkaResult
         let outcome = ask();
         let transient = match &outcome {
             Ok(_) => false,
-            Err(error) => matches!(
-                errors::code(error),
-                Some(
-                    RDKafkaErrorCode::NotCoordinator
-                        | RDKafkaErrorCode::CoordinatorNotAvailable
-                        | RDKafkaErrorCode::CoordinatorLoadInProgress
-                        | RDKafkaErrorCode::WaitingForCoordinator
-                        | RDKafkaErrorCode::NotLeaderForPartition
-                        | RDKafkaErrorCode::LeaderNotAvailable
-                )
-            ),
+            Err(error) => errors::code(error).is_some_and(errors::is_being_found),
         };
         if !transient || begun.elapsed() > ANSWER {
             return outcome;

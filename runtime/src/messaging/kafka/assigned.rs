@@ -46,6 +46,7 @@ pub(super) struct Assigned {
     pub(super) ledger: Mutex<Ledger>,
     idle: Condvar,
     live: AtomicBool,
+    leaving: AtomicBool,
     me: Weak<Self>,
 }
 
@@ -69,12 +70,24 @@ impl Assigned {
             ledger: Mutex::new(Ledger::new(before)),
             idle: Condvar::new(),
             live: AtomicBool::new(true),
+            leaving: AtomicBool::new(false),
             me: me.clone(),
         })
     }
 
     pub(super) fn is_live(&self) -> bool {
         self.live.load(Ordering::Acquire)
+    }
+
+    /// Whether it is about to be given up: what is out is waited for, and nothing more goes out.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Acquire)
+    }
+
+    /// Hands out nothing more, neither what waits nor what is given back.
+    pub(super) fn leave(self: &Arc<Self>) {
+        self.leaving.store(true, Ordering::Release);
+        self.member.hold_back(self);
     }
 
     /// The topic of a message that was read from here.
@@ -127,18 +140,31 @@ impl Assigned {
         }
     }
 
-    /// It is not ours any more.
-    pub(super) fn end(self: &Arc<Self>) {
-        if self.live.swap(false, Ordering::AcqRel) {
-            let out = lock(&self.ledger).close();
-            self.member.given_up(self, out);
+    /// What is to be committed at last. From here on nothing of it can be settled: what was settled while
+    /// that is being committed would come again.
+    ///
+    /// `None` if nothing was read, or, unless it is to be committed `whatever_was_committed`, nothing new.
+    pub(super) fn seal(&self, whatever_was_committed: bool) -> Option<(i64, String)> {
+        self.live.store(false, Ordering::Release);
+        let mut ledger = lock(&self.ledger);
+        match whatever_was_committed {
+            true => ledger.last_commit(),
+            false => ledger.take_commit(),
         }
     }
 
+    /// It is not ours any more.
+    pub(super) fn end(self: &Arc<Self>) {
+        self.live.store(false, Ordering::Release);
+        let out = lock(&self.ledger).close();
+        self.member.given_up(self, out);
+    }
+
     pub(super) fn finish(&self, offset: i64) -> Settled {
-        let finished = self.is_live() && {
+        let finished = {
             let mut ledger = lock(&self.ledger);
-            let finished = ledger.finish(offset);
+            // Looked at under the lock: the last commit is made up under it as well.
+            let finished = self.is_live() && ledger.finish(offset);
             if ledger.out() == 0 {
                 self.idle.notify_all();
             }
@@ -419,11 +445,81 @@ pub(in crate::messaging::kafka) mod tests {
         for offset in 0..3 {
             let mut incoming = record(&assigned, offset);
             assert!(assigned.enter(offset, &mut incoming));
-            lock(&assigned.ledger).hand_out(offset, incoming);
+            assert!(lock(&assigned.ledger).hand_out(offset, incoming));
         }
         assert_eq!(assigned.finish(0), Settled::Yes);
         assert_eq!(assigned.finished_below(), 1);
         assigned.end();
         assert_eq!(assigned.finished_below(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_given_back_while_a_partition_goes_is_not_handed_out_again() {
+        let (assigned, mut deliveries) = partition(Kind::Source);
+        for offset in 0..2 {
+            let mut incoming = record(&assigned, offset);
+            assert!(assigned.enter(offset, &mut incoming));
+            assigned.member.offer(&assigned, offset, incoming);
+        }
+        assigned.member.pump();
+        let (first, second) = (
+            deliveries.try_recv().unwrap(),
+            deliveries.try_recv().unwrap(),
+        );
+        assert_eq!(first.settlement.release().await.unwrap(), Settled::Yes);
+        let first = deliveries.try_recv().unwrap();
+        assigned.leave();
+        assert_eq!(first.settlement.release().await.unwrap(), Settled::Yes);
+        assert!(deliveries.try_recv().is_err());
+        assert_eq!(second.settlement.done().await.unwrap(), Settled::Yes);
+        assert_eq!(
+            lock(&assigned.ledger).out(),
+            0,
+            "there is nothing to wait for"
+        );
+        // The next owner learns that somebody had the first one.
+        assert_eq!(
+            assigned.seal(true),
+            Some((0, "interline1 2 1-2".to_owned()))
+        );
+        assigned.end();
+    }
+
+    /// Whoever was told that a message is settled finds it in the last commit, at whatever moment it was.
+    #[test]
+    fn the_last_commit_holds_everything_that_was_settled() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let _entered = runtime.enter();
+        for _ in 0..200 {
+            let (assigned, _deliveries) = partition(Kind::Source);
+            for offset in 0..64 {
+                let mut incoming = record(&assigned, offset);
+                assert!(assigned.enter(offset, &mut incoming));
+                assert!(lock(&assigned.ledger).hand_out(offset, incoming));
+            }
+            let settling = Arc::clone(&assigned);
+            let settled = std::thread::spawn(move || {
+                // From the end, so that what is finished stands in the note.
+                let all = (1..64).rev();
+                all.filter(|offset| settling.finish(*offset) == Settled::Yes)
+                    .collect::<Vec<i64>>()
+            });
+            while lock(&assigned.ledger).out() == 64 {
+                std::hint::spin_loop();
+            }
+            let (offset, note) = assigned.seal(true).unwrap();
+            let settled = settled.join().unwrap();
+            assigned.end();
+            let mut next = Ledger::new(Note::parse(&note));
+            assert_eq!(offset, 0);
+            for offset in 0..64 {
+                let read = next.enter(offset);
+                assert_eq!(
+                    read == Read::Finished,
+                    settled.contains(&offset),
+                    "{offset}"
+                );
+            }
+        }
     }
 }

@@ -58,6 +58,20 @@ pub(super) fn kind(code: RDKafkaErrorCode) -> BrokerErrorKind {
     }
 }
 
+/// Whether a coordinator or leader is only just being found, so that asking again may do.
+pub(super) fn is_being_found(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        Code::NotCoordinator
+            | Code::CoordinatorNotAvailable
+            | Code::CoordinatorLoadInProgress
+            | Code::WaitingForCoordinator
+            | Code::NotLeaderForPartition
+            | Code::LeaderNotAvailable
+    )
+}
+
 /// The kind and the words of an error.
 pub(super) fn told(error: &KafkaError) -> (BrokerErrorKind, String) {
     match (error, code(error)) {

@@ -155,24 +155,21 @@ impl Group {
         self.closing.load(Ordering::Acquire) || self.core.is_closed()
     }
 
-    /// Commits what is finished of these partitions.
-    pub(super) fn commit(&self, client: &Client, of: &[Arc<Assigned>], mode: CommitMode) {
+    /// Commits what is finished of these partitions; does not wait for the answer.
+    fn commit(&self, client: &Client, of: &[Arc<Assigned>]) {
         let mut list = TopicPartitionList::new();
         let mut committed = Vec::new();
         for assigned in of {
             let Some((offset, note)) = lock(&assigned.ledger).take_commit() else {
                 continue;
             };
-            let mut element = list.add_partition(&assigned.topic, assigned.partition);
-            // Both are within what the library takes: an offset that was read, a text of ours.
-            let _ = element.set_offset(rdkafka::Offset::Offset(offset));
-            element.set_metadata(note);
+            place(&mut list, assigned, offset, note);
             committed.push(assigned);
         }
         if committed.is_empty() {
             return;
         }
-        if let Err(error) = client.commit(&list, mode) {
+        if let Err(error) = client.commit(&list, CommitMode::Async) {
             if errors::code(&error) != Some(RDKafkaErrorCode::NoOffset) {
                 tracing::debug!(group = &*self.id, "not committed: {error}");
             }
@@ -180,6 +177,55 @@ impl Group {
                 lock(&assigned.ledger).not_committed();
             }
         }
+    }
+
+    /// Seals partitions that are to be given up and commits what is finished of them, for the last time: what
+    /// cannot be committed now comes again, though it is settled.
+    pub(super) fn commit_at_last(&self, client: &Client, of: &[Arc<Assigned>]) {
+        let is_up = || *self.core.link.borrow() == Link::Up;
+        // Without the cluster nobody waits for what was committed already.
+        let whatever_was_committed = is_up();
+        let mut list = TopicPartitionList::new();
+        for assigned in of {
+            if let Some((offset, note)) = assigned.seal(whatever_was_committed) {
+                place(&mut list, assigned, offset, note);
+            }
+        }
+        if list.count() == 0 {
+            return;
+        }
+        let deadline = Instant::now() + self.core.settings.revoke_bound();
+        while let Err(error) = client.commit(&list, CommitMode::Sync) {
+            let passes = errors::code(&error).is_some_and(|code| {
+                let moves = [
+                    RDKafkaErrorCode::RebalanceInProgress,
+                    RDKafkaErrorCode::StaleMemberEpoch,
+                ];
+                moves.contains(&code) || errors::is_being_found(code)
+            });
+            if passes && is_up() && Instant::now() < deadline {
+                thread::sleep(POLL);
+                continue;
+            }
+            self.lost(of, &errors::told(&error).1);
+            return;
+        }
+    }
+
+    /// Partitions went before it could be committed what was settled last.
+    pub(super) fn lost(&self, all: &[Arc<Assigned>], why: &str) {
+        if all.is_empty() {
+            return;
+        }
+        for assigned in all {
+            assigned.member.lost.record(1.0);
+        }
+        warn!(
+            broker = %self.core.context.name,
+            group = &*self.id,
+            partitions = all.len(),
+            "partitions were taken away, and what was settled last may come again: {why}"
+        );
     }
 
     /// What was thought to be committed was not.
@@ -194,6 +240,13 @@ impl Group {
             }
         }
     }
+}
+
+fn place(list: &mut TopicPartitionList, of: &Assigned, offset: i64, note: String) {
+    let mut element = list.add_partition(&of.topic, of.partition);
+    // Both are within what the library takes: an offset that was read, a text of ours.
+    let _ = element.set_offset(rdkafka::Offset::Offset(offset));
+    element.set_metadata(note);
 }
 
 /// How a consumer of the group ended.
@@ -264,14 +317,16 @@ impl Thread {
         if !ends {
             let deadline = Instant::now() + self.group.core.settings.revoke_bound();
             for assigned in &all {
-                assigned.member.hold_back(assigned);
+                assigned.leave();
             }
             for assigned in &all {
                 assigned.wait_until_idle(deadline);
             }
         }
         if *self.group.core.link.borrow() == Link::Up || ends {
-            self.group.commit(client, &all, CommitMode::Sync);
+            self.group.commit_at_last(client, &all);
+        } else {
+            self.group.lost(&all, "the cluster does not answer");
         }
         for assigned in &all {
             assigned.end();
@@ -361,7 +416,7 @@ impl<'a> Session<'a> {
             if now >= self.commit_at {
                 self.commit_at = now + self.group.core.settings.commit_interval;
                 let all = lock(&self.group.assigned).clone();
-                self.group.commit(self.client, &all, CommitMode::Async);
+                self.group.commit(self.client, &all);
                 self.look_at_joined();
                 if let Some(error) = self.look_at_progress(now) {
                     return End::Anew(Some(error));

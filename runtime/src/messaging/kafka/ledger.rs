@@ -37,6 +37,8 @@ enum State {
     Waiting,
     /// With the engine; kept so that it can be handed out again.
     Out(Box<Incoming>),
+    /// The engine had it, and it waits again.
+    Back,
     Done,
 }
 
@@ -123,13 +125,15 @@ impl Ledger {
         }
     }
 
-    /// It goes to the engine.
-    pub(super) fn hand_out(&mut self, offset: i64, incoming: Incoming) {
-        if let Some(slot) = self.find(offset) {
-            slot.state = State::Out(Box::new(incoming));
-            self.out += 1;
-            self.changed = true;
-        }
+    /// It goes to the engine; false if it is not ours any more.
+    pub(super) fn hand_out(&mut self, offset: i64, incoming: Incoming) -> bool {
+        let Some(slot) = self.find(offset) else {
+            return false;
+        };
+        slot.state = State::Out(Box::new(incoming));
+        self.out += 1;
+        self.changed = true;
+        true
     }
 
     /// It is finished; false if it was not out.
@@ -149,10 +153,20 @@ impl Ledger {
 
     /// It is not out any more and comes again.
     pub(super) fn take_back(&mut self, offset: i64) -> Option<Incoming> {
+        self.no_longer_out(offset, State::Back)
+    }
+
+    /// The engine had no room for it, and has not seen it; false if it is not ours any more.
+    pub(super) fn not_taken(&mut self, offset: i64) -> bool {
+        self.no_longer_out(offset, State::Waiting).is_some()
+    }
+
+    fn no_longer_out(&mut self, offset: i64, becomes: State) -> Option<Incoming> {
         let slot = self.find(offset)?;
-        match std::mem::replace(&mut slot.state, State::Waiting) {
+        match std::mem::replace(&mut slot.state, becomes) {
             State::Out(incoming) => {
                 self.out -= 1;
+                self.changed = true;
                 Some(*incoming)
             }
             other => {
@@ -184,6 +198,12 @@ impl Ledger {
         }
         self.committed = Some(wanted.clone());
         Some(wanted)
+    }
+
+    /// The offset and note as they are, whatever was committed: an earlier commit may still turn out to
+    /// have failed. `None` if nothing was read.
+    pub(super) fn last_commit(&self) -> Option<(i64, String)> {
+        (self.next > 0).then(|| (self.watermark(), self.note()))
     }
 
     /// What was said to be committed was not.
@@ -339,8 +359,39 @@ mod tests {
         assert_eq!(ledger.take_commit(), None);
         assert!(ledger.take_back(4).is_some());
         assert!(ledger.take_back(4).is_none());
+        assert_eq!(ledger.take_commit(), None);
         ledger.not_committed();
         assert_eq!(ledger.take_commit().unwrap().0, 4);
+    }
+
+    #[test]
+    fn what_was_given_back_was_seen_and_what_was_not_taken_was_not() {
+        let read_next = |ledger: &mut Ledger| {
+            let (_, note) = ledger.take_commit().unwrap();
+            Ledger::new(Note::parse(&note)).enter(0)
+        };
+        let mut ledger = Ledger::new(Note::default());
+        out(&mut ledger, &[0]);
+        assert!(ledger.not_taken(0) && !ledger.not_taken(0));
+        assert_eq!(read_next(&mut ledger), Read::New);
+        assert!(ledger.hand_out(0, message(0)));
+        assert!(ledger.take_back(0).is_some());
+        assert_eq!(read_next(&mut ledger), Read::Again);
+        assert_eq!(ledger.out(), 0);
+    }
+
+    #[test]
+    fn the_last_commit_is_made_whatever_is_thought_to_be_committed() {
+        let mut ledger = Ledger::new(Note::default());
+        assert_eq!(ledger.last_commit(), None);
+        out(&mut ledger, &[4, 5]);
+        assert!(ledger.finish(4));
+        let committed = ledger.take_commit();
+        assert_eq!(ledger.take_commit(), None);
+        // An earlier one may have failed, and nobody has heard of it yet.
+        assert_eq!(ledger.last_commit(), committed);
+        ledger.close();
+        assert!(!ledger.hand_out(5, message(5)), "it is nobody's any more");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::message::Incoming;
 use crate::messaging::{
     Consumer, ConsumerState, Delivery, Settled, Settlement, Settler, Subscription, Ticket,
 };
-use crate::observability::metrics::{CONSUMER_LAG, STALE_SETTLEMENTS, Series};
+use crate::observability::metrics::{CONSUMER_LAG, PARTITIONS_LOST, STALE_SETTLEMENTS, Series};
 
 use super::assigned::{Assigned, Kind};
 use super::core::{Core, Link, lock};
@@ -62,6 +62,7 @@ pub(super) struct Member {
     runtime: Handle,
     stale: Series,
     pub(super) lag: Series,
+    pub(super) lost: Series,
 }
 
 impl Member {
@@ -77,7 +78,8 @@ impl Member {
         let of_broker = vec![Arc::clone(&context.name), label()];
         Arc::new(Self {
             stale: Series::of(sink, STALE_SETTLEMENTS, of_broker.clone()),
-            lag: Series::of(sink, CONSUMER_LAG, of_broker),
+            lag: Series::of(sink, CONSUMER_LAG, of_broker.clone()),
+            lost: Series::of(sink, PARTITIONS_LOST, of_broker),
             core: Arc::clone(core),
             subscription: Arc::clone(subscription),
             names,
@@ -152,22 +154,22 @@ impl Member {
                 return;
             };
             flow.bytes = flow.bytes.saturating_sub(incoming.body.len());
-            if !assigned.is_live() {
+            if !assigned.is_live() || assigned.is_leaving() {
                 continue;
             }
+            // It may be given up at any moment; then nobody would ever say that this one is not out.
+            if !lock(&assigned.ledger).hand_out(offset, incoming.clone()) {
+                continue;
+            }
+            flow.out += 1;
             if expires.is_some_and(|at| at <= self.core.context.clock.unix_millis()) {
-                lock(&assigned.ledger).hand_out(offset, incoming.clone());
-                flow.out += 1;
                 let giving_up = expiry::give_up(assigned, offset, incoming);
                 self.runtime.spawn(giving_up);
                 continue;
             }
             let ticket = Ticket::new(assigned.epoch, u64::try_from(offset).unwrap_or_default());
             let settler = Arc::clone(&assigned) as Arc<dyn Settler>;
-            let kept = incoming.clone();
             let delivery = Delivery::new(incoming, Settlement::new(settler, ticket));
-            lock(&assigned.ledger).hand_out(offset, kept);
-            flow.out += 1;
             let back = match flow.deliveries.try_send(delivery) {
                 Ok(()) => continue,
                 // What is stale still lies there; the engine makes room.
@@ -177,8 +179,11 @@ impl Member {
                     delivery
                 }
             };
+            if !lock(&assigned.ledger).not_taken(offset) {
+                // Whoever gives it up counts it among what was out.
+                continue;
+            }
             flow.out -= 1;
-            lock(&assigned.ledger).take_back(offset);
             flow.bytes += back.incoming.body.len();
             flow.ready.push_front(Ready {
                 assigned,

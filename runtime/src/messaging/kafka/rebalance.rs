@@ -90,7 +90,8 @@ impl Group {
         for element in list.elements() {
             asked.add_partition(element.topic(), element.partition());
         }
-        let committed = match client.committed_offsets(asked, ANSWER) {
+        let asking = || client.committed_offsets(asked.clone(), ANSWER);
+        let committed = match admin::patient(asking) {
             Ok(committed) => Some(committed),
             Err(error) => {
                 // The server still has the positions; only what was finished above them is not known.
@@ -167,10 +168,12 @@ impl Group {
         if gone.is_empty() {
             return;
         }
-        // What is lost is somebody else's already: nothing can be committed, nothing is waited for.
-        if !lost {
+        if lost {
+            // They are somebody else's already: nothing can be committed, nothing is waited for.
+            self.lost(&gone, "the group went on without this member");
+        } else {
             for assigned in &gone {
-                assigned.member.hold_back(assigned);
+                assigned.leave();
             }
             if !self.closing.load(Ordering::Acquire) {
                 let deadline = Instant::now() + self.core.settings.revoke_bound();
@@ -178,7 +181,7 @@ impl Group {
                     assigned.wait_until_idle(deadline);
                 }
             }
-            self.commit(client, &gone, CommitMode::Sync);
+            self.commit_at_last(client, &gone);
         }
         for assigned in &gone {
             assigned.end();
