@@ -187,26 +187,33 @@ async fn exported() -> Outcome {
     let mut wanted = short("a");
     wanted.ladder = [Duration::from_secs(1)].into();
     wanted.kafka.replication = Some(1);
-    let topology = broker.topology(&[Arc::new(wanted)]);
+    let topology = broker.topology(&[Arc::new(wanted.clone())]);
     let export = broker.export(&topology).expect("it has a form");
     assert_eq!(export.extension, "sh");
     let place = tempfile::tempdir()?;
-    // As the distribution has it.
-    let tool = place.path().join("kafka-topics.sh");
-    let script = format!(
-        "#!/bin/sh\nexec java -Xmx128m -XX:TieredStopAtLevel=1 -cp '{}/*' \
-         org.apache.kafka.tools.TopicCommand \"$@\"\n",
-        libraries().display()
-    );
-    std::fs::write(&tool, script)?;
+    // As the distribution has them.
+    for (tool, class) in [
+        ("kafka-topics.sh", "TopicCommand"),
+        (
+            "kafka-consumer-groups.sh",
+            "consumer.group.ConsumerGroupCommand",
+        ),
+    ] {
+        let script = format!(
+            "#!/bin/sh\nexec java -Xmx128m -XX:TieredStopAtLevel=1 -cp '{}/*' \
+             org.apache.kafka.tools.{class} \"$@\"\n",
+            libraries().display()
+        );
+        std::fs::write(place.path().join(tool), script)?;
+    }
     let file = place.path().join("topics.sh");
     std::fs::write(&file, &export.text)?;
     let path = std::env::var("PATH")?;
-    for _ in 0..2 {
+    for body in ["1", "2"] {
         // A second time it changes nothing.
         let made = Command::new("sh")
             .arg("-c")
-            .arg("chmod +x \"$0/kafka-topics.sh\" && exec sh \"$0/topics.sh\"")
+            .arg("chmod +x \"$0\"/kafka-*.sh && exec sh \"$0/topics.sh\"")
             .arg(place.path())
             .env("PATH", format!("{}:{path}", place.path().display()))
             .env("BOOTSTRAP_SERVER", stage.url.trim_start_matches("kafka://"))
@@ -217,12 +224,14 @@ async fn exported() -> Outcome {
             .success()
             .then_some(())
             .ok_or::<Error>(told.into())?;
+        publish(&broker, message("a", body)).await;
     }
     let inspection = broker.inspect(&topology).await?;
-    let missing: Vec<_> = inspection.missing.iter().map(|part| &*part.name).collect();
-    // The position of the group is set when the service first runs.
-    assert_eq!(missing, [stage.named("billing")]);
-    assert_eq!(inspection.different, []);
+    assert_eq!((inspection.missing, inspection.different), (vec![], vec![]));
+    // The group begins where the first run found the topic, not where the service first ran.
+    let mut inbox = Inbox::open(&broker, wanted).await?;
+    assert_eq!(text(&inbox.take().await), "1");
+    assert_eq!(text(&inbox.take().await), "2");
     close(&broker).await;
     Ok(())
 }

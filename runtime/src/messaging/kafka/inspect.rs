@@ -11,7 +11,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::topic_partition_list::TopicPartitionList;
 
 use crate::messaging::{
-    BrokerError, BrokerErrorKind, Difference, Export, Inspection, Leftover, Topology, TopologyPart,
+    BrokerError, BrokerErrorKind, Difference, Export, Inspection, Leftover, Start, Topology,
+    TopologyPart,
 };
 
 use super::admin;
@@ -312,17 +313,35 @@ fn matcher(prefix: &str, template: &str, group: &str) -> Result<regex_lite::Rege
         .map_err(|error| (BrokerErrorKind::Configuration, error.to_string()))
 }
 
+/// What stands above the commands.
+const SCRIPT: &str = r#"#!/bin/sh
+# Makes the topics that are missing, and has the groups that are new to a topic begin in it:
+#   BOOTSTRAP_SERVER=host:port sh FILE
+# What follows FILE goes to each command, such as --command-config client.properties.
+set -eu
+create() {
+    kafka-topics.sh --bootstrap-server "$BOOTSTRAP_SERVER" --create --if-not-exists "$@"
+}
+begin() {
+    group=$1 topic=$2 to=$3
+    shift 3
+    groups() {
+        kafka-consumer-groups.sh --bootstrap-server "$BOOTSTRAP_SERVER" --group "$group" "$@"
+    }
+    # One that has a position keeps it. Group, topic, partition and position are the first columns.
+    if groups --describe "$@" 2>&1 |
+        awk -v topic="$topic" '$2 == topic && $4 ~ /^[0-9]+$/ { found = 1 } END { exit !found }'
+    then
+        return
+    fi
+    groups --topic "$topic" --reset-offsets "$to" --execute "$@"
+}
+
+"#;
+
 /// The topology as commands of Kafka's own tools. They change nothing that is there.
 pub(super) fn export(topology: &Topology) -> Export {
-    let mut text = String::from(
-        "#!/bin/sh\n\
-         # Makes the topics that are missing: BOOTSTRAP_SERVER=host:port sh FILE\n\
-         # What follows FILE goes to each command, such as --command-config client.properties.\n\
-         set -eu\n\
-         create() {\n    \
-             kafka-topics.sh --bootstrap-server \"$BOOTSTRAP_SERVER\" --create --if-not-exists \"$@\"\n\
-         }\n\n",
-    );
+    let mut text = SCRIPT.to_owned();
     // Writing to a text cannot fail.
     for shown in &topology.parts {
         match topology::read(shown) {
@@ -346,17 +365,36 @@ pub(super) fn export(topology: &Topology) -> Export {
                 }
                 text.push_str(" \"$@\"\n");
             }
+            // That of an instance is made by the instance.
+            Some(Part::Group {
+                each_instance: true,
+                ..
+            })
+            | None => {}
+            Some(Part::Group {
+                name,
+                source: Source::Topic(topic),
+                start,
+                ..
+            }) => {
+                let to = match start {
+                    Start::Earliest => "--to-earliest",
+                    Start::New => "--to-latest",
+                };
+                let (group, topic) = (quoted(&name), quoted(&topic));
+                let _ = writeln!(text, "begin {group} {topic} {to} \"$@\"");
+            }
             Some(Part::Group { name, .. }) => {
                 let _ = writeln!(
                     text,
-                    "# group {}: its first position is set when the service first runs",
+                    "# group {}: which topics it reads shows when the service first runs",
                     name.replace(['\n', '\r'], " ")
                 );
             }
-            None => {}
         }
     }
-    let format = "kafka-topics commands: BOOTSTRAP_SERVER=host:port sh FILE";
+    let format =
+        "kafka-topics and kafka-consumer-groups commands: BOOTSTRAP_SERVER=host:port sh FILE";
     Export::new(format, "sh", text)
 }
 
