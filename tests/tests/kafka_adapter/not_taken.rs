@@ -6,15 +6,15 @@ use futures_util::future::join_all;
 use interline::messaging::MessageBroker;
 use interline::testing::ServerFixture;
 use interline_tests::harness::Case;
+use interline_tests::kafka::{self, Share};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
-use rdkafka::consumer::Consumer;
 use rdkafka::message::{Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::later::{header, make_topic, reader, records, schedule};
+use crate::later::{header, make_topic, records, schedule};
 use crate::support::{Error, LIMIT, Outcome, Stage, close, message};
 
 pub fn cases() -> Vec<Case> {
@@ -22,6 +22,10 @@ pub fn cases() -> Vec<Case> {
         Case::new(
             "a_topic_that_takes_nothing_holds_up_no_other_messages_for_later",
             refused,
+        ),
+        Case::new(
+            "a_record_that_is_no_message_for_later_holds_up_none",
+            strange,
         ),
         Case::new(
             "a_message_for_later_that_one_may_not_publish_goes_to_another",
@@ -74,6 +78,49 @@ async fn refused() -> Outcome {
     Ok(())
 }
 
+/// Records in a level that are none of ours, and dead letters that cannot be written.
+async fn strange() -> Outcome {
+    let stage = Stage::new().await?;
+    let broker = stage.connected("one").await?;
+    make_topic(&broker, "u").await;
+    let letters = stage.named("interline.later.dlq");
+    let letters =
+        NewTopic::new(&letters, 1, TopicReplication::Fixed(1)).set("max.message.bytes", "1");
+    let (admin, options) = (stage.admin()?, AdminOptions::new());
+    for topic in admin.create_topics(&[letters], &options).await? {
+        topic.map_err(|(name, code)| format!("{name}: {code}"))?;
+    }
+    let soon = || SystemTime::now() + Duration::from_secs(1);
+    // It makes the topics.
+    assert_eq!(schedule(&broker, message("u", "1"), soon()).await, Ok(()));
+    records(&stage, "u", 2).await?;
+    let producer: BaseProducer = ClientConfig::new()
+        .set(
+            "bootstrap.servers",
+            stage.url.trim_start_matches("kafka://"),
+        )
+        .create()?;
+    let level = stage.named("interline.later.1s");
+    // More than are moved at once, so that nothing else is.
+    for number in 0..300 {
+        let (key, body) = (format!("k{number}"), number.to_string());
+        let record = BaseRecord::to(&level).key(&key).payload(&body);
+        producer.send(record).map_err(|(error, _)| error)?;
+    }
+    tokio::task::spawn_blocking(move || producer.flush(LIMIT)).await??;
+    assert_eq!(schedule(&broker, message("u", "2"), soon()).await, Ok(()));
+    let found = records(&stage, "u", 3).await?;
+    assert_eq!(found[2].payload(), Some(&b"2"[..]));
+    // They wait as they were, until they can be kept.
+    let waits = records(&stage, "interline.later.1m", 1).await?.remove(0);
+    let number = std::str::from_utf8(waits.payload().unwrap_or_default())?;
+    let key = waits.key().map(String::from_utf8_lossy);
+    assert_eq!(key.as_deref(), Some(&*format!("k{number}")));
+    assert_eq!(header(&waits, "x-later-topic"), None);
+    close(&broker).await;
+    Ok(())
+}
+
 /// Has the server let only `nobody` do something with a topic. The client library has no call for it.
 async fn allow_only_nobody(server: &ServerFixture, topic: &str) -> Outcome {
     let text = |text: &str| {
@@ -106,60 +153,19 @@ async fn allow_only_nobody(server: &ServerFixture, topic: &str) -> Outcome {
     Ok(())
 }
 
-/// Partitions of topics.
-type Partitions = Vec<(String, i32)>;
-
-/// What a member of a group was given, as the protocol of consumers writes it.
-fn read_assignment(mut bytes: &[u8]) -> Option<Partitions> {
-    fn number<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
-        let (number, rest) = bytes.split_first_chunk()?;
-        *bytes = rest;
-        Some(*number)
-    }
-    let bytes = &mut bytes;
-    let _version: [u8; 2] = number(bytes)?;
-    let mut given = Partitions::new();
-    for _ in 0..i32::from_be_bytes(number(bytes)?) {
-        let length = usize::try_from(i16::from_be_bytes(number(bytes)?)).ok()?;
-        let (topic, rest) = bytes.split_at_checked(length)?;
-        *bytes = rest;
-        for _ in 0..i32::from_be_bytes(number(bytes)?) {
-            let partition = i32::from_be_bytes(number(bytes)?);
-            given.push((String::from_utf8_lossy(topic).into_owned(), partition));
-        }
-    }
-    Some(given)
-}
-
 /// What a process has of the levels, as soon as two share them.
-async fn share(stage: &Stage, client_id: &'static str) -> Result<Partitions, Error> {
-    let (client, group) = (reader(stage)?, stage.named("interline.later"));
-    tokio::task::spawn_blocking(move || {
-        let deadline = std::time::Instant::now() + LIMIT;
-        while std::time::Instant::now() < deadline {
-            let list = client.fetch_group_list(Some(&group), Duration::from_secs(5))?;
-            let members = list
-                .groups()
-                .iter()
-                .filter(|group| group.state() == "Stable");
-            let shares = members.flat_map(|group| group.members()).map(|member| {
-                let given = member.assignment().and_then(read_assignment);
-                (member.client_id(), given.unwrap_or_default())
-            });
-            let mut shares: Vec<_> = shares.collect();
-            let all: usize = shares.iter().map(|(_, given)| given.len()).sum();
-            // Two partitions in each of nine levels.
-            if shares.len() == 2 && all == 18 {
-                shares.retain(|(id, given)| *id == client_id && !given.is_empty());
-                if let Some((_, given)) = shares.pop() {
-                    return Ok(given);
-                }
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        Err("the group does not come to rest".into())
-    })
-    .await?
+async fn share(stage: &Stage, client_id: &str) -> Result<Vec<(String, i32)>, Error> {
+    let group = stage.named("interline.later");
+    // Two partitions in each of nine levels.
+    let all_given = |shares: &[Share]| {
+        let given = shares.iter().map(|share| share.partitions.len());
+        shares.len() == 2 && given.sum::<usize>() == 18
+    };
+    let shares = kafka::until_shares(&stage.url, &group, all_given, LIMIT).await?;
+    let own = shares
+        .into_iter()
+        .find(|share| share.client_id == client_id);
+    Ok(own.map(|own| own.partitions).unwrap_or_default())
 }
 
 /// Writes a message for `t` to a partition of a level, in which its wait is over.

@@ -18,7 +18,7 @@ use crate::message::{HeaderValue, Headers, Incoming, TopicPattern, format_time};
 use crate::messaging::{Delivery, Group as Shared, Subscription, TopologyMode};
 
 use super::admin;
-use super::assigned::letter_key;
+use super::assigned::{key_of, letter_key};
 use super::core::{Core, Link, lock};
 use super::group::{Group, Role};
 use super::later::{self, Held, Part};
@@ -205,11 +205,7 @@ impl Mover {
             let incoming = &delivery.incoming;
             let moved = match &held {
                 Some(held) => self.pass_on(held, incoming, &mut since).await,
-                None => {
-                    let why = "it does not say where it goes and when";
-                    let headers = incoming.headers.clone();
-                    self.bury(incoming, headers, None, why).await
-                }
+                None => self.put_away(incoming, &mut since).await,
             };
             let why = match moved {
                 Moved::Yes => {
@@ -242,7 +238,7 @@ impl Mover {
             let left = Duration::from_millis(held.due.saturating_sub(now));
             if left > SOON {
                 let place = later::place(now, held.due);
-                return self.hold(held, incoming, place, Where::ByKey).await;
+                return self.hold(Some(held), incoming, place, Where::ByKey).await;
             }
             if left.is_zero() {
                 break now;
@@ -251,7 +247,7 @@ impl Mover {
         };
         if lock(&self.stuck).is_known(&held.topic, Instant::now()) {
             // One that was tried a moment ago shows what comes of it.
-            return self.hold(held, incoming, (ASIDE, now), Where::ByKey).await;
+            return self.put_aside(Some(held), incoming, now).await;
         }
         let headers = held.own_headers();
         let record = held.published(incoming, &headers);
@@ -287,8 +283,9 @@ impl Mover {
                          of their own"
                     );
                 }
+                let place = (ASIDE, now);
                 return self
-                    .hold(held, incoming, (ASIDE, now), Where::Elsewhere)
+                    .hold(Some(held), incoming, place, Where::Elsewhere)
                     .await;
             }
             _ => Moved::No(error.told(topic)),
@@ -296,9 +293,40 @@ impl Mover {
         let Moved::No(why) = why else {
             return Moved::Yes;
         };
-        if !self.is_stuck(topic, &error, since) {
+        if !self.is_stuck(topic, matches!(error, CopyError::Missing), since) {
             return Moved::No(why);
         }
+        self.tell_stuck(topic, incoming, &why);
+        match self.put_aside(Some(held), incoming, now).await {
+            Moved::Yes => Moved::Yes,
+            Moved::No(also) => Moved::No(format!("{why}; {also}")),
+        }
+    }
+
+    /// Keeps a record that is none of ours. Where that cannot be done, it waits on like any other.
+    async fn put_away(&self, incoming: &Incoming, since: &mut Since) -> Moved {
+        let now = self.core.context.clock.unix_millis();
+        let kept_in = self.member.names.dead_letters.as_str();
+        if lock(&self.stuck).is_known(kept_in, Instant::now()) {
+            return self.put_aside(None, incoming, now).await;
+        }
+        let why = "it does not say where it goes and when";
+        let headers = incoming.headers.clone();
+        let Moved::No(why) = self.bury(incoming, headers, None, why).await else {
+            lock(&self.stuck).works(kept_in);
+            return Moved::Yes;
+        };
+        if !self.is_stuck(kept_in, false, since) {
+            return Moved::No(why);
+        }
+        self.tell_stuck(kept_in, incoming, &why);
+        match self.put_aside(None, incoming, now).await {
+            Moved::Yes => Moved::Yes,
+            Moved::No(also) => Moved::No(format!("{why}; {also}")),
+        }
+    }
+
+    fn tell_stuck(&self, topic: &str, incoming: &Incoming, why: &str) {
         if lock(&self.stuck).is_news(topic, Instant::now()) {
             warn!(
                 broker = %self.core.context.name,
@@ -306,15 +334,16 @@ impl Mover {
                 "messages for later wait for a minute more, so that they hold up no others: {why}"
             );
         }
-        match self.hold(held, incoming, (ASIDE, now), Where::ByKey).await {
-            Moved::Yes => Moved::Yes,
-            Moved::No(also) => Moved::No(format!("{why}; {also}")),
-        }
+    }
+
+    /// Lets it wait for a while, so that it holds up no others.
+    async fn put_aside(&self, held: Option<&Held>, incoming: &Incoming, now: u64) -> Moved {
+        self.hold(held, incoming, (ASIDE, now), Where::ByKey).await
     }
 
     /// Notes that a message could not be published; whether that has been so for too long to wait for it
     /// here, for this message or for all of its topic.
-    fn is_stuck(&self, topic: &str, error: &CopyError, since: &mut Since) -> bool {
+    fn is_stuck(&self, topic: &str, is_missing: bool, since: &mut Since) -> bool {
         let mut stuck = lock(&self.stuck);
         if *self.core.link.borrow() != Link::Up {
             // Nothing goes on, and what is due is tried at once when the cluster is back.
@@ -323,22 +352,22 @@ impl Mover {
             return false;
         }
         let now = Instant::now();
-        let of_topic = match error {
+        let of_topic = if is_missing {
             // Each of its messages waits to see whether it comes back.
-            CopyError::Missing => {
-                stuck.works(topic);
-                false
-            }
-            _ => stuck.fails(topic, now),
+            stuck.works(topic);
+            false
+        } else {
+            stuck.fails(topic, now)
         };
         let failing = *since.failing.get_or_insert(now);
         of_topic || now.duration_since(failing) >= STUCK_MAX
     }
 
-    /// Puts it where it waits for `level`, or for that of another one, counted from `since`.
+    /// Puts it where it waits for `level`, or for that of another one, counted from `since`. Without what it
+    /// says of itself it goes on as it is.
     async fn hold(
         &self,
-        held: &Held,
+        held: Option<&Held>,
         incoming: &Incoming,
         (level, since): (Duration, u64),
         place: Where,
@@ -356,7 +385,18 @@ impl Mover {
             Where::ByKey => None,
         };
         let topic = place.map_or(topic, |(topic, _)| topic);
-        let mut record = held.waiting(incoming, topic, since);
+        let key = key_of(incoming);
+        let mut record = match held {
+            Some(held) => held.waiting(incoming, topic, since),
+            None => Record {
+                topic,
+                partition: None,
+                key: key.as_deref(),
+                body: Some(&incoming.body),
+                headers: &incoming.headers,
+                timestamp: i64::try_from(since).ok(),
+            },
+        };
         record.partition = place.map(|(_, partition)| partition);
         match self.core.send_copy(&record).await {
             Ok(()) => Moved::Yes,
