@@ -203,7 +203,9 @@ impl CheckSettings {
     async fn ask(&self, target: &Target) -> Result<(), String> {
         let limit = self.timeout;
         let Some(path) = &self.path else {
-            return reach(&Endpoint::parse(&target.url)?, limit).await.map(|_| ());
+            return reach(&Endpoint::parse(&target.url)?, limit)
+                .await
+                .map(|_| ());
         };
         let request = Outgoing {
             method: Method::GET,

@@ -107,7 +107,9 @@ mod tests {
 
     #[test]
     fn what_is_no_status_is_said() {
-        for text in ["xx", "6xx", "1xx", "0503", "5", "5x", "99", "600", "+50", "five"] {
+        for text in [
+            "xx", "6xx", "1xx", "0503", "5", "5x", "99", "600", "+50", "five",
+        ] {
             let error = read(&format!("failures = [\"{text}\"]")).unwrap_err();
             let expected = format!("`{text}` is no status that can be a failure");
             assert!(error.contains(&expected), "{text}: {error}");

@@ -195,7 +195,11 @@ mod tests {
         let waits = after(ms(633));
         let longest = waits.iter().filter(|wait| **wait == backoff.max).count();
         assert!((4_700..5_300).contains(&longest), "{longest}");
-        assert!(waits.iter().all(|wait| (ms(100)..=backoff.max).contains(wait)));
+        assert!(
+            waits
+                .iter()
+                .all(|wait| (ms(100)..=backoff.max).contains(wait))
+        );
         // Who does not remember draws what one who does would have.
         let remembered = (0..10_000).map(|_| {
             let first = backoff.wait_after(None, 1, &rng);
@@ -222,7 +226,10 @@ mod tests {
                 let jitter = Jitter::named(name).expect("its own name");
                 let backoff = Backoff::new(first, max).with_jitter(jitter);
                 let repeat = chance.u32(1..40);
-                assert!(backoff.wait(repeat, &rng) <= max, "{name} {first:?} {max:?}");
+                assert!(
+                    backoff.wait(repeat, &rng) <= max,
+                    "{name} {first:?} {max:?}"
+                );
             }
         }
         let huge = Backoff::new(Duration::MAX, Duration::MAX);

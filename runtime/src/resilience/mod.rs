@@ -20,8 +20,8 @@ pub(crate) use self::redis::{Granted, NoTurn, SharedRateLimiter, SharedRateSetti
 pub use backoff::{Backoff, Jitter};
 pub use balance::{Candidate, LoadBalancer, PickContext, Picker, WEIGHT_MAX, hash_key};
 pub use breaker::{
-    Broken, CircuitBreaker, CircuitBreakerOpen, CircuitBreakerOptions, CircuitChanges, CircuitPermit,
-    CircuitState, Signal, Transition,
+    Broken, CircuitBreaker, CircuitBreakerOpen, CircuitBreakerOptions, CircuitChanges,
+    CircuitPermit, CircuitState, Signal, Transition,
 };
 pub use budget::RetryBudget;
 pub use bulkhead::{Bulkhead, BulkheadFull, BulkheadPermit};

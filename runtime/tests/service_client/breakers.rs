@@ -76,7 +76,9 @@ async fn the_circuit_of_an_instance_can_be_seen_and_opened_by_hand() {
     let http = running.manager().http_client("shop").unwrap();
     let of = |server: &Server| {
         let all = http.endpoints();
-        all.into_iter().find(|one| *one.url == *server.url()).unwrap()
+        all.into_iter()
+            .find(|one| *one.url == *server.url())
+            .unwrap()
     };
     let endpoint = of(&one);
     assert_eq!((http.endpoints().len(), endpoint.in_flight), (2, 0));
@@ -122,7 +124,8 @@ async fn the_circuit_of_an_instance_can_be_seen_and_opened_by_hand() {
 #[tokio::test]
 async fn the_configuration_says_what_is_a_failure() {
     let server = Server::start(|_| Reply::status(500)).await;
-    let lines = "retry.attempts = 1\nbreaker.consecutive = 3\nbreaker.failures = [\"404\", \"429\"]";
+    let lines =
+        "retry.attempts = 1\nbreaker.consecutive = 3\nbreaker.failures = [\"404\", \"429\"]";
     let shop = client(&[server.url()], lines).await;
     let state = async |times: usize| {
         let mut last = None;

@@ -129,7 +129,10 @@ async fn where_hardly_any_is_healthy_all_are_called() {
             assert_eq!(shop.item("7").await.unwrap(), item());
         }
         let after = servers.iter().map(calls);
-        after.zip(before).map(|(after, before)| after - before).collect::<Vec<_>>()
+        after
+            .zip(before)
+            .map(|(after, before)| after - before)
+            .collect::<Vec<_>>()
     };
     // As many as may be left alone without the rest having too much to do.
     servers[..5].iter().for_each(|one| one.change(reply(false)));
@@ -138,7 +141,9 @@ async fn where_hardly_any_is_healthy_all_are_called() {
     assert_eq!(spread[..5].iter().sum::<usize>(), 0, "{spread:?}");
     assert!(spread[5..].iter().all(|calls| *calls > 0), "{spread:?}");
     // A path that is broken everywhere but at one is hardly their fault.
-    servers[5..9].iter().for_each(|one| one.change(reply(false)));
+    servers[5..9]
+        .iter()
+        .for_each(|one| one.change(reply(false)));
     until("nine unhealthy ones", || unhealthy(&running) == 9).await;
     assert_eq!(shares().await, [10; 10]);
     running.stop_within(Duration::from_secs(5)).await;

@@ -15,7 +15,10 @@ const NEVER: Duration = Duration::from_secs(60);
 async fn until(what: &str, condition: impl Fn() -> bool) {
     let begun = Instant::now();
     while !condition() {
-        assert!(begun.elapsed() < Duration::from_secs(30), "not within 30 s: {what}");
+        assert!(
+            begun.elapsed() < Duration::from_secs(30),
+            "not within 30 s: {what}"
+        );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -62,7 +65,11 @@ async fn a_repeat_does_not_go_to_an_instance_that_is_known_to_hang() {
     for _ in 0..20 {
         assert_eq!(shop.item("7").await.unwrap(), item());
     }
-    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        begun.elapsed()
+    );
     assert_eq!(two.hanging.count(), 5);
 }
 
@@ -78,7 +85,11 @@ async fn a_second_request_does_not_go_to_an_instance_that_is_known_to_hang() {
     for _ in 0..5 {
         assert_eq!(shop.item(7).await.unwrap(), item());
     }
-    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        begun.elapsed()
+    );
     assert_eq!(two.hanging.count(), 5);
 }
 
@@ -125,7 +136,11 @@ async fn one_instance_that_asks_for_time_does_not_keep_others_from_answering() {
     for _ in 0..4 {
         assert_eq!(shop.item("7").await.unwrap(), item());
     }
-    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        begun.elapsed()
+    );
     assert!(busy.count() > 0);
     // Too many requests are too many for the service, whoever says so.
     busy.change(|_| Reply::status(429).header("retry-after", "30"));
@@ -155,8 +170,16 @@ async fn where_everybody_asks_for_time_they_get_it() {
     let begun = Instant::now();
     assert_eq!(shop.item("7").await.unwrap(), item());
     // The second at once, the third when it may.
-    assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
-    assert!(begun.elapsed() < Duration::from_millis(1_900), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() >= Duration::from_secs(1),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert!(
+        begun.elapsed() < Duration::from_millis(1_900),
+        "{:?}",
+        begun.elapsed()
+    );
 }
 
 #[tokio::test]
@@ -254,5 +277,9 @@ async fn a_crowd_of_calls_makes_no_crowd_of_connections() {
         assert_eq!(result.unwrap(), item());
     }
     // One that was begun is kept although another was free sooner.
-    assert!((1..=16).contains(&server.connections()), "{}", server.connections());
+    assert!(
+        (1..=16).contains(&server.connections()),
+        "{}",
+        server.connections()
+    );
 }

@@ -148,7 +148,10 @@ impl State {
                     if flags & 1 == 1 {
                         open.insert(id, true);
                         let number = self.requests.fetch_add(1, Ordering::SeqCst);
-                        if !self.act((self.script)(number), id, &mut open, &mut stream).await? {
+                        if !self
+                            .act((self.script)(number), id, &mut open, &mut stream)
+                            .await?
+                        {
                             return Ok(());
                         }
                     }

@@ -218,7 +218,10 @@ async fn a_request_that_comes_too_late_is_not_handled() {
     stream.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
     assert!(answer.contains("nobody waited"), "{answer}");
-    assert!(answer.contains("\r\ncorrelation-id: order-7\r\n"), "{answer}");
+    assert!(
+        answer.contains("\r\ncorrelation-id: order-7\r\n"),
+        "{answer}"
+    );
     assert!(!handled.load(Ordering::SeqCst));
 }
 

@@ -262,7 +262,8 @@ async fn impatient(idle: Duration) -> (String, tokio::task::JoinSet<()>) {
             connections.spawn(async move {
                 let mut request = [0; 4_096];
                 // One piece holds a whole request.
-                while let Ok(Ok(1..)) = tokio::time::timeout(idle, stream.read(&mut request)).await {
+                while let Ok(Ok(1..)) = tokio::time::timeout(idle, stream.read(&mut request)).await
+                {
                     let length = ITEM.len();
                     let head = format!(
                         "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\

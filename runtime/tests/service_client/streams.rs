@@ -50,7 +50,11 @@ async fn a_stream_is_one_of_the_calls_that_run_until_it_ends() {
         stream
     };
     // Read to its end it is over, whoever still has it.
-    let ended = [whole("/item").await, whole("/item").await, whole("/item").await];
+    let ended = [
+        whole("/item").await,
+        whole("/item").await,
+        whole("/item").await,
+    ];
     ask().await.unwrap();
     drop(ended);
     assert_eq!(server.count(), 8);

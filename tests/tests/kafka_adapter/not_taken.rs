@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use interline::messaging::MessageBroker;
 use interline::testing::ServerFixture;
 use interline_tests::harness::Case;
-use interline_tests::kafka::{self, Share};
+use interline_tests::kafka_shares::{self, Share};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
 use rdkafka::message::{Header, Message, OwnedHeaders};
@@ -161,7 +161,7 @@ async fn share(stage: &Stage, client_id: &str) -> Result<Vec<(String, i32)>, Err
         let given = shares.iter().map(|share| share.partitions.len());
         shares.len() == 2 && given.sum::<usize>() == 18
     };
-    let shares = kafka::until_shares(&stage.url, &group, all_given, LIMIT).await?;
+    let shares = kafka_shares::until_shares(&stage.url, &group, all_given, LIMIT).await?;
     let own = shares
         .into_iter()
         .find(|share| share.client_id == client_id);

@@ -1,19 +1,22 @@
 //! Connections that cannot be made, and what is said about them.
 
 use interline::messaging::{BrokerErrorKind, Connected, ConnectionState, MessageBroker};
-use interline::observability::metrics::{CONNECTION_UP, InMemoryMetrics};
+use interline::observability::metrics::{CONNECTION_UP, InMemoryMetrics, RECONNECTS};
 use interline::testing::FaultProxy;
 use interline_tests::harness::Case;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
-use crate::support::{Inbox, LIMIT, Outcome, Stage, broker, message, subscription, until_state};
+use crate::support::{
+    Inbox, LIMIT, Outcome, Stage, broker, eventually, message, subscription, until_state,
+};
 
 pub fn cases() -> Vec<Case> {
     vec![
         Case::new("what_cannot_connect_says_so_without_the_password", refused),
         Case::new("a_server_that_comes_later_is_found", comes_later),
+        Case::new("any_of_several_servers_will_do", any_of_several),
         Case::new("both_connections_are_named", named),
         Case::new("a_server_that_is_too_old_is_refused", too_old),
     ]
@@ -79,6 +82,65 @@ async fn refused() -> Outcome {
     stage.end().await
 }
 
+/// The nodes of a cluster in one url, here several ways to one server.
+async fn any_of_several() -> Outcome {
+    let stage = Stage::new().await?;
+    let (user, rest) = stage.vhost.url.split_once('@').expect("a user");
+    let (host, vhost) = rest.split_once('/').expect("a virtual host");
+    let ways = [
+        FaultProxy::start(host).await?,
+        FaultProxy::start(host).await?,
+    ];
+    let closed = std::net::TcpListener::bind("127.0.0.1:0")?
+        .local_addr()?
+        .to_string();
+    let servers = format!("{closed},{},{}", ways[0].address(), ways[1].address());
+    let metrics = InMemoryMetrics::default();
+    let url = format!("{user}@{servers}/{vhost}");
+    let several = broker(&url, "two", &metrics, |config| config);
+    assert_eq!(several.connect().await?, Connected::Yes);
+    let mut inbox = Inbox::open(&several, subscription("a.b")).await?;
+    for round in 0..4 {
+        // If it is this one that is used, the other one has to do.
+        let lost = &ways[round % 2];
+        lost.refuse(true).await?;
+        lost.reset_all().await;
+        let id = round.to_string();
+        let begun = Instant::now();
+        while let Err(error) = several.publish(message("a.b", &id, "{}")).await {
+            assert!(begun.elapsed() < LIMIT, "{error}");
+            sleep(Duration::from_millis(10)).await;
+        }
+        // One of an earlier round may come again with it.
+        while inbox.next().await.incoming.id.as_str() != id {}
+        lost.restore().await?;
+    }
+    assert!(metrics.sum(RECONNECTS, &[]) >= 1.0);
+    for way in &ways {
+        way.refuse(true).await?;
+        way.reset_all().await;
+    }
+    until_state(&several, ConnectionState::Connecting).await;
+    let told = || several.health_check().last_error.unwrap_or_default();
+    let tells_all = || servers.split(',').all(|server| told().contains(server));
+    eventually(tells_all, told).await;
+    ways[1].restore().await?;
+    until_state(&several, ConnectionState::Ready).await;
+    several.disconnect(Instant::now() + LIMIT).await;
+    // What one server says of a user holds for all, also where others do not answer.
+    let url = format!("amqp://guest:wrong@{servers}/{vhost}");
+    let refused = broker(&url, "three", &metrics, |config| config);
+    let error = refused.connect().await.unwrap_err();
+    assert_eq!(error.kind(), BrokerErrorKind::Authentication, "{error}");
+    let text = error.to_string();
+    assert!(
+        text.contains(&closed) && text.contains("refused the credentials of user `guest`"),
+        "{text}"
+    );
+    refused.disconnect(Instant::now() + LIMIT).await;
+    stage.end().await
+}
+
 async fn comes_later() -> Outcome {
     let stage = Stage::new().await?;
     let proxy = FaultProxy::start(
@@ -137,7 +199,7 @@ async fn named() -> Outcome {
             return stage.end().await;
         }
         assert!(Instant::now() < deadline, "{names:?}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        sleep(Duration::from_millis(100)).await;
     }
 }
 

@@ -1,10 +1,12 @@
 //! What is made, what is only looked for, and what a difference sounds like.
 
+use interline::config::Config;
 use interline::messaging::{
     Argument, ConsumerState, ExchangeKind, MessageBroker, OrderedBy, QueueKind, TopologyMode,
 };
 use interline::observability::metrics::InMemoryMetrics;
 use interline_tests::harness::Case;
+use interline_tests::servers;
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +27,10 @@ pub fn cases() -> Vec<Case> {
         Case::new(
             "an_inspection_tells_what_is_missing_and_what_differs",
             inspected,
+        ),
+        Case::new(
+            "an_inspection_tells_what_is_no_longer_declared_with_its_depth",
+            leftover,
         ),
         Case::new("order_by_key_has_one_consumer_at_a_time", single_active),
         Case::new("exchanges_and_queues_are_declared_by_hand", by_hand),
@@ -88,6 +94,85 @@ async fn inspected() -> Outcome {
     assert!(!inspection.unseen.is_empty());
     // A look makes nothing.
     assert!(stage.management().queue("billing.c.d").await?.is_none());
+    stage.end().await
+}
+
+async fn leftover() -> Outcome {
+    let url = servers::rabbitmq().await?.management_url();
+    let url = url.expect("a management API").to_owned();
+    let stage =
+        Stage::with(|config| config.with("brokers.main.management_url", url.as_str())).await?;
+    let (now, before) = (subscription("a.b"), subscription("c.{x}.d"));
+    let both = [Arc::new(now.clone()), Arc::new(before)];
+    stage.broker.apply(&stage.broker.topology(&both)).await?;
+    for id in ["1", "2", "3"] {
+        stage.broker.publish(message("c.x.d", id, "{}")).await?;
+    }
+    let management = stage.management();
+    management
+        .bind_queue("interline", "billing.a.b", "a.old")
+        .await?;
+    // Of a service whose name begins like ours, and of somebody who has dead letters and nothing else.
+    for queue in ["billing.eu.orders", "billing.gone.dlq"] {
+        management.declare_queue(queue, json!({})).await?;
+    }
+    management
+        .bind_queue("interline", "billing.eu.orders", "orders")
+        .await?;
+    let next = subscription("e.f");
+    let topology = stage.broker.topology(&[Arc::new(now), Arc::new(next)]);
+    let inspection = stage.broker.inspect(&topology).await?;
+    let left: Vec<_> = inspection
+        .leftover
+        .iter()
+        .map(|left| (left.kind, &*left.name, left.depth))
+        .collect();
+    assert_eq!(
+        left,
+        [
+            ("queue", "billing.c.{x}.d", Some(3)),
+            ("queue", "billing.c.{x}.d.dlq", Some(0)),
+            ("binding", "billing.a.b <- interline (a.old)", None),
+        ]
+    );
+    let missing: Vec<_> = inspection.missing.iter().map(|part| &*part.name).collect();
+    assert_eq!(
+        missing,
+        [
+            "billing.e.f.dlq",
+            "billing.e.f",
+            "billing.e.f <- interline (e.f)"
+        ]
+    );
+    let unseen = inspection.unseen.join("\n");
+    assert!(unseen.contains("billing.gone.dlq"), "{unseen}");
+    assert!(!unseen.contains("billing.eu"), "{unseen}");
+    // Who may not ask is told so, and the rest is seen.
+    let behind_user = |url: &str| url.split('@').next_back().expect("a host").to_owned();
+    let host = behind_user(&url);
+    let amqp = behind_user(servers::rabbitmq().await?.url());
+    let amqp = amqp.split('/').next().expect("a host");
+    let closed = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    for (url, why) in [
+        (
+            format!("http://nobody:hunter2@{host}"),
+            "refused user `nobody`",
+        ),
+        (format!("http://{closed}"), "management API at 127.0.0.1:"),
+        (format!("http://{amqp}"), "is no management API"),
+    ] {
+        let change = |config: Config| config.with("brokers.main.management_url", url.as_str());
+        let other = broker(&stage.vhost.url, "two", &stage.metrics, change);
+        other.connect().await?;
+        let inspection = other.inspect(&topology).await?;
+        let unseen = inspection.unseen.join("\n");
+        assert!(
+            unseen.contains(why) && !unseen.contains("hunter2"),
+            "{unseen}"
+        );
+        assert_eq!(inspection.missing.len(), 2, "{:?}", inspection.missing);
+        other.disconnect(Instant::now() + LIMIT).await;
+    }
     stage.end().await
 }
 

@@ -92,7 +92,9 @@ impl Asker {
                 };
                 ttl = least(ttl, of_target);
                 for ip in addresses {
-                    let endpoint = self.endpoint(ip, srv.port, &srv.target)?.with_priority(*priority);
+                    let endpoint = self
+                        .endpoint(ip, srv.port, &srv.target)?
+                        .with_priority(*priority);
                     let weight = weight(srv.weight, heaviest.unwrap_or_default());
                     endpoints.push(endpoint.with_weight(weight));
                 }

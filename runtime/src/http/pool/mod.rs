@@ -362,11 +362,7 @@ impl Pool {
             .or_else(|| self.place(context, &awake))
     }
 
-    fn place(
-        &self,
-        context: &PickContext<'_>,
-        usable: &dyn Fn(&Target) -> bool,
-    ) -> Option<usize> {
+    fn place(&self, context: &PickContext<'_>, usable: &dyn Fn(&Target) -> bool) -> Option<usize> {
         let mut tiers = self.tiers.iter();
         tiers.find_map(|tier| self.place_in(tier, context, usable))
     }

@@ -128,7 +128,10 @@ impl Stack {
     fn nowhere(&self, prepared: &Prepared, before: Option<CallFailure>) -> Box<CallFailure> {
         Box::new(match before {
             // What was sent was sent, wherever the endpoints have gone since.
-            Some(failure) => given_up(failure, Some("no endpoint of the service is known any more")),
+            Some(failure) => given_up(
+                failure,
+                Some("no endpoint of the service is known any more"),
+            ),
             None => {
                 let kind = CallErrorKind::ServiceDiscovery;
                 CallFailure::new(kind, &prepared.call, self.why_nowhere())

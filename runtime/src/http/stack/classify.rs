@@ -99,10 +99,7 @@ pub(in super::super) fn explain(error: &TransportError) -> String {
 }
 
 /// What a call says about the health of the service.
-pub(super) fn signal_of_call(
-    judge: &Judge,
-    result: &Result<Answer, Box<CallFailure>>,
-) -> Signal {
+pub(super) fn signal_of_call(judge: &Judge, result: &Result<Answer, Box<CallFailure>>) -> Signal {
     let failure = match result {
         Ok(_) => return Signal::Success,
         Err(failure) => failure,

@@ -132,7 +132,9 @@ impl Transport {
         if let Some(host) = door.and_then(Door::header) {
             headers.entry(HOST).or_insert_with(|| host.clone());
         }
-        let request = self.clients.with(door, |client| client.request(method, url));
+        let request = self
+            .clients
+            .with(door, |client| client.request(method, url));
         let request = request.map_err(|why| TransportError::Request(Cause(why)))?;
         let mut request = request.headers(headers);
         if let Some(body) = outgoing.body.to_reqwest() {
@@ -228,7 +230,9 @@ fn classify(error: &reqwest::Error) -> TransportError {
 /// Of HTTP/2, where a server can say what it has not begun with (RFC 9113, 6.8 and 8.7).
 fn given_back(error: &reqwest::Error) -> Option<Why> {
     let causes = std::iter::successors(error.source(), |&cause| cause.source());
-    let error = causes.filter_map(|cause| cause.downcast_ref::<h2::Error>()).next()?;
+    let error = causes
+        .filter_map(|cause| cause.downcast_ref::<h2::Error>())
+        .next()?;
     match error.reason()? {
         // Only requests above the last one that it goes on with end so.
         h2::Reason::NO_ERROR if error.is_go_away() && error.is_remote() => Some(Why::Leaving),

@@ -65,6 +65,11 @@ impl BrokerError {
         self.kind
     }
 
+    /// What happened, without the broker's name.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// Whether trying again can help.
     #[must_use]
     pub fn is_retryable(&self) -> bool {

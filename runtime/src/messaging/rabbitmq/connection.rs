@@ -18,6 +18,7 @@ use crate::messaging::{BrokerError, BrokerErrorKind};
 use super::core::Core;
 use super::errors;
 use super::hello::Server;
+use super::hosts;
 use super::lane::Lane;
 use super::settings::Target;
 
@@ -28,6 +29,8 @@ const REPLY_SUCCESS: u16 = 200;
 
 /// A pair of connections that is up.
 pub(super) struct Live {
+    /// The server, as `host:port`.
+    pub(super) host: String,
     pub(super) publish: Arc<Connection>,
     pub(super) consume: Arc<Connection>,
     /// Channels that publish to the default exchange and the configured one.
@@ -46,23 +49,64 @@ pub(super) struct ConnectFailure {
     pub(super) refused: bool,
 }
 
+impl ConnectFailure {
+    /// Of all servers, none of which could be reached.
+    fn of_all(broker: &Arc<str>, mut all: Vec<Self>) -> Self {
+        if let [_] = &*all {
+            return all.remove(0);
+        }
+        use BrokerErrorKind::{Authentication, NotFound, Permission};
+        // What one server of a cluster says of a user or a virtual host holds for all of them; what
+        // else is wrong with it does not.
+        let of_cluster = [Authentication, NotFound, Permission];
+        let decides = all
+            .iter()
+            .find(|one| of_cluster.contains(&one.error.kind()))
+            .or_else(|| all.iter().find(|one| one.error.is_retryable()))
+            .or(all.first());
+        let kind = decides.map_or(BrokerErrorKind::Unreachable, |one| one.error.kind());
+        let texts: Vec<&str> = all.iter().map(|one| one.error.message()).collect();
+        Self {
+            error: BrokerError::new(kind, broker, texts.join("; ")),
+            refused: all.iter().all(|one| one.refused),
+        }
+    }
+}
+
 impl Live {
-    pub(super) async fn connect(core: &Core) -> Result<Self, ConnectFailure> {
+    /// Connects to one of the servers; the one that was `lost` is tried last.
+    pub(super) async fn connect(core: &Core, lost: Option<&str>) -> Result<Self, ConnectFailure> {
         let name = &core.context.name;
-        let target = core.settings.target().map_err(|(kind, message)| {
+        let targets = core.settings.targets();
+        let mut targets = targets.map_err(|(kind, message)| {
             let error = BrokerError::new(kind, name, message);
             ConnectFailure {
                 error,
                 refused: false,
             }
         })?;
-        let publish = open(core, "publish", &target).await?;
-        let consume = open(core, "consume", &target).await?;
+        hosts::order(&mut targets, lost, &core.context.rng);
+        let mut failures = Vec::new();
+        for target in &targets {
+            match Self::connect_to(core, target).await {
+                Ok(live) => return Ok(live),
+                Err(failure) => failures.push(failure),
+            }
+        }
+        // The same failures are told in the same words, whatever the order was.
+        failures.sort_by(|one, other| one.error.message().cmp(other.error.message()));
+        Err(ConnectFailure::of_all(name, failures))
+    }
+
+    async fn connect_to(core: &Core, target: &Target) -> Result<Self, ConnectFailure> {
+        let publish = open(core, "publish", target).await?;
+        let consume = open(core, "consume", target).await?;
         let (publish, consume) = (Arc::new(publish), Arc::new(consume));
         let lanes = (0..core.settings.pool_size)
             .map(|_| Lane::new(&publish, &core.context.rng))
             .collect();
         Ok(Self {
+            host: target.place.host.clone(),
             lanes,
             foreign: Lane::new(&publish, &core.context.rng),
             publish,

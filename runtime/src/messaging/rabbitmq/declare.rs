@@ -143,6 +143,29 @@ async fn one(
     }
 }
 
+/// How many messages wait in a queue; `None` if it is gone, or does not answer.
+pub(super) async fn depth(
+    core: &Core,
+    connection: &Connection,
+    queue: &str,
+) -> Result<Option<u64>, BrokerError> {
+    let broker = &core.context.name;
+    let channel = limited(broker, "a channel", connection.create_channel()).await?;
+    let options = QueueDeclareOptions {
+        passive: true,
+        ..QueueDeclareOptions::default()
+    };
+    let asked = channel.queue_declare(short(broker, queue)?, options, FieldTable::default());
+    // What is not there costs the channel.
+    let Ok(found) = limited(broker, &format!("queue `{queue}`"), asked).await else {
+        return Ok(None);
+    };
+    let closing = channel.close(REPLY_SUCCESS, "OK".into());
+    // It has served; an error of closing it changes nothing.
+    let _ = limited(broker, "a channel", closing).await;
+    Ok(Some(u64::from(found.message_count())))
+}
+
 pub(super) fn short(broker: &Arc<str>, name: &str) -> Result<ShortString, BrokerError> {
     ShortString::try_new(name).map_err(|_| {
         let start: String = name.chars().take(60).collect();

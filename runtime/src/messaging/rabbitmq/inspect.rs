@@ -1,14 +1,19 @@
-//! What is on the server beside what has to be there, as far as AMQP can tell; and the topology in the
-//! server's own form.
+//! What is on the server beside what has to be there, as far as AMQP can tell, and the management API where
+//! it may be asked; and the topology in the server's own form.
 
 use std::fmt::Write as _;
 
+use lapin::Connection;
+
 use crate::messaging::{
-    BrokerError, BrokerErrorKind, Difference, Export, Inspection, Topology, TopologyMode,
+    BrokerError, BrokerErrorKind, Difference, Export, Inspection, Leftover, Topology, TopologyMode,
+    TopologyPart,
 };
 
 use super::core::Core;
 use super::declare;
+use super::leftover::{self, Ours};
+use super::management::Listed;
 use super::topology::{self, Arguments, Part, Value, exchange_kind};
 
 /// Looks for each part. What is there is then declared as it should be, which changes nothing: the
@@ -20,7 +25,7 @@ pub(super) async fn inspect(core: &Core, topology: &Topology) -> Result<Inspecti
         return Err(BrokerError::new(BrokerErrorKind::Unreachable, broker, text));
     };
     let mut inspection = Inspection::default();
-    let mut bindings = 0;
+    let mut bindings = Vec::new();
     for shown in &topology.parts {
         let part = match topology::read(shown) {
             // Of an instance that is not running.
@@ -28,8 +33,8 @@ pub(super) async fn inspect(core: &Core, topology: &Topology) -> Result<Inspecti
             | Some(Part::Queue {
                 exclusive: true, ..
             }) => continue,
-            Some(Part::Binding { .. } | Part::Chain { .. }) => {
-                bindings += 1;
+            Some(part @ (Part::Binding { .. } | Part::Chain { .. })) => {
+                bindings.push((shown, part));
                 continue;
             }
             Some(part) => part,
@@ -62,16 +67,81 @@ pub(super) async fn inspect(core: &Core, topology: &Topology) -> Result<Inspecti
             Err(error) => return Err(error),
         }
     }
-    if bindings > 0 {
+    let listed = match core.settings.management() {
+        Some(Ok(management)) => management.list().await,
+        Some(Err(why)) => Err(why),
+        None => Err("AMQP cannot list them; set `management_url`".to_owned()),
+    };
+    match listed {
+        Ok(listed) => {
+            bound(&bindings, topology, &listed, &mut inspection);
+            leftover(core, &live.consume, topology, &listed, &mut inspection).await?;
+        }
+        Err(why) => {
+            let count = bindings.len();
+            inspection.unseen.push(format!(
+                "{count} bindings, and queues that are no longer declared: {why}"
+            ));
+        }
+    }
+    Ok(inspection)
+}
+
+/// Looks for the declared bindings among those that there are.
+fn bound(
+    declared: &[(&TopologyPart, Part)],
+    topology: &Topology,
+    listed: &Listed,
+    inspection: &mut Inspection,
+) {
+    for (shown, part) in declared {
+        let of_instance =
+            matches!(part, Part::Binding { queue, .. } if is_exclusive(topology, queue));
+        if !of_instance && !listed.bindings.iter().any(|one| leftover::is(part, one)) {
+            inspection.missing.push((*shown).clone());
+        }
+    }
+}
+
+/// What we made and nothing declares any more, with what lies in it.
+async fn leftover(
+    core: &Core,
+    connection: &Connection,
+    topology: &Topology,
+    listed: &Listed,
+    inspection: &mut Inspection,
+) -> Result<(), BrokerError> {
+    let declared: Vec<Part> = topology.parts.iter().filter_map(topology::read).collect();
+    let ours = Ours {
+        prefix: core.context.prefix.as_deref().unwrap_or_default(),
+        service: &core.context.service,
+        declared: &declared,
+    };
+    let found = ours.find(listed);
+    for name in found.queues {
+        let depth = declare::depth(core, connection, &name).await?;
+        let left = Leftover::new("queue", name);
+        inspection.leftover.push(match depth {
+            Some(depth) => left.depth(depth),
+            None => left,
+        });
+    }
+    let bindings = found.bindings.into_iter();
+    inspection
+        .leftover
+        .extend(bindings.map(|name| Leftover::new("binding", name)));
+    if !found.doubtful.is_empty() {
         inspection.unseen.push(format!(
-            "{bindings} bindings: AMQP cannot ask for them (`rabbitmqctl list_bindings`)"
+            "whose these dead letters are, whose queue is gone: {}",
+            found.doubtful.join(", ")
         ));
     }
     inspection.unseen.push(
-        "queues that are no longer declared: AMQP cannot list queues (`rabbitmqctl list_queues`)"
+        "queues of groups that are no longer declared at all: nothing on the server tells whose they are \
+         (`rabbitmqctl list_queues`)"
             .to_owned(),
     );
-    Ok(inspection)
+    Ok(())
 }
 
 /// The topology as definitions that the server imports.

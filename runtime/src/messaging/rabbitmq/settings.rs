@@ -8,6 +8,8 @@ use crate::config::{Faults, Secret, Section};
 use crate::messaging::{BrokerErrorKind, TopologyMode};
 
 use super::errors::Place;
+use super::hosts;
+use super::management::{Address, Management};
 #[cfg(feature = "tls")]
 use super::tls::Connector;
 use super::tls::Tls;
@@ -20,9 +22,10 @@ const SECONDS_10: Duration = Duration::from_secs(10);
 ///
 /// | key | default | |
 /// |---|---|---|
-/// | `url` | `amqp://localhost` | a text, `{ file = ".." }` or `{ env = ".." }`, read again at each reconnect |
+/// | `url` | `amqp://localhost` | a text, `{ file = ".." }` or `{ env = ".." }`, read again at each reconnect; the nodes of a cluster with commas between them, `amqp://user:password@one:5672,two:5672/vhost` |
 /// | `username`, `password` | those of the url | secrets may come from a file or a variable |
 /// | `vhost` | that of the url | |
+/// | `management_url` | | `http://host:15672`, for the comparison of a topology alone: with it the bindings are seen, and what is no longer declared; the user is that of `url` unless it names one |
 /// | `exchange` | `interline` | the topic exchange that messages are published to |
 /// | `topology` | `apply` | what is done about that exchange |
 /// | `heartbeat` | `10s` | 1 s to 10 min |
@@ -38,6 +41,7 @@ pub(super) struct Settings {
     username: Option<String>,
     password: Option<Secret>,
     vhost: Option<String>,
+    management_url: Option<Secret>,
     pub(super) exchange: String,
     pub(super) topology: TopologyMode,
     heartbeat: Duration,
@@ -73,6 +77,7 @@ impl Settings {
             username: section.string("username", faults),
             password: section.secret("password", faults),
             vhost: section.string("vhost", faults),
+            management_url: section.secret("management_url", faults),
             exchange: section
                 .string("exchange", faults)
                 .unwrap_or_else(|| EXCHANGE_DEFAULT.to_owned()),
@@ -99,13 +104,23 @@ impl Settings {
             faults.push(section.fault("exchange", "must have at most 255 bytes"));
         }
         // A secret in a file or a variable may appear only later; what is written out is checked now.
-        if let Ok(Err((_, message))) = self.url.read().map(|url| self.parse(url.expose())) {
+        if let Ok(Err((_, message))) = self.url.read().map(|url| self.parse_all(url.expose())) {
             let fault = section.fault("url", message);
             faults
                 .push(fault.with_help("write for example `amqp://user:password@host:5672/vhost`"));
         }
+        let management = self.management_url.as_ref();
+        let management = management
+            .and_then(|url| url.read().ok())
+            .map(|url| address(url.expose()));
+        let has_tls = matches!(&management, Some(Ok(address)) if address.tls);
+        if let Some(Err(message)) = management {
+            let fault = section.fault("management_url", message);
+            faults.push(fault.with_help("write for example `http://host:15672`"));
+        }
         if let (Ok(url), Some(key)) = (self.url.read(), self.tls.asked())
             && url.expose().starts_with("amqp:")
+            && !has_tls
         {
             let tls = section.section("tls", faults);
             let fault = tls.fault(key, "has no effect: the url asks for no TLS");
@@ -113,30 +128,70 @@ impl Settings {
         }
     }
 
-    /// What the next attempt to connect uses.
     /// The virtual host, as far as it can be told.
     pub(super) fn vhost(&self) -> String {
-        let target = self.target();
-        target.map_or_else(|_| "/".to_owned(), |target| target.place.vhost)
+        let first = self.targets().ok().and_then(|all| all.into_iter().next());
+        first.map_or_else(|| "/".to_owned(), |target| target.place.vhost)
     }
 
-    pub(super) fn target(&self) -> Result<Target, (BrokerErrorKind, String)> {
+    /// What the next attempt to connect uses: one for each server, any of which will do.
+    pub(super) fn targets(&self) -> Result<Vec<Target>, (BrokerErrorKind, String)> {
         let unreadable =
             |error: &dyn std::fmt::Display| (BrokerErrorKind::Configuration, error.to_string());
         let url = self.url.read().map_err(|error| unreadable(&error))?;
-        let (mut uri, place) = self.parse(url.expose())?;
+        let mut all = self.parse_all(url.expose())?;
         if let Some(password) = &self.password {
             let password = password.read().map_err(|error| unreadable(&error))?;
-            password
-                .expose()
-                .clone_into(&mut uri.authority.userinfo.password);
+            for (uri, _) in &mut all {
+                password
+                    .expose()
+                    .clone_into(&mut uri.authority.userinfo.password);
+            }
         }
-        Ok(Target {
+        #[cfg(feature = "tls")]
+        let tls = {
+            let asked = all.iter().any(|(_, place)| place.tls);
+            asked.then(|| self.tls.connector()).transpose()?
+        };
+        let targets = all.into_iter().map(|(uri, place)| Target {
             uri,
             #[cfg(feature = "tls")]
-            tls: place.tls.then(|| self.tls.connector()).transpose()?,
+            tls: tls.clone(),
             place,
-        })
+        });
+        Ok(targets.collect())
+    }
+
+    /// Where the server can be asked for everything that it has; `None` if that is not said.
+    pub(super) fn management(&self) -> Option<Result<Management, String>> {
+        let url = self.management_url.as_ref()?;
+        Some(
+            url.read()
+                .map_err(|error| error.to_string())
+                .and_then(|url| {
+                    let address =
+                        address(url.expose()).map_err(|why| format!("`management_url` {why}"))?;
+                    let first = self.targets().map_err(|(_, why)| why)?.into_iter().next();
+                    let broker = first.ok_or_else(|| "`url` names no server".to_owned())?;
+                    #[cfg(feature = "tls")]
+                    let tls = {
+                        let connector = address.tls.then(|| self.tls.connector());
+                        connector.transpose().map_err(|(_, why)| why)?
+                    };
+                    Ok(Management::new(
+                        address,
+                        &broker.uri,
+                        #[cfg(feature = "tls")]
+                        tls,
+                    ))
+                }),
+        )
+    }
+
+    fn parse_all(&self, url: &str) -> Result<Vec<(AMQPUri, Place)>, (BrokerErrorKind, String)> {
+        let wrong = |message| (BrokerErrorKind::Configuration, message);
+        let urls = hosts::each(url).map_err(wrong)?;
+        urls.iter().map(|url| self.parse(url)).collect()
     }
 
     fn parse(&self, url: &str) -> Result<(AMQPUri, Place), (BrokerErrorKind, String)> {
@@ -188,11 +243,18 @@ impl Settings {
     }
 }
 
+/// The address of the management API; what is wrong with it.
+fn address(url: &str) -> Result<Address, String> {
+    let address = Address::parse(url)?;
+    left_out(address.tls, cfg!(feature = "tls"))?;
+    Ok(address)
+}
+
 /// Whether the url asks for what this build left out.
 fn left_out(tls: bool, built: bool) -> Result<(), String> {
     if tls && !built {
         return Err(
-            "asks for TLS (`amqps://`), which this build leaves out; add the feature `tls` of \
+            "asks for TLS, which this build leaves out; add the feature `tls` of \
              interline"
                 .to_owned(),
         );
@@ -211,7 +273,10 @@ fn ipv6(url: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::clock::Rng;
     use crate::config::Config;
 
     fn read(config: &Config) -> (Settings, Vec<String>) {
@@ -224,11 +289,16 @@ mod tests {
         (settings, faults)
     }
 
+    fn target(settings: &Settings) -> Target {
+        let targets = settings.targets().map_err(|(_, text)| text).unwrap();
+        targets.into_iter().next().unwrap()
+    }
+
     #[test]
     fn nothing_written_means_the_server_on_this_machine() {
         let (settings, faults) = read(&Config::new());
         assert_eq!(faults, [""; 0]);
-        let target = settings.target().map_err(|(_, text)| text).unwrap();
+        let target = target(&settings);
         assert_eq!(target.place.host, "localhost:5672");
         assert_eq!(
             (target.place.vhost.as_str(), target.place.user.as_str()),
@@ -250,7 +320,7 @@ mod tests {
             .with("brokers.main.vhost", "two");
         let (settings, faults) = read(&config);
         assert_eq!(faults, [""; 0]);
-        let target = settings.target().map_err(|(_, text)| text).unwrap();
+        let target = target(&settings);
         assert_eq!(target.uri.authority.userinfo.username, "app");
         assert_eq!(target.uri.authority.userinfo.password, "p@ss/w");
         assert_eq!(
@@ -260,9 +330,41 @@ mod tests {
     }
 
     #[test]
+    fn the_nodes_of_a_cluster_stand_in_one_url() {
+        let config = Config::new()
+            .with("brokers.main.url", "amqp://a:b@one,two:5673,[::1]:5674/v")
+            .with("brokers.main.password", "p@ss/w");
+        let (settings, faults) = read(&config);
+        assert_eq!(faults, [""; 0]);
+        assert_eq!(settings.vhost(), "v");
+        let mut targets = settings.targets().map_err(|(_, text)| text).unwrap();
+        let hosts = |targets: &[Target]| -> Vec<String> {
+            let hosts = targets.iter().map(|target| target.place.host.clone());
+            hosts.collect()
+        };
+        assert_eq!(hosts(&targets), ["one:5672", "two:5673", "::1:5674"]);
+        let password = |target: &Target| target.uri.authority.userinfo.password == "p@ss/w";
+        assert!(targets.iter().all(password));
+        let rng = Rng::new();
+        println!("INTERLINE_TEST_SEED={}", rng.seed());
+        let mut firsts = BTreeSet::new();
+        for _ in 0..100 {
+            hosts::order(&mut targets, Some("two:5673"), &rng);
+            assert_eq!(targets[2].place.host, "two:5673");
+            firsts.insert(targets[0].place.host.clone());
+        }
+        assert_eq!(firsts.len(), 2, "they are shared");
+        let (_, faults) = read(&Config::new().with("brokers.main.url", "amqp://one,two:x"));
+        assert_eq!(faults, ["brokers.main.url is not a valid AMQP url"]);
+        let (_, faults) = read(&Config::new().with("brokers.main.url", "amqp://one,/v"));
+        let expected = "brokers.main.url has a comma with no server beside it";
+        assert_eq!(faults, [expected]);
+    }
+
+    #[test]
     fn an_ipv6_address_is_a_host() {
         let config = Config::new().with("brokers.main.url", "amqp://a:b@[::1]:5673/v");
-        let target = read(&config).0.target().map_err(|(_, text)| text).unwrap();
+        let target = target(&read(&config).0);
         assert_eq!(target.uri.authority.host, "::1");
         assert_eq!(target.uri.authority.port, 5673);
     }
@@ -275,6 +377,10 @@ mod tests {
             assert!(faults[0].starts_with("brokers.main.url"), "{faults:?}");
             assert!(!faults[0].contains("hunter2"), "{faults:?}");
         }
+        let config = Config::new().with("brokers.main.management_url", "amqp://app:hunter2@rabbit");
+        let (_, faults) = read(&config);
+        let expected = "brokers.main.management_url must begin with `http://` or `https://`";
+        assert_eq!(faults, [expected]);
         let config = Config::new()
             .with("brokers.main.connection_pool_size", 0)
             .with("brokers.main.on_terminal", "explode")

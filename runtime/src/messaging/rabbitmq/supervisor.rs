@@ -29,10 +29,11 @@ pub(super) async fn run(core: Arc<Core>, first: oneshot::Sender<Result<Connected
     let mut link = core.link.subscribe();
     let mut told: Option<String> = None;
     let (mut attempt, mut made) = (0_u32, 0_u64);
+    let mut last: Option<String> = None;
     loop {
         let connecting = tokio::select! {
             () = closed(&mut link) => return,
-            outcome = Live::connect(&core) => outcome,
+            outcome = Live::connect(&core, last.as_deref()) => outcome,
         };
         let failure = match connecting {
             Ok(live) => {
@@ -49,7 +50,8 @@ pub(super) async fn run(core: Arc<Core>, first: oneshot::Sender<Result<Connected
                     core.reconnects.record(1.0);
                 }
                 made += 1;
-                info!(broker = %core.context.name, "connected");
+                last = Some(live.host.clone());
+                info!(broker = %core.context.name, server = live.host, "connected");
                 if let Some(first) = first.take() {
                     // Whoever asked may have given up waiting; the connection stays.
                     let _ = first.send(Ok(Connected::Yes));

@@ -418,7 +418,10 @@ async fn whoever_listens_hears_every_change_and_the_end() {
     let (mut one, mut other) = (breaker.subscribe(), breaker.subscribe());
     breaker.acquire(now).unwrap().record(Signal::Failure, now);
     let later = now + Duration::from_secs(60);
-    breaker.acquire(later).unwrap().record(Signal::Success, later);
+    breaker
+        .acquire(later)
+        .unwrap()
+        .record(Signal::Success, later);
     use CircuitState::{Closed, HalfOpen, Open};
     for changes in [&mut one, &mut other] {
         for (from, to) in [(Closed, Open), (Open, HalfOpen), (HalfOpen, Closed)] {
