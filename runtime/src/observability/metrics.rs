@@ -85,7 +85,8 @@ catalogue! {
     DEAD_LETTERED = Counter "interline.consumer.dead_lettered" in "{message}" by ["subscription", "handler", "reason"];
     /// Messages that a handler or an option dropped by name.
     DISCARDED = Counter "interline.consumer.discarded" in "{message}" by ["subscription", "handler"];
-    /// Messages that arrived at most once, and had no room while handlers were behind.
+    /// Messages that arrived at most once, and had no room while handlers were behind or no handler when it
+    /// stopped.
     DROPPED = Counter "interline.consumer.dropped" in "{message}" by ["broker", "subscription"];
     /// Requests that were dropped because their deadline had passed before they were handled.
     EXPIRED_REQUESTS = Counter "interline.consumer.expired_requests" in "{message}" by ["subscription", "handler"];

@@ -7,11 +7,12 @@ use interline::handling::PublishErrorKind;
 use interline::message::TopicPattern;
 use interline::messaging::redis::RedisPubSub;
 use interline::messaging::{
-    BrokerContext, Connected, Consumer, ConsumerState, Delivery, DeliveryMode, Group,
-    MessageBroker, Settled, Subscription,
+    BrokerContext, Connected, Consumer, ConsumerState, Delivery, DeliveryMode,
+    Group, MessageBroker, Settled, Subscription,
 };
 use interline::observability::metrics::{DROPPED, GAPS, InMemoryMetrics};
 use interline::testing::ServerFixture;
+use interline_tests::harness::soak;
 use interline_tests::redis::Database;
 use interline_tests::servers;
 use tokio::sync::mpsc;
@@ -23,11 +24,14 @@ use crate::support::{Error, LIMIT, Outcome, QUIET, eventually, message, text};
 cases![
     a_body_alone_is_sent_and_read,
     a_cut_is_a_counted_gap_and_listening_goes_on,
+    a_flood_is_counted_to_the_last_message,
+    a_full_output_buffer_is_a_counted_gap,
     a_pattern_gets_its_topics_and_only_those,
     a_slow_subscriber_drops_what_it_declared,
     a_subscriber_that_wants_everything_is_refused,
     headers_travel_in_readable_lines,
     nobody_who_listens_is_reported,
+    what_comes_back_or_waits_at_a_stop_is_counted,
 ];
 
 struct Stage {
@@ -246,6 +250,131 @@ async fn a_cut_is_a_counted_gap_and_listening_goes_on() -> Outcome {
     assert_eq!(inbox.take().await, "after");
     stage.broker.disconnect(Instant::now() + LIMIT).await;
     Ok(())
+}
+
+/// The server gives up on whoever does not take what it sends.
+async fn a_full_output_buffer_is_a_counted_gap() -> Outcome {
+    let server = ServerFixture::redis()
+        .config_line("client-output-buffer-limit pubsub 64kb 64kb 1")
+        .start()
+        .await?;
+    let stage = Stage::on(&server, |config| config).await?;
+    let mut inbox = stage.listen(wanted("t")).await?;
+    for round in 1..=3 {
+        stage.broker.publish(message("t", "before")).await?;
+        assert_eq!(inbox.take().await, "before");
+        let mut large = message("t", "large");
+        large.body = vec![b'x'; 1 << 20].into();
+        stage.broker.publish(large).await?;
+        let gaps = || stage.metrics.sum(GAPS, &[]);
+        eventually(
+            async || gaps() == f64::from(round),
+            || format!("{} gaps", gaps()),
+        )
+        .await;
+        inbox.until_running().await;
+    }
+    stage.broker.publish(message("t", "after")).await?;
+    assert_eq!(inbox.take().await, "after");
+    inbox.expect_quiet().await;
+    stage.broker.disconnect(Instant::now() + LIMIT).await;
+    Ok(())
+}
+
+/// Everything that arrived was handled or is counted.
+async fn what_comes_back_or_waits_at_a_stop_is_counted() -> Outcome {
+    let stage = Stage::new(|config| config.with("brokers.live.buffer", 5)).await?;
+    let mut slow = wanted("t");
+    slow.prefetch = 2;
+    let mut inbox = stage.listen(slow).await?;
+    let dropped = || stage.metrics.sum(DROPPED, &[]);
+    let until_dropped = async |count: f64| {
+        eventually(
+            async || dropped() == count,
+            || format!("{} dropped", dropped()),
+        )
+        .await;
+    };
+    for number in 0..2 {
+        stage
+            .broker
+            .publish(message("t", &number.to_string()))
+            .await?;
+    }
+    let (done, back) = (inbox.next().await, inbox.next().await);
+    // Five wait, and the sixth has pushed one out: so all have arrived.
+    for number in 2..8 {
+        stage
+            .broker
+            .publish(message("t", &number.to_string()))
+            .await?;
+    }
+    until_dropped(1.0).await;
+    assert_eq!(done.settlement.done().await?, Settled::Yes);
+    assert_eq!(back.settlement.release().await?, Settled::Yes);
+    assert_eq!(dropped(), 2.0);
+    // Two take their places, and three still wait when it stops.
+    let held = inbox.next().await;
+    eventually(
+        async || inbox.deliveries.len() == 1,
+        || "the other does not come".to_owned(),
+    )
+    .await;
+    inbox.consumer.stop().await;
+    until_dropped(5.0).await;
+    // What is out can still be handled; what nobody has taken goes with the channel.
+    assert!(held.settlement.is_current());
+    assert_eq!(held.settlement.done().await?, Settled::Yes);
+    drop(inbox);
+    until_dropped(6.0).await;
+    stage.end().await
+}
+
+/// A handler that takes nothing, and many messages.
+async fn a_flood_is_counted_to_the_last_message() -> Outcome {
+    const TOGETHER: usize = 1_000;
+    const BUFFER: u32 = 100;
+    let count = if soak() { 1_000_000 } else { 20_000 };
+    let stage = Stage::new(|config| config.with("brokers.live.buffer", BUFFER)).await?;
+    let mut slow = wanted("t");
+    slow.prefetch = 2;
+    let inbox = stage.listen(slow).await?;
+    let mut connection = stage.database.connection().await?;
+    let channel = stage.channel("t");
+    let body = vec![b'x'; 512];
+    let dropped = || stage.metrics.sum(DROPPED, &[]);
+    let mut memory = None;
+    for sent in (TOGETHER..=count).step_by(TOGETHER) {
+        let mut many = redis::pipe();
+        for _ in 0..TOGETHER {
+            many.cmd("PUBLISH").arg(&channel).arg(&body).ignore();
+        }
+        let () = many.query_async(&mut connection).await?;
+        // Exactly all but what is out and what waits. The next ones only then: the server has a limit
+        // of its own for what it holds for a listener.
+        let expected = (sent - BUFFER as usize - 2) as f64;
+        eventually(
+            async || dropped() == expected,
+            || format!("{} dropped instead of {expected}", dropped()),
+        )
+        .await;
+        if sent >= count / 100 {
+            memory.get_or_insert_with(resident_bytes);
+        }
+    }
+    let grown = resident_bytes().saturating_sub(memory.unwrap_or_default());
+    println!("{count} messages, {grown} bytes more at their end");
+    // Other cases run beside this one; a tenth of what was sent is far more than they take.
+    assert!(!soak() || grown < 64 << 20, "{grown} bytes");
+    assert_eq!(inbox.deliveries.len(), 2);
+    stage.end().await
+}
+
+/// The memory of this process.
+fn resident_bytes() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").expect("a Linux system");
+    let pages = pages.split(' ').nth(1).and_then(|pages| pages.parse().ok());
+    pages.unwrap_or(0_u64) * 4_096
 }
 
 async fn a_slow_subscriber_drops_what_it_declared() -> Outcome {

@@ -1,9 +1,10 @@
 //! The Redis adapter on a real server: what the port's contract does not cover.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
-use interline_tests::harness::{self, Case};
+use interline_tests::harness::{self, Case, soak};
 use interline_tests::servers::Server;
 
 mod channels;
@@ -46,6 +47,10 @@ fn main() -> ExitCode {
         tls::CASES,
         topology::CASES,
     ];
+    let limit = Duration::from_secs(if soak() { 1_800 } else { 120 });
     let cases = all.into_iter().flatten();
-    harness::run(cases.map(|&(name, case)| Case::new(name, case).needs(Server::Redis)))
+    harness::run(cases.map(|&(name, case)| {
+        let case = Case::new(name, case);
+        case.needs(Server::Redis).limit(limit)
+    }))
 }

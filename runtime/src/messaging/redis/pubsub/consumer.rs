@@ -1,20 +1,16 @@
 //! A running consumer of channels: it listens on a connection of its own, and again after each loss.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use crate::handling::BoxFuture;
 use crate::message::headers::name;
-use crate::message::{Headers, Incoming, Origin, Place};
-use crate::messaging::{
-    BrokerError, BrokerErrorKind, Consumer, ConsumerState, Delivery, Settled, Settlement, Settler,
-    Subscription, Ticket,
-};
+use crate::message::{Incoming, Origin, Place};
+use crate::messaging::{Consumer, ConsumerState, Delivery, Settlement, Settler, Subscription};
 use crate::observability::metrics::{DROPPED, GAPS, Series};
 use crate::redis::{Connection, Failure, FailureKind, Pushes};
 
@@ -24,6 +20,7 @@ use super::super::errors::broker_error;
 use super::super::live;
 use super::handoff::{Arrived, Handoff};
 use super::settings::Settings;
+use super::taken::Taken;
 use super::wire;
 
 /// A consumer that ran this long starts over with short waits.
@@ -33,64 +30,6 @@ const STEADY: Duration = Duration::from_secs(10);
 pub(super) struct ChannelConsumer {
     wish: watch::Sender<Wish>,
     state: watch::Sender<ConsumerState>,
-}
-
-/// The deliveries that the engine has not taken yet. There is nothing to settle: the server forgot the
-/// message when it sent it.
-struct Taken {
-    broker: Arc<str>,
-    room: Semaphore,
-    over: AtomicBool,
-    tags: AtomicU64,
-}
-
-impl Taken {
-    fn settle(&self) -> Settled {
-        if self.over.load(Ordering::Relaxed) {
-            return Settled::Stale;
-        }
-        self.room.add_permits(1);
-        Settled::Yes
-    }
-
-    fn refuse(&self, what: &str) -> BrokerError {
-        self.settle();
-        let text = format!("Pub/Sub cannot {what} a message: it is delivered at most once");
-        BrokerError::new(BrokerErrorKind::Unsupported, &self.broker, text)
-    }
-}
-
-impl Settler for Taken {
-    fn done(&self, _: Ticket) -> BoxFuture<'_, Result<Settled, BrokerError>> {
-        Box::pin(std::future::ready(Ok(self.settle())))
-    }
-
-    fn retry(
-        &self,
-        _: Ticket,
-        _: Arc<Incoming>,
-        _: Duration,
-        _: Headers,
-    ) -> BoxFuture<'_, Result<Settled, BrokerError>> {
-        Box::pin(std::future::ready(Err(self.refuse("repeat"))))
-    }
-
-    fn dead_letter(
-        &self,
-        _: Ticket,
-        _: Arc<Incoming>,
-        _: Headers,
-    ) -> BoxFuture<'_, Result<Settled, BrokerError>> {
-        Box::pin(std::future::ready(Err(self.refuse("keep"))))
-    }
-
-    fn release(&self, _: Ticket) -> BoxFuture<'_, Result<Settled, BrokerError>> {
-        Box::pin(std::future::ready(Ok(self.settle())))
-    }
-
-    fn is_current(&self, _: u64) -> bool {
-        !self.over.load(Ordering::Relaxed)
-    }
 }
 
 impl ChannelConsumer {
@@ -115,12 +54,11 @@ impl ChannelConsumer {
             subscription: Arc::clone(subscription),
             listened: Listened::of(core, subscription),
             handoff: Arc::new(handoff),
-            taken: Arc::new(Taken {
-                broker: Arc::clone(&context.name),
-                room: Semaphore::new(usize::from(subscription.prefetch).max(1)),
-                over: AtomicBool::new(false),
-                tags: AtomicU64::new(0),
-            }),
+            taken: Arc::new(Taken::new(
+                Arc::clone(&context.name),
+                subscription.prefetch,
+                series(DROPPED),
+            )),
             wish: consumer.wish.subscribe(),
             state: consumer.state.clone(),
             deliveries,
@@ -140,6 +78,17 @@ impl ChannelConsumer {
             changes
         });
     }
+
+    fn go_on(&self, wish: Wish) {
+        self.wish_for(wish);
+        self.state.send_if_modified(|state| {
+            let paused = *state == ConsumerState::Paused;
+            if paused {
+                *state = ConsumerState::Running;
+            }
+            paused
+        });
+    }
 }
 
 impl Consumer for ChannelConsumer {
@@ -157,16 +106,11 @@ impl Consumer for ChannelConsumer {
     }
 
     fn resume(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async {
-            self.wish_for(Wish::Run);
-            self.state.send_if_modified(|state| {
-                let paused = *state == ConsumerState::Paused;
-                if paused {
-                    *state = ConsumerState::Running;
-                }
-                paused
-            });
-        })
+        Box::pin(async { self.go_on(Wish::Run) })
+    }
+
+    fn trickle(&self, most: u16) -> BoxFuture<'_, ()> {
+        Box::pin(async move { self.go_on(Wish::Trickle(most)) })
     }
 
     fn stop(&self) -> BoxFuture<'_, ()> {
@@ -342,25 +286,46 @@ impl Task {
         let settler = Arc::clone(&self.taken) as Arc<dyn Settler>;
         let mut wish = self.wish.clone();
         loop {
-            // A stop ends this from outside.
-            let _ = wish.wait_for(|wish| *wish == Wish::Run).await;
-            let Ok(room) = self.taken.room.acquire().await else {
-                return;
-            };
-            let Ok(place) = self.deliveries.reserve().await else {
-                return;
-            };
-            let arrived = self.handoff.next().await;
-            // It may have been paused while nothing came.
-            let _ = wish.wait_for(|wish| *wish == Wish::Run).await;
-            if let Some(incoming) = self.read(arrived) {
-                // It comes back when the engine has taken the message.
-                room.forget();
-                let tag = self.taken.tags.fetch_add(1, Ordering::Relaxed);
-                let settlement = Settlement::new(Arc::clone(&settler), Ticket::new(1, tag));
-                place.send(Delivery::new(incoming, settlement));
+            let now = *wish.borrow_and_update();
+            match now {
+                Wish::Run => self.taken.lift(),
+                Wish::Trickle(most) => self.taken.limit(most),
+                // A stop ends this from outside.
+                Wish::Pause | Wish::Stop => {
+                    if wish.changed().await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+            }
+            loop {
+                let place = tokio::select! {
+                    biased;
+                    changed = wish.changed() => match changed {
+                        Ok(()) => break,
+                        Err(_) => return,
+                    },
+                    place = self.next_place() => place,
+                };
+                let Some(place) = place else {
+                    return;
+                };
+                // Nothing is waited for between taking a message and handing it over: a stop would lose
+                // it uncounted.
+                if let Some(incoming) = self.handoff.take().and_then(|next| self.read(next)) {
+                    let settlement = Settlement::new(Arc::clone(&settler), self.taken.hand_out());
+                    place.send(Delivery::new(incoming, settlement));
+                }
             }
         }
+    }
+
+    /// A place at the engine, once a message is there that may have it; `None` when the engine takes
+    /// nothing more.
+    async fn next_place(&self) -> Option<mpsc::Permit<'_, Delivery>> {
+        self.taken.until_room().await;
+        self.handoff.until_some().await;
+        self.deliveries.reserve().await.ok()
     }
 
     /// The message, if it belongs to the subscription: a pattern of the server's also fits channels
@@ -389,6 +354,6 @@ impl Task {
 
 impl Drop for Task {
     fn drop(&mut self) {
-        self.taken.over.store(true, Ordering::Relaxed);
+        self.handoff.close();
     }
 }

@@ -43,9 +43,16 @@ impl Arrived {
 pub(in super::super) struct Handoff {
     length: usize,
     overflow: Overflow,
-    queue: Mutex<VecDeque<Arrived>>,
+    queue: Mutex<Queue>,
     arrived: Notify,
     dropped: Series,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Arrived>,
+    /// Nobody takes anything any more.
+    closed: bool,
 }
 
 impl Handoff {
@@ -62,14 +69,15 @@ impl Handoff {
     /// Takes one; never waits.
     pub(in super::super) fn offer(&self, arrived: Arrived) {
         let mut queue = lock(&self.queue);
-        if queue.len() >= self.length {
+        let full = queue.waiting.len() >= self.length;
+        if queue.closed || full {
             self.dropped.record(1.0);
-            match self.overflow {
-                Overflow::Newest => return,
-                Overflow::Oldest => queue.pop_front(),
-            };
+            if queue.closed || self.overflow == Overflow::Newest {
+                return;
+            }
+            queue.waiting.pop_front();
         }
-        queue.push_back(arrived);
+        queue.waiting.push_back(arrived);
         drop(queue);
         self.arrived.notify_one();
     }
@@ -77,10 +85,34 @@ impl Handoff {
     /// The oldest, as soon as there is one. For one caller at a time.
     pub(in super::super) async fn next(&self) -> Arrived {
         loop {
-            if let Some(next) = lock(&self.queue).pop_front() {
+            if let Some(next) = self.take() {
                 return next;
             }
+            self.until_some().await;
+        }
+    }
+
+    /// The oldest.
+    pub(super) fn take(&self) -> Option<Arrived> {
+        lock(&self.queue).waiting.pop_front()
+    }
+
+    /// Waits until there is one. For one caller at a time.
+    pub(super) async fn until_some(&self) {
+        while lock(&self.queue).waiting.is_empty() {
             self.arrived.notified().await;
+        }
+    }
+
+    /// Nobody takes anything any more: what is there and what still comes is dropped.
+    pub(super) fn close(&self) {
+        let mut queue = lock(&self.queue);
+        queue.closed = true;
+        let left = std::mem::take(&mut queue.waiting).len();
+        drop(queue);
+        if left > 0 {
+            self.dropped
+                .record(u32::try_from(left).map_or(f64::MAX, f64::from));
         }
     }
 }
@@ -115,5 +147,18 @@ mod tests {
             }
             assert_eq!(metrics.sum(DROPPED, &[]), 2.0);
         }
+    }
+
+    #[tokio::test]
+    async fn what_nobody_takes_is_counted_when_it_closes_and_after() {
+        let (handoff, metrics) = filled(Overflow::Oldest);
+        handoff.close();
+        assert_eq!(metrics.sum(DROPPED, &[]), 5.0);
+        handoff.offer(Arrived {
+            channel: Vec::new(),
+            message: vec![5],
+        });
+        assert_eq!(metrics.sum(DROPPED, &[]), 6.0);
+        assert!(handoff.take().is_none());
     }
 }

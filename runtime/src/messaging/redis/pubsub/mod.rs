@@ -3,6 +3,7 @@
 mod consumer;
 pub(super) mod handoff;
 pub(super) mod settings;
+mod taken;
 pub(super) mod wire;
 
 use std::fmt;
