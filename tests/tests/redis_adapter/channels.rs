@@ -7,7 +7,7 @@ use interline::handling::PublishErrorKind;
 use interline::message::TopicPattern;
 use interline::messaging::redis::RedisPubSub;
 use interline::messaging::{
-    BrokerContext, Connected, Consumer, ConsumerState, Delivery, DeliveryMode,
+    BrokerContext, BrokerErrorKind, Connected, Consumer, ConsumerState, Delivery, DeliveryMode,
     Group, MessageBroker, Settled, Subscription,
 };
 use interline::observability::metrics::{DROPPED, GAPS, InMemoryMetrics};
@@ -22,6 +22,7 @@ use crate::cases;
 use crate::support::{Error, LIMIT, Outcome, QUIET, eventually, message, text};
 
 cases![
+    a_body_alone_carries_no_requests,
     a_body_alone_is_sent_and_read,
     a_cut_is_a_counted_gap_and_listening_goes_on,
     a_flood_is_counted_to_the_last_message,
@@ -375,6 +376,17 @@ fn resident_bytes() -> u64 {
     let pages = std::fs::read_to_string("/proc/self/statm").expect("a Linux system");
     let pages = pages.split(' ').nth(1).and_then(|pages| pages.parse().ok());
     pages.unwrap_or(0_u64) * 4_096
+}
+
+async fn a_body_alone_carries_no_requests() -> Outcome {
+    let stage = Stage::new(|config| config.with("brokers.live.headers", "none")).await?;
+    assert!(!stage.broker.capabilities().replies);
+    let (events, _replies) = mpsc::channel(1);
+    let refused = stage.broker.requests(events).await;
+    let error = refused.err().expect("it is refused");
+    assert_eq!(error.kind(), BrokerErrorKind::Unsupported);
+    assert!(error.to_string().contains("headers = \"head\""), "{error}");
+    stage.end().await
 }
 
 async fn a_slow_subscriber_drops_what_it_declared() -> Outcome {

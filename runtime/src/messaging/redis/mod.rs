@@ -49,7 +49,7 @@ pub(crate) use self::pubsub::connect as connect_channels;
 use self::consumer::StreamConsumer;
 use self::core::{Core, Link, lock};
 use self::dead_letters::DeadLetters;
-use self::replies::ChannelRequests;
+use self::replies::{ChannelRequests, Way};
 use self::settings::Settings;
 
 /// The broker of a section of kind `redis`; `None` where mistakes were found.
@@ -186,7 +186,7 @@ impl MessageBroker for RedisStreams {
         &self,
         events: ReplyEvents,
     ) -> BoxFuture<'_, Result<Arc<dyn Requests>, BrokerError>> {
-        Box::pin(ChannelRequests::listen(&self.core, events))
+        Box::pin(ChannelRequests::listen(&self.core, Way::Stream, events))
     }
 
     fn reply(

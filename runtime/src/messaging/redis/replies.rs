@@ -20,11 +20,19 @@ use super::errors::broker_error;
 use super::live;
 use super::publish::{identified, publish_error};
 use super::pubsub::handoff::{Arrived, Handoff};
+use super::pubsub::publish::to_channel;
 use super::pubsub::settings::Overflow;
 use super::pubsub::wire;
 
 /// Replies that wait for the engine, which takes them at once.
 const WAITING_MAX: usize = 10_000;
+
+/// Where requests go.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Way {
+    Channel,
+    Stream,
+}
 
 /// How the listening end is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +51,7 @@ fn channel(base: &str, epoch: u64) -> String {
 /// The listening end of an app.
 pub(super) struct ChannelRequests {
     core: Arc<Core>,
+    way: Way,
     /// What the names of its channels begin with.
     base: Arc<str>,
     end: watch::Sender<End>,
@@ -52,6 +61,7 @@ impl ChannelRequests {
     /// Listens from now on; returns when a reply would be heard.
     pub(super) async fn listen(
         core: &Arc<Core>,
+        way: Way,
         events: ReplyEvents,
     ) -> Result<Arc<dyn Requests>, BrokerError> {
         core.connected()?;
@@ -78,6 +88,7 @@ impl ChannelRequests {
         end.send_replace(End::Up(epoch));
         let requests = Self {
             core: Arc::clone(core),
+            way,
             base: Arc::clone(&listener.base),
             end,
         };
@@ -100,7 +111,10 @@ impl Requests for ChannelRequests {
             let address = channel(&self.base, epoch);
             outgoing.headers.set(name::REPLY_TO, address);
             let sent = outgoing.clone();
-            self.core.publish(outgoing).await?;
+            match self.way {
+                Way::Channel => to_channel(&self.core, true, outgoing).await?,
+                Way::Stream => self.core.publish(outgoing).await?,
+            }
             if *self.end.borrow() == End::Up(epoch) {
                 return Ok(epoch);
             }

@@ -2,6 +2,7 @@
 
 mod consumer;
 pub(super) mod handoff;
+pub(super) mod publish;
 pub(super) mod settings;
 mod taken;
 pub(super) mod wire;
@@ -9,23 +10,24 @@ pub(super) mod wire;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-use redis::Value;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::{Faults, Section};
-use crate::handling::{BoxFuture, PublishError, PublishErrorKind};
-use crate::message::Outgoing;
+use crate::handling::{BoxFuture, PublishError};
+use crate::message::{Outgoing, ReplyAddress};
 use crate::messaging::{
     BrokerContext, BrokerError, BrokerErrorKind, BrokerHealth, Capabilities, Connected, Consumer,
-    DeadLetterStore, Delivery, DeliveryMode, Inspection, MessageBroker, Subscription, Topology,
+    DeadLetterStore, Delivery, DeliveryMode, Inspection, MessageBroker, ReplyEvents, Requests,
+    Subscription, Topology,
 };
 
 use super::core::{Core, Link, lock};
-use super::publish::{identified, publish_error};
+use super::replies::{self, ChannelRequests, Way};
 use super::supervisor;
 
 use self::consumer::ChannelConsumer;
+use self::publish::to_channel;
 use self::settings::Settings;
 
 /// The broker of a section of kind `redis-pubsub`; `None` where mistakes were found.
@@ -83,36 +85,6 @@ impl RedisPubSub {
         })
     }
 
-    async fn send(&self, outgoing: Outgoing) -> Result<(), PublishError> {
-        let wrong =
-            |kind, message: String| PublishError::new(kind, outgoing.topic.clone(), message);
-        let channel = match &outgoing.redis.stream {
-            Some(channel) => channel.to_string(),
-            None => self.core.stream_of(&outgoing.topic),
-        };
-        let live = match self.core.wait_until_up().await {
-            Some(live) => live,
-            None => return Err(self.core.not_up(&outgoing)),
-        };
-        let mut command = redis::cmd("PUBLISH");
-        command.arg(&channel);
-        if self.settings.heads {
-            command.arg(wire::write(&outgoing.body, &identified(&outgoing)));
-        } else {
-            command.arg(&outgoing.body[..]);
-        }
-        let what = format!("channel `{channel}`");
-        match live.publish.raw(&what, &command).await {
-            Ok(Value::Int(0)) if !outgoing.subscribers_optional => {
-                let message = format!("nobody listens to channel `{channel}` at the moment");
-                let error = wrong(PublishErrorKind::Unroutable, message);
-                Err(error.with_outgoing(outgoing.clone()))
-            }
-            Ok(_) => Ok(()),
-            Err(failure) => Err(publish_error(failure, &outgoing)),
-        }
-    }
-
     async fn close(&self, deadline: Instant) {
         let consumers = std::mem::take(&mut *lock(&self.consumers));
         let stopping = consumers.iter().map(|consumer| consumer.stop());
@@ -137,6 +109,8 @@ impl MessageBroker for RedisPubSub {
         Capabilities {
             patterns: true,
             reports_unroutable: true,
+            // Where to answer stands in a header.
+            replies: self.settings.heads,
             at_most_once_only: true,
             ..Capabilities::NONE
         }
@@ -173,7 +147,30 @@ impl MessageBroker for RedisPubSub {
     }
 
     fn publish(&self, outgoing: Outgoing) -> BoxFuture<'_, Result<(), PublishError>> {
-        Box::pin(self.send(outgoing))
+        Box::pin(to_channel(&self.core, self.settings.heads, outgoing))
+    }
+
+    fn requests(
+        &self,
+        events: ReplyEvents,
+    ) -> BoxFuture<'_, Result<Arc<dyn Requests>, BrokerError>> {
+        Box::pin(async move {
+            if !self.settings.heads {
+                let text = "a request says in a header where to answer, and this broker sends bodies \
+                            alone; set `headers = \"head\"`";
+                let name = &self.core.context.name;
+                return Err(BrokerError::new(BrokerErrorKind::Unsupported, name, text));
+            }
+            ChannelRequests::listen(&self.core, Way::Channel, events).await
+        })
+    }
+
+    fn reply(
+        &self,
+        to: ReplyAddress,
+        outgoing: Outgoing,
+    ) -> BoxFuture<'_, Result<(), PublishError>> {
+        Box::pin(async move { replies::reply(&self.core, &to, outgoing).await })
     }
 
     fn subscribe(
