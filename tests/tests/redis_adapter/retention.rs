@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use interline::Config;
 use interline::messaging::{DurabilityWeight, MessageBroker};
-use interline::observability::metrics::TRIMMED;
+use interline::observability::metrics::{CONSUMER_LAG, TRIMMED};
 use interline::testing::ServerFixture;
 
 use crate::cases;
@@ -15,6 +15,7 @@ use crate::support::{
 cases![
     a_topic_without_subscribers_stays_short,
     settings_that_lose_messages_are_told,
+    the_lag_is_what_is_not_settled,
     what_is_settled_is_trimmed,
     what_is_trimmed_unread_is_counted,
     what_nobody_has_read_is_never_trimmed,
@@ -94,6 +95,40 @@ async fn what_is_trimmed_unread_is_counted() -> Outcome {
         || format!("{} counted, {unread} lost", counted()),
     )
     .await;
+    stage.end().await
+}
+
+async fn the_lag_is_what_is_not_settled() -> Outcome {
+    let stage = Stage::new().await?;
+    // A group that begins in the middle of a stream.
+    for body in ["old", "older"] {
+        let old = ["XADD", "t", "*", "payload", body];
+        stage.database.command(&old).await?;
+    }
+    let mut wanted = subscription("t");
+    wanted.prefetch = 2;
+    let mut inbox = Inbox::open(&stage.broker, wanted).await?;
+    publish(&stage.broker, numbers(0..10)).await?;
+    let lag = || stage.metrics.sum(CONSUMER_LAG, &[]);
+    let until_lag = async |count: f64| {
+        eventually(async || lag() == count, || format!("{} left", lag())).await;
+    };
+    until_lag(10.0).await;
+    inbox.take_all(3).await;
+    until_lag(7.0).await;
+    // What is to be tried again counts once it is due.
+    let (incoming, settlement) = inbox.next().await;
+    let headers = incoming.headers.clone();
+    settlement
+        .retry(incoming, Duration::from_secs(3_600), headers)
+        .await?;
+    until_lag(6.0).await;
+    let (incoming, settlement) = inbox.next().await;
+    let headers = incoming.headers.clone();
+    settlement.retry(incoming, Duration::ZERO, headers).await?;
+    until_lag(6.0).await;
+    inbox.take_all(6).await;
+    until_lag(0.0).await;
     stage.end().await
 }
 

@@ -520,9 +520,12 @@ impl Reading {
             script.arg(&names.group).arg(&*session.consumer);
             script.arg(millis(settings.claim_after));
             script.arg(settings.max_length);
-            let tended = session.live.settle.run::<i64>(&what, &script);
-            if let Some(trimmed) = bearable(tended.await)?.filter(|trimmed| *trimmed > 0) {
-                self.trimmed(trimmed, "before they were read");
+            let tended = session.live.settle.run::<(i64, i64)>(&what, &script);
+            if let Some((trimmed, lag)) = bearable(tended.await)? {
+                if trimmed > 0 {
+                    self.trimmed(trimmed, "before they were read");
+                }
+                self.settler.lags_by(lag);
             }
             sleep(LOOK_AFTER.mul_f64(0.8 + 0.4 * self.core.context.rng.unit())).await;
         }

@@ -71,11 +71,12 @@ local main, retry, state = KEYS[1], KEYS[2], KEYS[3]
 local group, start, known = ARGV[1], ARGV[2], ARGV[3]
 local made = 0
 if not has(main, group) then
-  local last
+  local last, added
   if redis.call('EXISTS', main) == 1 then
     local info = redis.call('XINFO', 'STREAM', main)
     for i = 1, #info, 2 do
       if info[i] == 'last-generated-id' then last = info[i + 1] end
+      if info[i] == 'entries-added' then added = info[i + 1] end
     end
   end
   local seen = redis.call('HGET', state, 'id')
@@ -88,7 +89,12 @@ if not has(main, group) then
   else
     from = '$'
   end
-  redis.call('XGROUP', 'CREATE', main, group, from, 'MKSTREAM')
+  -- From the middle on, the server cannot count what a group has not read unless it is told.
+  if from == '$' and added then
+    redis.call('XGROUP', 'CREATE', main, group, from, 'MKSTREAM', 'ENTRIESREAD', added)
+  else
+    redis.call('XGROUP', 'CREATE', main, group, from, 'MKSTREAM')
+  end
   if from == '$' then from = last or '0-0' end
   if from == '0' then from = '0-0' end
   redis.call('HSET', state, 'id', from)
@@ -308,7 +314,7 @@ return kept
     /// nothing, counts what was trimmed unread, and trims what every group has settled where the stream
     /// is too long. Keys: stream, retries, state. Arguments: group, consumer, for how many ms a
     /// consumer may be silent, how long a stream may get (0 for any). Answers how many entries were
-    /// newly found to be trimmed unread.
+    /// newly found to be trimmed unread, and how many are not settled (-1 where the server cannot tell).
     TEND = [NOT_AFTER, "
 local main, state = KEYS[1], KEYS[3]
 local group, consumer, silent = ARGV[1], ARGV[2], tonumber(ARGV[3])
@@ -328,7 +334,7 @@ for _, found in ipairs(redis.call('XINFO', 'GROUPS', main)) do
     for i = 1, #found, 2 do mine[found[i]] = found[i + 1] end
   end
 end
-if not mine then return 0 end
+if not mine then return {0, -1} end
 local id = mine['last-delivered-id']
 local pending = redis.call('XPENDING', main, group)
 if pending[1] > 0 then
@@ -352,8 +358,13 @@ if longest > 0 and redis.call('XLEN', main) > longest then
   end
   redis.call('XTRIM', main, 'MINID', '~', low)
 end
+local lag = -1
+if mine.lag then
+  -- What is settled of the retries is deleted.
+  lag = mine.lag + pending[1] + redis.call('XLEN', KEYS[2])
+end
 local read = mine['entries-read']
-if not read then return 0 end
+if not read then return {0, lag} end
 local info = {}
 local raw = redis.call('XINFO', 'STREAM', main)
 for i = 1, #raw, 2 do info[raw[i]] = raw[i + 1] end
@@ -361,14 +372,14 @@ local first = info['first-entry']
 -- Only where all that is left is unread, or nothing is, does the difference say what is missing.
 local unread = info['length']
 if first and not_after(first[1], mine['last-delivered-id']) then
-  if mine['last-delivered-id'] ~= info['last-generated-id'] then return 0 end
+  if mine['last-delivered-id'] ~= info['last-generated-id'] then return {0, lag} end
   unread = 0
 end
 local missing = info['entries-added'] - read - unread
 local told = tonumber(redis.call('HGET', state, 'trimmed') or '0')
-if missing <= told then return 0 end
+if missing <= told then return {0, lag} end
 redis.call('HSET', state, 'trimmed', missing)
-return missing - told
+return {missing - told, lag}
 "];
 
     /// Takes or keeps a lease. Keys: lease, state. Arguments: token, ms. Answers whether it is held,

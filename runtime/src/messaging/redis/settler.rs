@@ -12,7 +12,9 @@ use crate::handling::BoxFuture;
 use crate::message::headers::name;
 use crate::message::{Headers, Incoming};
 use crate::messaging::{BrokerError, Settled, Settler, Subscription, Ticket};
-use crate::observability::metrics::{DEAD_LETTERED, STALE_SETTLEMENTS, Series, TRIMMED};
+use crate::observability::metrics::{
+    CONSUMER_LAG, DEAD_LETTERED, STALE_SETTLEMENTS, Series, TRIMMED,
+};
 use crate::redis::Failure;
 
 use super::acks::Ack;
@@ -39,6 +41,7 @@ pub(super) struct StreamSettler {
     idle: Notify,
     stale: Series,
     trimmed: Series,
+    lag: Series,
 }
 
 impl StreamSettler {
@@ -52,6 +55,7 @@ impl StreamSettler {
                 STALE_SETTLEMENTS,
                 labels.clone(),
             ),
+            lag: Series::of(context.metrics.as_deref(), CONSUMER_LAG, labels.clone()),
             trimmed: Series::of(context.metrics.as_deref(), TRIMMED, labels),
             core: Arc::clone(core),
             subscription: Arc::clone(subscription),
@@ -90,6 +94,13 @@ impl StreamSettler {
     pub(super) fn trimmed(&self, count: i64) {
         self.trimmed
             .record(u32::try_from(count).unwrap_or(u32::MAX).into());
+    }
+
+    /// So many messages are not settled yet; below zero, the server cannot tell.
+    pub(super) fn lags_by(&self, count: i64) {
+        if let Ok(count) = u32::try_from(count) {
+            self.lag.record(count.into());
+        }
     }
 
     /// Counts a message that is given up before its handler sees it.
