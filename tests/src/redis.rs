@@ -156,17 +156,16 @@ impl Database {
     ///
     /// When the server refuses.
     pub async fn close_connections(&self, part: &str) -> RedisResult<usize> {
-        let mut closed = 0;
-        for line in self.clients().await? {
-            let id = line
-                .strip_prefix("id=")
-                .and_then(|rest| rest.split(' ').next());
-            if let Some(id) = id.filter(|_| line.contains(part)) {
-                let kill = self.number(&["CLIENT", "KILL", "ID", id]).await?;
-                closed += usize::try_from(kill).unwrap_or(0);
-            }
+        let lines = self.clients().await?;
+        let mut kills = redis::pipe();
+        for line in lines.iter().filter(|line| line.contains(part)) {
+            let id = line.strip_prefix("id=").unwrap_or_default();
+            let id = id.split(' ').next().unwrap_or_default();
+            kills.cmd("CLIENT").arg("KILL").arg("ID").arg(id);
         }
-        Ok(closed)
+        // All at once: whoever lost the first is not back before the last is gone.
+        let closed: Vec<usize> = kills.query_async(&mut self.connection().await?).await?;
+        Ok(closed.into_iter().sum())
     }
 
     /// The database of the same number on a server that is a copy of its own.

@@ -3,7 +3,8 @@
 //! The embedded broker runs them in virtual time, RabbitMQ on a real server in a virtual host of
 //! its own for each, Kafka on a real server under a prefix of its own, Redis in a database of its own. A
 //! new case is a function from a [`World`] and a line in the `CASES` of its file;
-//! a new adapter is a [`Bench`](world::Bench).
+//! a new adapter is a [`Bench`](world::Bench). Pub/Sub passes what does not stand in
+//! [`ON_CHANNELS`](exceptions::ON_CHANNELS).
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use interline_tests::servers::Server;
 
 mod deadletters;
 mod deliveries;
+mod exceptions;
 mod payloads;
 mod publishing;
 mod replies;
@@ -56,7 +58,15 @@ fn main() -> ExitCode {
             run(World::new(Bench::redis().await?), body).await
         });
         cases.push(on_server.needs(Server::Redis));
+        if exceptions::on_channels(name) {
+            continue;
+        }
+        let on_server = Case::new(format!("redis-pubsub::{name}"), move || async move {
+            run(World::new(Bench::redis_pubsub().await?), body).await
+        });
+        cases.push(on_server.needs(Server::Redis));
     }
+    exceptions::check(CASES);
     cases.extend(trace::cases());
     harness::run(cases)
 }

@@ -49,11 +49,16 @@ pub(crate) fn cases() -> Vec<Case> {
     let redis = Case::new("trace::the_model_and_redis_tell_the_same", || async {
         compare_all(async || Bench::redis().await).await
     });
+    let channels = Case::new(
+        "trace::the_model_and_redis_pubsub_tell_the_same",
+        || async { compare_all(async || Bench::redis_pubsub().await).await },
+    );
     let limit = Duration::from_secs(if soak() { 1_800 } else { 240 });
     vec![
         rabbitmq.needs(Server::RabbitMq).limit(limit),
         kafka.needs(Server::Kafka).limit(limit),
         redis.needs(Server::Redis).limit(limit),
+        channels.needs(Server::Redis).limit(limit),
     ]
 }
 
@@ -88,7 +93,12 @@ async fn compare_once(seed: u64, bench: Bench) -> Outcome {
     } else {
         PLAIN
     };
-    let told = try_join(story(&model, groups, seed), story(&server, groups, seed));
+    // Where everything comes once, to everybody, there is one reader of each and nothing goes wrong.
+    let once = server.is_pubsub();
+    let told = try_join(
+        story(&model, groups, seed, once),
+        story(&server, groups, seed, once),
+    );
     let (expected, found) = told.await?;
     for (place, expected) in &expected.histories {
         let found = found.histories.get(place);
@@ -170,13 +180,21 @@ impl Watched {
     }
 }
 
-async fn story(world: &World, topics: &[(&'static str, &str)], seed: u64) -> Result<Story, Error> {
+async fn story(
+    world: &World,
+    topics: &[(&'static str, &str)],
+    seed: u64,
+    once: bool,
+) -> Result<Story, Error> {
     let (one, two) = (world.process("1").await, world.process("2").await);
     let mut groups = Vec::new();
     for &(group, topic) in topics {
         let mut wanted = subscription(topic, group);
         wanted.prefetch = 4;
-        let readers = vec![one.read(&wanted).await, two.read(&wanted).await];
+        let mut readers = vec![one.read(&wanted).await];
+        if !once {
+            readers.push(two.read(&wanted).await);
+        }
         groups.push(Watched {
             group,
             subscription: wanted,
@@ -202,7 +220,10 @@ async fn story(world: &World, topics: &[(&'static str, &str)], seed: u64) -> Res
     let mut story = Story::default();
     for round in 0..3 {
         for group in &mut groups {
-            finish(group, seed, world, &mut story).await?;
+            finish(group, (!once).then_some(seed), world, &mut story).await?;
+        }
+        if once {
+            break;
         }
         if round == 1 {
             // Nothing is out, so that a loss changes nothing.
@@ -232,8 +253,13 @@ async fn story(world: &World, topics: &[(&'static str, &str)], seed: u64) -> Res
     Ok(story)
 }
 
-/// Handles what comes until every message of the group is done or dead.
-async fn finish(group: &mut Watched, seed: u64, world: &World, story: &mut Story) -> Outcome {
+/// Handles what comes until every message of the group is done or dead; without a seed, all is done.
+async fn finish(
+    group: &mut Watched,
+    seed: Option<u64>,
+    world: &World,
+    story: &mut Story,
+) -> Outcome {
     let may_move = world.is_kafka();
     while !group.open.is_empty() {
         let (incoming, settlement) = next(&mut group.readers).await;
@@ -242,15 +268,13 @@ async fn finish(group: &mut Watched, seed: u64, world: &World, story: &mut Story
         let place = incoming.origin.to_string();
         let history = story.histories.entry((group.group, id.clone()));
         let history = history.or_default();
-        let fate = if history.len() >= DELIVERIES_MAX {
-            Fate::Done
-        } else {
-            match draw(&(seed, group.group, &id, history.len())) % 10 {
-                0 | 1 => Fate::DeadLetter,
-                2 => Fate::Release,
-                3 | 4 => Fate::Retry,
-                _ => Fate::Done,
-            }
+        let drawn = seed.filter(|_| history.len() < DELIVERIES_MAX);
+        let drawn = drawn.map(|seed| draw(&(seed, group.group, &id, history.len())) % 10);
+        let fate = match drawn {
+            Some(0 | 1) => Fate::DeadLetter,
+            Some(2) => Fate::Release,
+            Some(3 | 4) => Fate::Retry,
+            _ => Fate::Done,
         };
         // A partition that moves takes along what was on its way to somebody who had not looked yet.
         let released = history

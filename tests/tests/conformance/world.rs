@@ -12,10 +12,10 @@ use interline::message::{Incoming, Outgoing, TopicPattern};
 use interline::messaging::kafka::Kafka;
 use interline::messaging::memory::{MemoryBroker, MemoryOptions, MemoryStore};
 use interline::messaging::rabbitmq::RabbitMq;
-use interline::messaging::redis::RedisStreams;
+use interline::messaging::redis::{RedisPubSub, RedisStreams};
 use interline::messaging::{
-    BrokerContext, ConnectionState, Consumer, ConsumerState, DeadLetterStore, Delivery, Group,
-    MessageBroker, Settled, Settlement, Subscription,
+    BrokerContext, ConnectionState, Consumer, ConsumerState, DeadLetterStore, Delivery,
+    DeliveryMode, Group, MessageBroker, Settled, Settlement, Subscription,
 };
 use interline::observability::metrics::{InMemoryMetrics, PARTITIONS_LOST};
 use interline::testing::FaultProxy;
@@ -52,6 +52,14 @@ pub(crate) enum Bench {
     Memory(MemoryStore),
     RabbitMq(Vhost),
     Redis(Database),
+    RedisPubSub(ChannelBench),
+}
+
+/// A part of the shared Redis server: connections are told apart by the database, channels by the
+/// prefix.
+pub(crate) struct ChannelBench {
+    database: Database,
+    prefix: String,
 }
 
 /// A part of the shared Kafka server, told apart by its prefix.
@@ -102,6 +110,14 @@ impl Bench {
         let server = servers::redis().await?;
         Ok(Self::Redis(Database::create_on(server).await?))
     }
+
+    pub(crate) async fn redis_pubsub() -> Result<Self, Box<dyn Error + Send + Sync>> {
+        let server = servers::redis().await?;
+        Ok(Self::RedisPubSub(ChannelBench {
+            database: Database::create_on(server).await?,
+            prefix: servers::unique_prefix(),
+        }))
+    }
 }
 
 /// One broker with everything that a case does to it.
@@ -119,6 +135,11 @@ impl World {
         matches!(self.bench, Bench::Kafka(_))
     }
 
+    /// Whether everybody who listens gets every message, once.
+    pub(crate) fn is_pubsub(&self) -> bool {
+        matches!(self.bench, Bench::RedisPubSub(_))
+    }
+
     /// Whether a subscription can name a template.
     pub(crate) fn has_patterns(&self) -> bool {
         !matches!(self.bench, Bench::Redis(_))
@@ -126,7 +147,7 @@ impl World {
 
     /// Whether a topic keeps what was published before anybody subscribed.
     pub(crate) fn keeps_history(&self) -> bool {
-        !matches!(self.bench, Bench::RabbitMq(_))
+        !matches!(self.bench, Bench::RabbitMq(_) | Bench::RedisPubSub(_))
     }
 
     /// Whether a message outlives its time only when it is read.
@@ -168,6 +189,15 @@ impl World {
                 let mut faults = Faults::new();
                 let section = config.section("brokers.main");
                 let broker = RedisStreams::read(&context, &section, &mut faults);
+                faults.into_result().expect("the url is a good one");
+                Arc::new(broker.expect("there is no mistake"))
+            }
+            Bench::RedisPubSub(bench) => {
+                context.prefix = Some(bench.prefix.as_str().into());
+                let config = Config::new().with("brokers.main.url", bench.database.url.as_str());
+                let mut faults = Faults::new();
+                let section = config.section("brokers.main");
+                let broker = RedisPubSub::read(&context, &section, &mut faults);
                 faults.into_result().expect("the url is a good one");
                 Arc::new(broker.expect("there is no mistake"))
             }
@@ -214,6 +244,10 @@ impl World {
             Bench::Redis(database) => {
                 let closed = database.close_connections("").await.expect("closed");
                 assert!(closed >= 2, "two connections are shared");
+            }
+            Bench::RedisPubSub(bench) => {
+                let closed = bench.database.close_connections("").await.expect("closed");
+                assert!(closed >= 1, "one connection publishes");
             }
         }
         until("the loss of the connection is noticed", || {
@@ -265,8 +299,10 @@ impl World {
         if let Bench::RabbitMq(vhost) = &self.bench {
             vhost.management.delete_vhost(&vhost.name).await?;
         }
-        if let Bench::Redis(database) = &self.bench {
-            database.delete().await?;
+        match &self.bench {
+            Bench::Redis(database) => database.delete().await?,
+            Bench::RedisPubSub(bench) => bench.database.delete().await?,
+            _ => {}
         }
         Ok(())
     }
@@ -300,10 +336,14 @@ impl Process {
 
     /// Reads a subscription, whether or not it runs already.
     pub(crate) async fn read_when_possible(&self, subscription: &Subscription) -> Reader {
-        let (sender, deliveries) = mpsc::channel(2 * usize::from(subscription.prefetch));
+        let mut wanted = subscription.clone();
+        if self.broker.capabilities().at_most_once_only {
+            wanted.delivery = DeliveryMode::AtMostOnce;
+        }
+        let (sender, deliveries) = mpsc::channel(2 * usize::from(wanted.prefetch));
         let consumer = self
             .broker
-            .subscribe(Arc::new(subscription.clone()), sender)
+            .subscribe(Arc::new(wanted), sender)
             .await
             .expect("it can be subscribed");
         Reader {
