@@ -7,7 +7,8 @@
 //!
 //! A new case is a function from a [`World`] and a line in the `CASES` of its file. A new broker is a
 //! [`Bench`](bench::Bench) and a row in [`PLACES`](bench::PLACES); what it does not promise stands in
-//! [`EXCEPTIONS`](exceptions::EXCEPTIONS), and what only it has in a file of its own.
+//! [`EXCEPTIONS`](exceptions::EXCEPTIONS), and what only it has in a file of its own. The table in
+//! `docs/guarantees.md` is made of both; `INTERLINE_RECORD=1` writes it.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -25,7 +26,9 @@ mod extractors;
 mod fates;
 mod faults;
 mod groups;
+mod guarantees;
 mod lifecycle;
+mod once;
 mod only_rabbitmq;
 mod order;
 mod payloads;
@@ -69,10 +72,14 @@ fn main() -> ExitCode {
         .map(|(name, _)| *name)
         .collect();
     exceptions::check(&names);
-    let mut cases = Vec::new();
+    let table = "docs::the_table_of_guarantees_is_what_the_cases_say";
+    let mut cases = vec![Case::blocking(table, {
+        let names = names.clone();
+        move || guarantees::compare(&names)
+    })];
     for &(name, body) in CASES.iter().copied().flatten() {
         for place in PLACES {
-            if !exceptions::excepted(name, place.kind) {
+            if exceptions::because(name, place.kind).is_none() {
                 cases.push(case(place, name, body));
             }
         }

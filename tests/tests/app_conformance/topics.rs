@@ -27,15 +27,15 @@ async fn dynamic(raw: Raw, meta: Meta, probe: State<Probe>) {
 
 async fn a_topic_can_be_known_only_at_run_time(world: Arc<World>) -> Ending {
     let probe = Probe::new();
-    let has_templates = world.has_templates();
-    let setup = world.app("1").state(probe.clone()).with(move |app| {
-        let app = app.subscribe("tenants.acme.jobs", dynamic {});
-        if has_templates {
-            return app.subscribe("mail.{tenant}.sent", dynamic {});
-        }
-        app.subscribe("mail.acme.sent", dynamic {})
+    let setup = world.app("1").state(probe.clone());
+    let setup = setup.subscribe("tenants.acme.jobs", dynamic {});
+    let setup = if world.has_templates() {
+        setup.subscribe("mail.{tenant}.sent", dynamic {})
+    } else {
+        setup
+            .subscribe("mail.acme.sent", dynamic {})
             .subscribe("mail.other.sent", dynamic {})
-    });
+    };
     let process = setup.start().await;
     let publisher = process.running.publisher();
     for topic in ["tenants.acme.jobs", "mail.acme.sent", "mail.other.sent"] {

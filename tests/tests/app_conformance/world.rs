@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::bench::{Bench, PLACES, Place, Seen, Trouble};
+use crate::once::Once;
 
 /// How a case ends.
 pub(crate) type Outcome = Result<(), Trouble>;
@@ -84,6 +85,7 @@ impl World {
             benches: vec![("main", Arc::clone(&self.bench))],
             build: Box::new(App::named_only),
             virtual_time: self.is_virtual(),
+            once: self.place.kind == "redis-pubsub",
         }
     }
 
@@ -180,6 +182,8 @@ pub(crate) struct Setup {
     benches: Vec<(&'static str, Arc<dyn Bench>)>,
     build: Box<dyn FnOnce(App) -> App + Send>,
     virtual_time: bool,
+    /// Whether the broker delivers at most once, which its subscribers have to say.
+    once: bool,
 }
 
 impl Setup {
@@ -205,7 +209,19 @@ impl Setup {
 
     /// Runs this subscriber.
     pub(crate) fn register<S: Subscriber>(self) -> Self {
+        if self.once {
+            return self.with(App::register::<Once<S>>);
+        }
         self.with(App::register::<S>)
+    }
+
+    /// Runs this subscriber on a topic that is known only now.
+    pub(crate) fn subscribe<S: Subscriber + Send>(self, topic: &str, subscriber: S) -> Self {
+        let (topic, once) = (topic.to_owned(), self.once);
+        self.with(move |app| match once {
+            true => app.subscribe(topic, Once::of(subscriber)),
+            false => app.subscribe(topic, subscriber),
+        })
     }
 
     /// Gives the handlers a value.

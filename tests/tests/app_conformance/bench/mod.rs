@@ -14,6 +14,7 @@ mod kafka;
 mod memory;
 mod rabbitmq;
 mod redis;
+mod redis_pubsub;
 
 pub(crate) use rabbitmq::RabbitMqBench;
 
@@ -54,6 +55,11 @@ pub(crate) const PLACES: &[Place] = &[
         kind: "redis",
         server: Some(Server::Redis),
         open: || Box::pin(async { Ok(Arc::new(redis::RedisBench::open().await?) as _) }),
+    },
+    Place {
+        kind: "redis-pubsub",
+        server: Some(Server::Redis),
+        open: || Box::pin(async { Ok(Arc::new(redis_pubsub::ChannelBench::open().await?) as _) }),
     },
 ];
 
