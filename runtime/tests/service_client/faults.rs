@@ -27,7 +27,7 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
 struct OneHangs {
     fine: Server,
     hanging: Server,
-    running: interline::Running,
+    running: Running,
 }
 
 impl OneHangs {

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use interline::CallOptions;
 use interline::http::{CallErrorKind, Sent};
-use interline::prelude::*;
 use interline::testing::FaultProxy;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};

@@ -63,7 +63,7 @@ pub(crate) fn dropped() {
         let permit = other.acquire(later);
         permit.is_ok()
     });
-    let mine = breaker.acquire(later).map(|permit| drop(permit));
+    let mine = breaker.acquire(later).map(drop);
     // One of the two went out at least, and neither is under way any more.
     assert!(other.join().unwrap() || mine.is_ok());
     let next = breaker.acquire(later).expect("the probe came back");

@@ -375,7 +375,7 @@ impl Pool {
     ) -> Option<usize> {
         let members = &self.all[tier.begin..tier.end];
         let usable = |at: usize| usable(&members[at].target);
-        let place = tier.picker.pick(members, context, &usable);
+        let place = tier.picker.pick(members, context, usable);
         place.map(|at| tier.begin + at)
     }
 

@@ -107,6 +107,11 @@ impl Stack {
         if of_second && result.is_ok() {
             // How long the first would have taken nobody knows, but longer than this.
             prepared.outlasted(begun);
+            // Who was silent for half of all the time has failed.
+            if matches!(after, After::Half(_)) {
+                let now = Instant::now();
+                asked.was_outdone(now - begun, now);
+            }
         }
         let decided = match &result {
             Ok(_) => true,

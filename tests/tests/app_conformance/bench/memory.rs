@@ -126,7 +126,7 @@ impl Bench for MemoryBench {
             let letters = self.outside.dead_letters().ok_or("they are kept")?;
             let found = letters.list(&subscription, LISTENED_MAX).await?;
             letters.purge(&subscription, found.len(), &|_| true).await?;
-            Ok(found.into_iter().map(seen).collect())
+            Ok(found.into_iter().map(|incoming| seen(&incoming)).collect())
         })
     }
 
