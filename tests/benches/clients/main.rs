@@ -31,6 +31,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use interline_tests::asked::Asked;
 use rates::Rates;
 use rows::{Clients, Kind};
 use tokio::runtime::Runtime;
@@ -45,69 +46,25 @@ pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 /// How long anything may take that has to happen.
 pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 
-const ROUNDS: usize = 5;
+const ROUNDS: u64 = 5;
 /// Calls of each row in a round.
-const CALLS: u64 = 20_000;
+const CALLS: u64 = 60_000;
 /// Calls that are open at a time.
 const CALLERS: &[u64] = &[1, 16, 64];
 /// Calls that are open at a time where the time of each counts.
 const IN_TURN: &[usize] = &[1, 16];
 /// How often each part is done, for every call that is made of a row.
-const PARTS: u64 = 25;
+const PARTS: u64 = 10;
 /// A call under callgrind takes fifty times as long as another.
 const COUNTED: u64 = 20;
 
-struct Asked {
-    rounds: usize,
-    calls: u64,
-    words: Vec<String>,
-}
-
-impl Asked {
-    /// Reads the command line; what cargo adds is left out.
-    fn read(arguments: impl Iterator<Item = String>) -> Result<Self> {
-        let mut asked = Self {
-            rounds: ROUNDS,
-            calls: CALLS,
-            words: Vec::new(),
-        };
-        let mut arguments = arguments.filter(|argument| argument != "--bench");
-        while let Some(argument) = arguments.next() {
-            let mut number = || {
-                let text = arguments.next().unwrap_or_default();
-                let number = text.parse().ok().filter(|number| *number > 0);
-                number.ok_or_else(|| format!("`{argument}` takes a number above 0, not `{text}`"))
-            };
-            match &*argument {
-                "--rounds" => asked.rounds = usize::try_from(number()?)?,
-                "--calls" => asked.calls = number()?,
-                _ if argument.starts_with("--") => {
-                    let text =
-                        format!("unknown option `{argument}`; there are --rounds N and --calls N");
-                    return Err(text.into());
-                }
-                _ => asked.words.push(argument),
-            }
-        }
-        Ok(asked)
-    }
-
-    fn includes(&self, title: &str) -> bool {
-        let title = title.to_lowercase();
-        let mut words = self.words.iter();
-        words.all(|word| title.contains(&word.to_lowercase()))
-    }
-}
-
 /// The tables in which all clients make calls.
-async fn calls(asked: &Asked) -> Result<usize> {
-    let titled = |callers: &&u64| asked.includes(&rates::title(**callers, asked.calls));
+async fn calls(asked: &Asked, rounds: usize, calls: u64) -> Result<usize> {
+    let titled = |callers: &&u64| asked.includes(&rates::title(**callers, calls));
     let rated: Vec<_> = CALLERS.iter().filter(titled).collect();
     let turns = IN_TURN.iter().map(|callers| Turns {
         callers: *callers,
-        calls: usize::try_from(asked.calls / 4)
-            .unwrap_or(usize::MAX)
-            .max(1),
+        calls: usize::try_from(calls / 4).unwrap_or(usize::MAX).max(1),
     });
     let turns: Vec<_> = turns
         .filter(|table| asked.includes(&table.title()))
@@ -119,10 +76,10 @@ async fn calls(asked: &Asked) -> Result<usize> {
     let upstream = Upstream::start(Kind::ALL.len(), Manner::Kept)?;
     let clients = Arc::new(Clients::connect(upstream).await?);
     for callers in rated {
-        rounds::run(&Rates::new(&clients, *callers, asked.calls), asked.rounds).await?;
+        rounds::run(&Rates::new(&clients, *callers, calls), rounds).await?;
     }
     for table in turns {
-        table.run(&clients, asked.rounds).await?;
+        table.run(&clients, rounds).await?;
     }
     if let Some(clients) = Arc::into_inner(clients) {
         for client in clients.all {
@@ -133,14 +90,18 @@ async fn calls(asked: &Asked) -> Result<usize> {
 }
 
 fn run(runtime: &Runtime, asked: &Asked) -> Result<()> {
-    let mut ran = runtime.block_on(calls(asked))?;
+    let (rounds, each) = (
+        usize::try_from(asked.number("rounds"))?,
+        asked.number("calls"),
+    );
+    let mut ran = runtime.block_on(calls(asked, rounds, each))?;
     if asked.includes(parts::TITLE) {
         ran += 1;
-        parts::run(asked.rounds, asked.calls * PARTS)?;
+        parts::run(rounds, each * PARTS)?;
     }
     if asked.includes(swap::TITLE) {
         ran += 1;
-        runtime.block_on(swap::run(2 * asked.rounds))?;
+        runtime.block_on(swap::run(2 * rounds))?;
     }
     if asked.includes(memory::TITLE) {
         ran += 1;
@@ -148,10 +109,10 @@ fn run(runtime: &Runtime, asked: &Asked) -> Result<()> {
     }
     if asked.includes(instructions::TITLE) {
         ran += 1;
-        instructions::run((asked.calls / COUNTED).max(1))?;
+        instructions::run((each / COUNTED).max(1))?;
     }
     if ran == 0 {
-        return Err(format!("no table's title contains all of {:?}", asked.words).into());
+        return Err(format!("no table's title contains all of {:?}", asked.words()).into());
     }
     Ok(())
 }
@@ -169,7 +130,13 @@ fn role(arguments: &[String]) -> Result<()> {
         .build()?;
     let done = match arguments.split_first() {
         Some((role, rest)) if role == memory::ROLE => runtime.block_on(memory::measure(rest)),
-        _ => Asked::read(arguments.iter().cloned()).and_then(|asked| run(&runtime, &asked)),
+        _ => {
+            let options = [("rounds", ROUNDS), ("calls", CALLS)];
+            let asked = Asked::read(arguments.iter().cloned(), &options);
+            asked
+                .map_err(Into::into)
+                .and_then(|asked| run(&runtime, &asked))
+        }
     };
     runtime.shutdown_timeout(Duration::from_secs(5));
     done
