@@ -201,6 +201,8 @@ impl Task {
             () = self.listen() => {}
             () = self.push() => {}
         }
+        // Whoever waits for the stop finds everything counted.
+        self.handoff.close();
         self.state.send_replace(ConsumerState::Stopped);
     }
 
