@@ -27,6 +27,8 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
 struct OneHangs {
     fine: Server,
     hanging: Server,
+    /// How often the one that hangs was called until it was left alone.
+    asked: usize,
     running: Running,
 }
 
@@ -38,13 +40,26 @@ impl OneHangs {
                      breaker.minimum_calls = 1000";
         let running = till(&[fine.url(), hanging.url()], lines).await;
         let shop: ShopClient = running.client().expect("a configured service");
-        let hurried = shop.with(CallOptions::new().timeout(Duration::from_millis(50)));
-        let mut lost = 0;
-        while lost < 5 {
-            lost += usize::from(hurried.item("7").await.is_err());
+        let once = CallOptions::new()
+            .timeout(Duration::from_millis(150))
+            .no_retry();
+        let hurried = shop.with(once);
+        let http = running.manager().http_client("shop").unwrap();
+        let is_left_alone = || {
+            let mut all = http.endpoints().into_iter();
+            all.any(|one| one.is_ejected && *one.url == *hanging.url())
+        };
+        // What is wrong with one is not to be taken for a fault of both.
+        http.circuit().expect("it has one").force_closed();
+        let begun = Instant::now();
+        while !is_left_alone() {
+            assert!(begun.elapsed() < Duration::from_secs(30));
+            let _ = hurried.item("7").await;
         }
-        assert_eq!(hanging.count(), 5);
+        // On a busy machine also the other one is late now and then.
+        let asked = hanging.count();
         Self {
+            asked,
             fine,
             hanging,
             running,
@@ -70,7 +85,7 @@ async fn a_repeat_does_not_go_to_an_instance_that_is_known_to_hang() {
         "{:?}",
         begun.elapsed()
     );
-    assert_eq!(two.hanging.count(), 5);
+    assert_eq!(two.hanging.count(), two.asked);
 }
 
 #[tokio::test]
@@ -90,7 +105,7 @@ async fn a_second_request_does_not_go_to_an_instance_that_is_known_to_hang() {
         "{:?}",
         begun.elapsed()
     );
-    assert_eq!(two.hanging.count(), 5);
+    assert_eq!(two.hanging.count(), two.asked);
 }
 
 #[tokio::test]

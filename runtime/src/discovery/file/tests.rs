@@ -75,7 +75,7 @@ fn what_is_wrong_is_said_with_its_place() {
         (
             "e.toml",
             "orders = [{ url = \"http://a\", zon = 1 }]",
-            "unknown field `zon`, expected one of `url`, `zone`",
+            "unknown field `zon`, expected one of `url`, `host`, `zone`",
         ),
         (
             "e.json",

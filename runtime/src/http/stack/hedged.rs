@@ -131,7 +131,10 @@ impl Stack {
         if let Err(failed) = &mut result {
             failed.0.sent = failed.0.sent.max(other);
         }
-        self.hedging.ended(of_second && result.is_ok());
+        // The other kind is a repeat, and counted as such.
+        if matches!(after, After::Usual(_)) {
+            self.hedging.ended(of_second && result.is_ok());
+        }
         let attempts = 2;
         let result = result.map(|answer| Answer { attempts, ..answer });
         Hedged { result, attempts }
