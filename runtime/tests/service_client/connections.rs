@@ -87,10 +87,11 @@ async fn an_answer_that_takes_longer_comes_whole() {
 async fn a_connection_without_a_limit_stays() {
     let server = Server::start(|_| Reply::json(ITEM)).await;
     let (_running, shop) = aging(&server, "connection_age_max = \"0s\"").await;
-    let begun = Instant::now();
-    while begun.elapsed() < 2 * AGE {
+    // With the time between for a connection to be free again: else another one is made.
+    for _ in 0..80 {
         shop.item("7").await.unwrap();
+        tokio::time::sleep(AGE / 20).await;
     }
-    // Where two calls are near each other there may be a few more, and all of them stay.
-    assert!(oldest(&server) > AGE);
+    // Four times as old as it might become with a limit; a busy machine needs a second one.
+    assert!(server.connections() <= 2, "{}", server.connections());
 }
