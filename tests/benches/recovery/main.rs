@@ -2,7 +2,7 @@
 //! and how fast dead letters are sent back.
 //!
 //! ```sh
-//! cargo bench -p interline-tests --bench recovery                       # everything, five minutes
+//! cargo bench -p interline-tests --bench recovery                       # everything, eight minutes
 //! cargo bench -p interline-tests --bench recovery -- restart kafka --restarts 20
 //! cargo bench -p interline-tests --bench recovery -- dead letters --letters 10000
 //! ```
