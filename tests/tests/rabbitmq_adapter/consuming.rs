@@ -2,13 +2,18 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use interline::message::Place;
 use interline::message::headers::name;
-use interline::messaging::{ConnectionState, ConsumerState, Group, MessageBroker, Settled};
+use interline::messaging::{
+    ConnectionState, ConsumerState, Group, MessageBroker, OrderedBy, Settled,
+};
 use interline::observability::metrics::{InMemoryMetrics, RECONNECTS, STALE_SETTLEMENTS};
 use interline::testing::ServerFixture;
 use interline_tests::harness::Case;
 use interline_tests::management::{Management, Queue};
+use lapin::options::BasicPublishOptions;
+use lapin::{BasicProperties, Connection, ConnectionProperties};
 use tokio::time::sleep;
 
 use crate::support::{Inbox, LIMIT, Outcome, Stage, broker, message, subscription, until_state};
@@ -24,6 +29,10 @@ pub fn cases() -> Vec<Case> {
         Case::new(
             "a_paused_consumer_fetches_nothing_and_settles_still",
             paused,
+        ),
+        Case::new(
+            "a_paused_reader_of_what_is_ordered_keeps_what_comes_in_its_order",
+            paused_in_order,
         ),
         Case::new("a_stopped_consumer_pushes_nothing_more", stopped),
         Case::new("every_instance_gets_every_message", each_instance),
@@ -169,6 +178,45 @@ async fn paused() -> Outcome {
     assert_eq!(three.incoming.id.as_str(), "3");
     assert_eq!(three.settlement.done().await?, Settled::Yes);
     assert_eq!(inbox.take().await.id.as_str(), "4");
+    stage.end().await
+}
+
+async fn paused_in_order() -> Outcome {
+    const ALL: u64 = 60;
+    let stage = Stage::new().await?;
+    let mut wanted = subscription("a.b");
+    wanted.ordered_by = Some(OrderedBy::Key);
+    wanted.prefetch = 100;
+    let mut inbox = Inbox::open(&stage.broker, wanted).await?;
+    inbox.consumer.pause().await;
+    let outside = Connection::connect(&stage.vhost.url, ConnectionProperties::default()).await?;
+    let channel = outside.create_channel().await?;
+    // Nothing is waited for in between, so that many of them arrive at once.
+    let sent = (0..ALL).map(|at| {
+        let body = at.to_string().into_bytes();
+        let channel = channel.clone();
+        async move {
+            let options = BasicPublishOptions::default();
+            let properties = BasicProperties::default();
+            let (exchange, key) = ("interline".into(), "a.b".into());
+            channel
+                .basic_publish(exchange, key, options, &body, properties)
+                .await
+        }
+    });
+    for sent in join_all(sent).await {
+        sent?;
+    }
+    let all_out = |queue: &Queue| queue.messages_unacknowledged == Some(ALL);
+    stage
+        .management()
+        .wait_for_queue("billing.a.b", all_out, LIMIT)
+        .await?;
+    assert!(inbox.deliveries.try_recv().is_err(), "it is paused");
+    inbox.consumer.resume().await;
+    for at in 0..ALL {
+        assert_eq!(inbox.take().await.body, at.to_string());
+    }
     stage.end().await
 }
 

@@ -358,8 +358,8 @@ impl Task {
                 for _ in 0..AT_ONCE {
                     match consumer.next().now_or_never() {
                         Some(Some(Ok(delivery))) => {
-                            if !self.push(&epoch, delivery).await {
-                                return Ok(End::Stopped);
+                            if !self.hand_on(&epoch, delivery, &mut held).await {
+                                return Ok(self.leave(&epoch, running).await);
                             }
                         }
                         ended => {
@@ -390,10 +390,7 @@ impl Task {
                 Ok(()) = self.wish.changed() => {}
                 next = next => match next {
                     Some(Ok(delivery)) => {
-                        if let Some(held) = &mut held {
-                            // No more than the prefetch.
-                            held.push_back(delivery);
-                        } else if !self.push(&epoch, delivery).await {
+                        if !self.hand_on(&epoch, delivery, &mut held).await {
                             return Ok(self.leave(&epoch, running).await);
                         }
                     }
@@ -480,6 +477,24 @@ impl Task {
             tag.pop();
         }
         format!("{tag}#{number}")
+    }
+
+    /// Hands a delivery on in its turn: it stays behind what is held back while a reader of what is
+    /// ordered is paused. False if nobody takes deliveries any more.
+    async fn hand_on(
+        &mut self,
+        epoch: &Arc<Epoch>,
+        delivery: AmqpDelivery,
+        held: &mut Option<VecDeque<AmqpDelivery>>,
+    ) -> bool {
+        match held {
+            // No more than the prefetch.
+            Some(held) => {
+                held.push_back(delivery);
+                true
+            }
+            None => self.push(epoch, delivery).await,
+        }
     }
 
     /// Hands a delivery to the engine; false if nobody takes deliveries any more.
