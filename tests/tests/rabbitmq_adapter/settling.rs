@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use interline::message::Incoming;
 use interline::message::headers::name;
-use interline::messaging::{Group, MessageBroker, Settled, TopologyMode};
+use interline::messaging::{Group, MessageBroker, OrderedBy, Settled, TopologyMode};
 use interline::observability::metrics::InMemoryMetrics;
 use interline_tests::harness::{self, Case};
 use interline_tests::management::Queue;
@@ -36,6 +36,10 @@ pub fn cases() -> Vec<Case> {
         ),
         Case::new("dead_letters_made_by_the_server_say_why", server_made),
         Case::new("a_copy_that_fails_gives_the_message_back", failing_copy),
+        Case::new(
+            "a_copy_that_fails_in_what_is_ordered_keeps_its_place",
+            failing_copy_in_order,
+        ),
         Case::new("what_was_acknowledged_does_not_come_back", flushed)
             .limit(Duration::from_secs(300)),
     ]
@@ -294,6 +298,35 @@ async fn failing_copy() -> Outcome {
     assert!(back.incoming.redelivered);
     assert_eq!(back.incoming.id.as_str(), "1");
     assert_eq!(back.settlement.done().await?, Settled::Yes);
+    stage.end().await
+}
+
+async fn failing_copy_in_order() -> Outcome {
+    let stage = Stage::new().await?;
+    let mut wanted = subscription("a.b");
+    wanted.topology = TopologyMode::Off;
+    wanted.ordered_by = Some(OrderedBy::Key);
+    wanted.rabbitmq.queue = Some("theirs".to_owned());
+    let in_turns = json!({ "x-queue-type": "quorum", "x-single-active-consumer": true });
+    let management = stage.management();
+    management.declare_queue("theirs", in_turns).await?;
+    management.bind_queue("interline", "theirs", "a.b").await?;
+    let mut inbox = Inbox::open(&stage.broker, wanted).await?;
+    for id in ["1", "2"] {
+        stage.broker.publish(message("a.b", id, "{}")).await?;
+    }
+    let (one, two) = (inbox.next().await, inbox.next().await);
+    let incoming = Arc::new(one.incoming);
+    let headers = incoming.headers.clone();
+    let dead = tokio::spawn(one.settlement.dead_letter(incoming, headers));
+    // It is not handed out again behind the other one.
+    assert!(inbox.is_quiet(Duration::from_secs(2)).await);
+    assert!(!dead.is_finished());
+    let quorum = json!({ "x-queue-type": "quorum" });
+    management.declare_queue("theirs.dlq", quorum).await?;
+    assert_eq!(dead.await??, Settled::Yes);
+    assert_eq!(two.settlement.done().await?, Settled::Yes);
+    assert!(inbox.deliveries.try_recv().is_err());
     stage.end().await
 }
 

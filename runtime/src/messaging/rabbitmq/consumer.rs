@@ -18,8 +18,8 @@ use crate::handling::BoxFuture;
 use crate::message::headers::name;
 use crate::message::{Headers, Incoming, Origin, Place};
 use crate::messaging::{
-    BrokerError, BrokerErrorKind, Consumer, ConsumerState, Delivery, OrderedBy, Settlement,
-    Settler, Subscription, Ticket,
+    BrokerError, BrokerErrorKind, Consumer, ConsumerState, Delivery, Settlement, Settler,
+    Subscription, Ticket,
 };
 
 use super::connection::{Live, limited};
@@ -76,7 +76,7 @@ impl QueueConsumer {
             state: consumer.state.clone(),
             deliveries,
             erased: Arc::clone(&settler) as Arc<dyn Settler>,
-            in_order: subscription.ordered_by == Some(OrderedBy::Key) && !settler.names.exclusive,
+            in_order: settler.in_order,
             settler,
             queue,
             exchange: "".into(),

@@ -17,7 +17,9 @@ use tracing::warn;
 use crate::handling::BoxFuture;
 use crate::message::headers::name;
 use crate::message::{Headers, Incoming};
-use crate::messaging::{BrokerError, Settled, Settler, Subscription, Ticket, TopologyMode};
+use crate::messaging::{
+    BrokerError, OrderedBy, Settled, Settler, Subscription, Ticket, TopologyMode,
+};
 use crate::observability::metrics::{STALE_SETTLEMENTS, Series};
 
 use super::connection::Live;
@@ -32,6 +34,8 @@ const REPLY_SUCCESS: u16 = 200;
 const HELD_MAX: Duration = Duration::from_secs(600);
 /// The wait before a message whose copy failed is given back, so that it does not come back at once.
 const RELEASE_WAIT: Duration = Duration::from_millis(500);
+/// The longest further wait between two tries to copy what is ordered and cannot be given back.
+const COPY_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Settlements that a quorum queue takes between two requests of ours; see [`QueueSettler::flush`].
 const TAKEN_PER_REQUEST: u64 = 16;
 const REQUESTS_MIN: u64 = 8;
@@ -99,6 +103,10 @@ impl Epoch {
         self.gives_back_at_the_end.store(true, Ordering::SeqCst);
     }
 
+    fn gives_back(&self) -> bool {
+        self.gives_back_at_the_end.load(Ordering::SeqCst)
+    }
+
     /// Waits until everything that was delivered is settled.
     pub(super) async fn all_settled(&self) {
         loop {
@@ -132,7 +140,7 @@ impl Epoch {
 
     pub(super) async fn release(&self, tag: u64) -> Settled {
         self.forget(tag);
-        if self.gives_back_at_the_end.load(Ordering::SeqCst) {
+        if self.gives_back() {
             return Settled::Yes;
         }
         let options = BasicNackOptions {
@@ -158,6 +166,8 @@ pub(super) struct QueueSettler {
     core: Arc<Core>,
     subscription: Arc<Subscription>,
     pub(super) names: Names,
+    /// Whether readers take turns, so that what goes back goes back all at once and in its order.
+    pub(super) in_order: bool,
     epoch: Mutex<Option<Arc<Epoch>>>,
     busy: AtomicUsize,
     idle: Notify,
@@ -171,8 +181,10 @@ impl QueueSettler {
         let context = &core.context;
         let labels = vec![Arc::clone(&context.name), Arc::clone(&subscription.label)];
         let stale = Series::of(context.metrics.as_deref(), STALE_SETTLEMENTS, labels);
+        let names = topology::names(context.prefix.as_deref(), subscription);
         Arc::new_cyclic(|me| Self {
-            names: topology::names(context.prefix.as_deref(), subscription),
+            in_order: subscription.ordered_by == Some(OrderedBy::Key) && !names.exclusive,
+            names,
             core: Arc::clone(core),
             subscription: Arc::clone(subscription),
             epoch: Mutex::default(),
@@ -233,22 +245,37 @@ impl QueueSettler {
         let Part::Queue { name: queue, .. } = &part else {
             unreachable!("a copy goes to a queue");
         };
-        let sent = self.send(&epoch.live, queue, &part, &target, &copy).await;
-        let failed = match (sent, &target) {
-            (Ok(()), _) => return Ok(self.counted(epoch.ack(ticket.tag))),
-            (Err(failed), Target::Delay(after)) if failed.is_missing() => {
-                warn!(
-                    broker = %self.core.context.name,
-                    subscription = %self.subscription.label,
-                    "{}; the retry waits in this process", failed.into_error(&self.core, queue)
-                );
-                self.hold(epoch, ticket.tag, copy, (*after).min(HELD_MAX));
-                return Ok(Settled::Yes);
+        let mut attempt = 0;
+        let error = loop {
+            let sent = self.send(&epoch.live, queue, &part, &target, &copy).await;
+            let failed = match (sent, &target) {
+                (Ok(()), _) => return Ok(self.counted(epoch.ack(ticket.tag))),
+                (Err(failed), Target::Delay(after)) if failed.is_missing() => {
+                    warn!(
+                        broker = %self.core.context.name,
+                        subscription = %self.subscription.label,
+                        "{}; the retry waits in this process", failed.into_error(&self.core, queue)
+                    );
+                    self.hold(epoch, ticket.tag, copy, (*after).min(HELD_MAX));
+                    return Ok(Settled::Yes);
+                }
+                (Err(failed), _) => failed,
+            };
+            let error = failed.into_error(&self.core, queue);
+            if self.in_order && attempt == 0 {
+                warn!(subscription = %self.subscription.label, "{error}; what is ordered waits for it");
             }
-            (Err(failed), _) => failed,
+            let longer = self.core.backoff(attempt, COPY_WAIT_MAX);
+            sleep(RELEASE_WAIT.mul_f64(0.5 + self.core.context.rng.unit()) + longer).await;
+            attempt += 1;
+            // What is ordered would come back behind what is out already, so it is not given back
+            // before everything is. The server's limit for a delivery ends that too.
+            let stays =
+                self.in_order && !epoch.gives_back() && self.current(ticket.epoch).is_some();
+            if !stays {
+                break error;
+            }
         };
-        let error = failed.into_error(&self.core, queue);
-        sleep(RELEASE_WAIT.mul_f64(0.5 + self.core.context.rng.unit())).await;
         epoch.release(ticket.tag).await;
         Err(error)
     }
