@@ -7,6 +7,7 @@ mod durability;
 mod engine;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+pub(crate) mod ladder;
 #[cfg(feature = "memory")]
 pub mod memory;
 mod options;

@@ -6,7 +6,9 @@ use crate::config::{Fault, Faults, Section, redact_url, suggest::suggest};
 use crate::message::{CodecRef, Codecs};
 use crate::messaging::adapters::{ADAPTERS, Adapter};
 use crate::messaging::settings::BrokerSettings;
-use crate::messaging::{BrokerContext, Capabilities, MAIN_BROKER, MessageBroker, TopologyMode};
+use crate::messaging::{
+    BrokerContext, Capabilities, MAIN_BROKER, MessageBroker, Subscription, Topology, TopologyMode,
+};
 
 use super::wiring::{BrokerFactory, Wiring};
 use super::{Findings, PlannedBroker, Problem, problem::Place};
@@ -31,6 +33,14 @@ impl Entry {
     /// What it can do, if it could be made.
     pub(super) fn capabilities(&self) -> Option<Capabilities> {
         self.broker.as_ref().map(|broker| broker.capabilities())
+    }
+
+    /// What has to exist on it for a subscription.
+    pub(super) fn topology(&self, subscription: &Arc<Subscription>) -> Topology {
+        let broker = self.broker.as_ref();
+        broker.map_or_else(Topology::default, |broker| {
+            broker.topology(&[Arc::clone(subscription)])
+        })
     }
 
     pub(super) fn kind(&self) -> &str {

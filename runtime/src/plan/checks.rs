@@ -6,14 +6,20 @@ use std::time::Duration;
 use crate::config::{Section, units::HumanDuration};
 use crate::message::{Contract, TopicPattern};
 use crate::messaging::settings::SubscriberSettings;
-use crate::messaging::{CONCURRENCY_MAX, DeliveryMode, Group, OrderedBy, QueueKind, Routes};
+use crate::messaging::{
+    Ack, CONCURRENCY_MAX, DeliveryMode, Group, OrderedBy, QueueKind, RetryOptions, Routes, ladder,
+};
 use crate::registry::SubscriberDescriptor;
 
 use super::admitted::Admitted;
 use super::brokers::{Brokers, Entry};
 use super::problem::{Place, Problem};
+use super::report::rounded;
 use super::resolve::Use;
 use super::{Findings, meant};
+
+const NEVER_REPEATED: &str =
+    "remove them: the message is acknowledged as it arrives, never repeated and never kept";
 
 /// Options that no configuration can put right: written by hand, or by a macro of another version.
 pub(super) fn options(
@@ -107,7 +113,7 @@ pub(super) fn options(
     {
         wrong(
             "`delivery = at_most_once` beside `retry`, `dead_letter` or `ack`".to_owned(),
-            "remove them: the message is acknowledged as it arrives, never repeated and never kept",
+            NEVER_REPEATED,
         );
     }
     if options.batch.is_some() && !descriptor.batch {
@@ -121,6 +127,18 @@ pub(super) fn options(
         findings
             .faults
             .push(section.fault("batch", message).with_help("remove it"));
+    }
+    if let Some(section) = section.filter(|_| options.delivery == Some(DeliveryMode::AtMostOnce)) {
+        for (key, is_set) in [
+            ("retry", settings.retry != RetryOptions::UNSET),
+            ("dead_letter", settings.dead_letter.is_some()),
+        ] {
+            if is_set {
+                let message = "is set, and the subscriber has `delivery = at_most_once`";
+                let fault = section.fault(key, message);
+                findings.faults.push(fault.with_help(NEVER_REPEATED));
+            }
+        }
     }
 }
 
@@ -216,8 +234,45 @@ pub(super) fn against_broker(found: &Use, entry: &Entry, findings: &mut Findings
         let help = "write `group = each_instance` to say so, or use a broker that has groups";
         findings.warnings.push(warning.help(help));
     }
+    if let Some(limit) = able.held_max {
+        held_too_long(found, limit, &on, findings);
+    }
     for contract in &found.contracts {
         unsupported(contract, entry, findings);
+    }
+}
+
+/// What is in hand longer than the broker allows goes back, and its attempts are counted anew: it would
+/// never be given up.
+fn held_too_long(found: &Use, limit: Duration, on: &str, findings: &mut Findings) {
+    if found.ack == Ack::OnReceive {
+        return;
+    }
+    let in_lane = found.ordered_by.is_some();
+    let waits = if in_lane {
+        "all its attempts and the waits between them"
+    } else {
+        "the attempts that follow each other within a second"
+    };
+    let help = "lower `timeout` or `retry(..)`, or raise `consumer_timeout` on the server and in the \
+                broker's section";
+    let at_most = ladder::held_at_most(&found.retry, found.timeout, in_lane);
+    // Every failed attempt waits, and the last one may take its time; the others fail sooner as a rule.
+    let waits_alone = ladder::held_at_most(&found.retry, Duration::ZERO, in_lane);
+    let at_least = waits_alone.saturating_add(found.timeout);
+    let message = |held| {
+        format!(
+            "may have a message in hand for {} ({waits}), and {on} takes it back after {}",
+            HumanDuration(held),
+            HumanDuration(limit)
+        )
+    };
+    if at_least > limit {
+        let problem = Problem::new(found.place.clone(), &*found.name, message(at_least));
+        findings.problems.push(problem.help(help));
+    } else if at_most > limit {
+        let warning = Problem::new(found.place.clone(), &*found.name, message(at_most));
+        findings.warnings.push(warning.help(help));
     }
 }
 
@@ -246,7 +301,11 @@ fn unsupported(contract: &'static Contract, entry: &Entry, findings: &mut Findin
 }
 
 /// What the subscriber asks for and its messages do not have.
-pub(super) fn against_contracts(found: &Use, findings: &mut Findings) {
+pub(super) fn against_contracts(found: &Use, entry: &Entry, findings: &mut Findings) {
+    let steps = found.ordered_by.is_none();
+    let steps = steps.then_some(&*entry.settings.ladder);
+    let longest = ladder::waits(&found.retry, steps).fold(Duration::ZERO, Duration::saturating_add);
+
     for contract in &found.contracts {
         let mut wrong = |message: String, help: String| {
             let problem = Problem::new(found.place.clone(), &*found.name, message);
@@ -259,11 +318,10 @@ pub(super) fn against_contracts(found: &Use, findings: &mut Findings) {
                 "name the field: `#[message(.., key = order_id)]`".to_owned(),
             );
         }
-        let wait = found.retry.total_wait();
-        if let Some(ttl) = contract.ttl.filter(|ttl| *ttl < wait) {
+        if let Some(ttl) = contract.ttl.filter(|ttl| *ttl < longest) {
             let message = format!(
                 "retries for up to {}, and `{}` is worth delivering for {}",
-                HumanDuration(wait),
+                HumanDuration(rounded(longest)),
                 contract.name,
                 HumanDuration(ttl)
             );

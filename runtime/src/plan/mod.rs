@@ -10,6 +10,7 @@ mod brokers;
 mod checks;
 #[cfg(feature = "http")]
 mod clients;
+mod names;
 mod problem;
 mod report;
 mod resolve;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::config::units::HumanDuration;
 use crate::messaging::{
     Ack, DeliveryMode, OrderedBy, PlannedHandler, PlannedSubscription, RetryPolicy, Start,
-    TopologyMode,
+    TopologyMode, ladder,
 };
 
 use super::problem::{Problem, write_problems};
@@ -14,7 +14,7 @@ use super::subscriptions::is_shared;
 use super::{Plan, PlannedBroker};
 
 /// Waits of a retry policy that are shown one by one.
-const WAITS_SHOWN: u32 = 6;
+const WAITS_SHOWN: usize = 6;
 
 /// What an app will run, in words: service, brokers, a line for each handler with what was decided
 /// for it, and warnings. `Display` is the whole text.
@@ -175,7 +175,12 @@ fn decided(planned: &PlannedSubscription, handler: &PlannedHandler) -> String {
         parts.push(format!("{} in {}", rate.count, HumanDuration(rate.per)));
     }
     parts.push(format!("timeout {}", HumanDuration(handler.timeout)));
-    parts.push(retries(&handler.retry));
+    // What waits in a lane waits exactly so long.
+    let steps = planned
+        .ordered_by
+        .is_none()
+        .then_some(&*subscription.ladder);
+    parts.push(retries(&handler.retry, steps));
     parts.push(if subscription.dead_letter {
         "dead letters kept".to_owned()
     } else {
@@ -195,21 +200,21 @@ fn decided(planned: &PlannedSubscription, handler: &PlannedHandler) -> String {
     parts.join("; ")
 }
 
-fn retries(policy: &RetryPolicy) -> String {
+fn retries(policy: &RetryPolicy, ladder: Option<&[Duration]>) -> String {
     if policy.attempts <= 1 {
         return "one attempt".to_owned();
     }
-    let shown = policy.attempts.min(WAITS_SHOWN + 1);
-    let mut waits: Vec<String> = (2..=shown)
-        .map(|attempt| HumanDuration(rounded(policy.wait_before(attempt))).to_string())
+    let mut waits: Vec<String> = ladder::waits(policy, ladder)
+        .take(WAITS_SHOWN)
+        .map(|wait| HumanDuration(rounded(wait)).to_string())
         .collect();
-    if policy.attempts > shown {
+    if policy.attempts as usize > WAITS_SHOWN + 1 {
         waits.push("..".to_owned());
     }
     format!("{} attempts ({})", policy.attempts, waits.join(" "))
 }
 
 /// Waits grow by a factor with a fraction; nobody reads nanoseconds.
-fn rounded(wait: Duration) -> Duration {
+pub(super) fn rounded(wait: Duration) -> Duration {
     Duration::from_millis(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))
 }

@@ -404,7 +404,7 @@ impl<'a> Resolver<'a> {
             delivery: options.delivery.unwrap_or_default(),
         };
         checks::against_broker(&found, entry, findings);
-        checks::against_contracts(&found, findings);
+        checks::against_contracts(&found, entry, findings);
         Some(found)
     }
 }

@@ -12,6 +12,7 @@ use crate::messaging::{
 
 use super::Findings;
 use super::brokers::{Brokers, Entry};
+use super::names::shared_names;
 use super::problem::Problem;
 use super::resolve::Use;
 
@@ -31,16 +32,16 @@ pub(super) fn join(
         groups.entry(key).or_default().push(found);
     }
     let groups: Vec<Vec<Use>> = groups.into_values().collect();
-    shared_queues(&groups, findings);
-    shared_groups(&groups, findings);
-    groups
+    let planned: Vec<_> = groups
         .into_iter()
         .filter_map(|members| {
             let entry = brokers.get(&members.first()?.broker)?;
             duplicates(&members, findings);
             joined(members, entry, findings)
         })
-        .collect()
+        .collect();
+    shared_names(&planned, brokers, findings);
+    planned
 }
 
 fn problem(found: &Use, message: String, help: &str) -> Problem {
@@ -64,61 +65,6 @@ fn duplicates(members: &[Use], findings: &mut Findings) {
                 );
                 let help = "give one of the two another `group`";
                 findings.problems.push(problem(found, message, help));
-            }
-        }
-    }
-}
-
-/// Two subscriptions on one queue: each would take the other's messages.
-fn shared_queues(groups: &[Vec<Use>], findings: &mut Findings) {
-    let named = groups.iter().flat_map(|members| members.first());
-    let mut queues: BTreeMap<(&str, &str), &Use> = BTreeMap::new();
-    for found in named {
-        let Some(queue) = found.rabbitmq.queue.as_deref() else {
-            continue;
-        };
-        match queues.get(&(&*found.broker, queue)) {
-            Some(first) => {
-                let message = format!(
-                    "reads the queue `{queue}` for `{}` in group `{}`, and `{}` ({}) reads it for \
-                     `{}` in group `{}`",
-                    found.topic, found.group, first.name, first.place, first.topic, first.group
-                );
-                let help = "name another queue, or give both the same topic and group";
-                findings.problems.push(problem(found, message, help));
-            }
-            None => {
-                queues.insert((&*found.broker, queue), found);
-            }
-        }
-    }
-}
-
-/// Two subscriptions of one consumer group on one stream: each would take the other's messages.
-fn shared_groups(groups: &[Vec<Use>], findings: &mut Findings) {
-    let mut known: BTreeMap<(&str, String, String), &Use> = BTreeMap::new();
-    for found in groups.iter().flat_map(|members| members.first()) {
-        let own = &found.redis;
-        let stream = match &own.stream {
-            Some(stream) => stream.clone(),
-            None => found.topic.to_string(),
-        };
-        let group = match &own.group {
-            Some(group) => group.clone(),
-            None => found.group.to_string(),
-        };
-        match known.get(&(&*found.broker, stream.clone(), group.clone())) {
-            Some(first) => {
-                let message = format!(
-                    "reads the stream `{stream}` as consumer group `{group}`, and so does `{}` ({})",
-                    first.name, first.place
-                );
-                let help =
-                    "name another `redis(group = ..)`, or give both the same topic and group";
-                findings.problems.push(problem(found, message, help));
-            }
-            None => {
-                known.insert((&*found.broker, stream, group), found);
             }
         }
     }

@@ -13,6 +13,7 @@ mod admission;
 mod as_kind;
 mod broker;
 mod brokers;
+mod names;
 mod options;
 mod redis;
 mod subscriptions;

@@ -232,6 +232,7 @@ impl MessageBroker for MemoryBroker {
             replies: true,
             scheduling: Some(Scheduling::new(SCHEDULE_GRANULARITY, SCHEDULED_MAX).cancel()),
             at_most_once_only: false,
+            held_max: None,
         }
     }
 

@@ -1,5 +1,7 @@
 //! What a kind of broker can do.
 
+use std::time::Duration;
+
 use super::Scheduling;
 
 /// What a kind of broker can do.
@@ -24,6 +26,8 @@ pub struct Capabilities {
     pub scheduling: Option<Scheduling>,
     /// It keeps nothing until it is handled: every delivery is at most once.
     pub at_most_once_only: bool,
+    /// How long a delivery may be out before the broker takes it back; `None` without a limit.
+    pub held_max: Option<Duration>,
 }
 
 impl Capabilities {
@@ -38,5 +42,6 @@ impl Capabilities {
         replies: false,
         scheduling: None,
         at_most_once_only: false,
+        held_max: None,
     };
 }

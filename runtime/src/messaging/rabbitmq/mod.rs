@@ -214,6 +214,7 @@ impl MessageBroker for RabbitMq {
             replies: true,
             scheduling: Some(schedule::SCHEDULING),
             at_most_once_only: false,
+            held_max: Some(self.core.settings.consumer_timeout),
         }
     }
 

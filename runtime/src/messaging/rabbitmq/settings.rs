@@ -16,6 +16,8 @@ use super::tls::Tls;
 
 const EXCHANGE_DEFAULT: &str = "interline";
 const URL_DEFAULT: &str = "amqp://localhost";
+/// The server's own default.
+const CONSUMER_TIMEOUT_DEFAULT: Duration = Duration::from_secs(1_800);
 const SECONDS_10: Duration = Duration::from_secs(10);
 
 /// How the broker is reached, and what is shared by everything on it.
@@ -30,6 +32,7 @@ const SECONDS_10: Duration = Duration::from_secs(10);
 /// | `topology` | `apply` | what is done about that exchange |
 /// | `heartbeat` | `10s` | 1 s to 10 min |
 /// | `connect_timeout` | `10s` | |
+/// | `consumer_timeout` | `30m` | the server's setting of this name, where that is another: how long a message may be handled |
 /// | `connection_pool_size` | 2 | channels that publish |
 /// | `on_terminal` | `fail` | wrong credentials and the like at start: give up, or `retry` |
 /// | `tls.ca_file` | the system's | the authorities that are trusted, and no others; PEM, read again at each reconnect, like the next two |
@@ -46,6 +49,7 @@ pub(super) struct Settings {
     pub(super) topology: TopologyMode,
     heartbeat: Duration,
     pub(super) connect_timeout: Duration,
+    pub(super) consumer_timeout: Duration,
     pub(super) pool_size: usize,
     pub(super) retry_terminal: bool,
     tls: Tls,
@@ -88,6 +92,9 @@ impl Settings {
             connect_timeout: section
                 .nonzero_duration("connect_timeout", faults)
                 .unwrap_or(SECONDS_10),
+            consumer_timeout: section
+                .nonzero_duration("consumer_timeout", faults)
+                .unwrap_or(CONSUMER_TIMEOUT_DEFAULT),
             pool_size: section
                 .integer::<u16>("connection_pool_size", 1..=64, faults)
                 .map_or(2, usize::from),

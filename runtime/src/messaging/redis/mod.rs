@@ -140,6 +140,7 @@ impl MessageBroker for RedisStreams {
             replies: true,
             scheduling: Some(scheduled::SCHEDULING),
             at_most_once_only: false,
+            held_max: None,
         }
     }
 

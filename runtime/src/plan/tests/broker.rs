@@ -28,6 +28,7 @@ impl Capabilities {
         replies: true,
         scheduling: None,
         at_most_once_only: false,
+        held_max: None,
     };
 }
 

@@ -26,7 +26,7 @@ fn a_subscriber_without_options_gets_the_defaults() {
 fn retries_end_before_the_message_expires() {
     assert_eq!(
         report("", one(&ON_SHORT, UNSET)),
-        "  billing/src/handlers.rs:10  charge  retries for up to 3s, and `Quote` is worth delivering for 2s
+        "  billing/src/handlers.rs:10  charge  retries for up to 6s400ms, and `Quote` is worth delivering for 2s
   help: lower `retry(attempts = .., max = ..)`, or raise the message's `ttl`"
     );
 }

@@ -1,20 +1,6 @@
-//! Consumer groups, and brokers that deliver at most once.
+//! Brokers that deliver at most once.
 
 use super::*;
-
-#[test]
-fn one_consumer_group_is_not_read_by_two_subscriptions() {
-    let own = RedisOptions::UNSET.stream("legacy");
-    let subscribers = vec![
-        leak(subscriber("charge", 10, &ON_PLACED, UNSET.redis(own))),
-        leak(subscriber("receipt", 20, &ON_CHARGED, UNSET.redis(own))),
-    ];
-    assert_eq!(
-        report("", subscribers),
-        "  billing/src/handlers.rs:10  charge  reads the stream `legacy` as consumer group `billing`, and so does `receipt` (billing/src/handlers.rs:20)
-  help: name another `redis(group = ..)`, or give both the same topic and group"
-    );
-}
 
 #[test]
 fn at_most_once_is_said_where_a_broker_has_nothing_else() {
@@ -42,6 +28,17 @@ fn at_most_once_is_said_where_a_broker_has_nothing_else() {
     assert_eq!(
         problems(&on(both)),
         "  billing/src/handlers.rs:10  charge  `delivery = at_most_once` beside `retry`, `dead_letter` or `ack`
+  help: remove them: the message is acknowledged as it arrives, never repeated and never kept"
+    );
+    // Nor does the configuration say so in silence.
+    let toml = "[subscribers.charge]\nretry = { attempts = 3 }\ndead_letter = true";
+    let mut configured = wiring(toml, one(&ON_PLACED, at_most_once));
+    configured.brokers = vec![("main".into(), FakeBroker::able("main", able))];
+    assert_eq!(
+        problems(&configured),
+        "  interline.toml:2:1  subscribers.charge.retry  is set, and the subscriber has `delivery = at_most_once`
+  help: remove them: the message is acknowledged as it arrives, never repeated and never kept
+  interline.toml:3:1  subscribers.charge.dead_letter  is set, and the subscriber has `delivery = at_most_once`
   help: remove them: the message is acknowledged as it arrives, never repeated and never kept"
     );
 }

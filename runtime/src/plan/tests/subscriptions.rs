@@ -100,20 +100,6 @@ fn handlers_of_one_subscription_must_agree() {
 }
 
 #[test]
-fn one_queue_is_not_read_by_two_subscriptions() {
-    let options = UNSET.rabbitmq(RabbitMqOptions::UNSET.queue("legacy"));
-    let subscribers = vec![
-        leak(subscriber("charge", 10, &ON_PLACED, options)),
-        leak(subscriber("receipt", 20, &ON_CHARGED, options)),
-    ];
-    assert_eq!(
-        report("", subscribers),
-        "  billing/src/handlers.rs:10  charge  reads the queue `legacy` for `orders.placed` in group `billing`, and `receipt` (billing/src/handlers.rs:20) reads it for `billing.charged` in group `billing`
-  help: name another queue, or give both the same topic and group"
-    );
-}
-
-#[test]
 fn two_subscribers_of_a_service_have_two_names() {
     let subscribers = vec![
         leak(subscriber("charge", 10, &ON_PLACED, UNSET)),

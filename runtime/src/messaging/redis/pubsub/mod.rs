@@ -112,6 +112,7 @@ impl MessageBroker for RedisPubSub {
             // Where to answer stands in a header.
             replies: self.settings.heads,
             at_most_once_only: true,
+            held_max: None,
             ..Capabilities::NONE
         }
     }
