@@ -13,7 +13,10 @@ use crate::probe::Probe;
 use crate::work::Work;
 use crate::world::{Outcome as Ending, World, cases, until};
 
-cases![a_breaker_stops_fetching_and_tries_one_at_a_time];
+cases![
+    a_breaker_stops_fetching_and_tries_one_at_a_time,
+    a_failing_batch_behind_a_breaker_is_given_up_after_its_attempts,
+];
 
 /// Whether what the handler needs is away.
 struct Away(Arc<AtomicBool>);
@@ -81,5 +84,49 @@ async fn a_breaker_stops_fetching_and_tries_one_at_a_time(world: Arc<World>) -> 
     })
     .await;
     process.stop().await;
+    Ok(())
+}
+
+#[subscriber(
+    group = "broken",
+    batch(max = 3, wait = "300ms"),
+    retry(attempts = 3, first = "50ms", max = "50ms"),
+    breaker(
+        ratio = 0.5,
+        minimum = 1,
+        window = "30s",
+        wait = "200ms",
+        max = "200ms"
+    )
+)]
+async fn broken(many: Batch<Work>, probe: State<Probe>) -> Result<(), AnyError> {
+    for item in many.iter() {
+        probe.note(format!(
+            "{} #{}",
+            item.payload().id,
+            item.incoming().attempt
+        ));
+    }
+    Err("it is broken".into())
+}
+
+async fn a_failing_batch_behind_a_breaker_is_given_up_after_its_attempts(
+    world: Arc<World>,
+) -> Ending {
+    let probe = Probe::new();
+    let setup = world.app("1").register::<broken>().state(probe.clone());
+    let process = setup.start().await;
+    let ids = ["a", "b", "c"];
+    for id in ids {
+        process.publish(&Work::new(id, "")).await;
+    }
+    for letter in world.dead("broken", "work", ids.len()).await {
+        assert_eq!(letter.header("x-dlq-attempts"), "3");
+    }
+    let each = |id: &str| (1..=3).map(|at| format!("{id} #{at}")).collect::<Vec<_>>();
+    assert_eq!(probe.take_sorted(9).await, ids.map(each).concat());
+    probe.quiet().await;
+    process.stop().await;
+    world.until_left("broken", "work", 0).await;
     Ok(())
 }

@@ -12,6 +12,7 @@ use crate::work::Work;
 use crate::world::{LIMIT, Outcome as Ending, World, cases, until};
 
 cases![
+    a_batch_that_waits_when_the_process_drains_keeps_its_count,
     a_drain_finishes_what_runs_and_gives_back_the_rest,
     a_paused_subscriber_fetches_nothing_until_it_resumes,
     a_redeploy_with_other_options_keeps_what_is_in_the_queue,
@@ -230,6 +231,43 @@ async fn a_retry_that_waits_when_the_process_drains_keeps_its_count(world: Arc<W
         letter.header("x-dlq-failed-at"),
     );
     assert!(first < last, "{first} {last}");
+    process.stop().await;
+    Ok(())
+}
+
+#[subscriber(
+    group = "waiting-batches",
+    batch(max = 2, wait = "5s"),
+    retry(attempts = 3, first = "900ms", factor = 1.0)
+)]
+async fn waiting_together(many: Batch<Work>, probe: State<Probe>) -> Result<(), AnyError> {
+    for item in many.iter() {
+        probe.note(format!(
+            "{} #{}",
+            item.payload().id,
+            item.incoming().attempt
+        ));
+    }
+    Err("always".into())
+}
+
+async fn a_batch_that_waits_when_the_process_drains_keeps_its_count(world: Arc<World>) -> Ending {
+    let probe = Probe::new();
+    let setup = world.app("1").register::<waiting_together>();
+    let process = setup.state(probe.clone()).start().await;
+    for id in ["v", "w"] {
+        process.publish(&Work::new(id, "")).await;
+    }
+    assert_eq!(probe.take_sorted(2).await, ["v #1", "w #1"]);
+    // They wait for their second attempt within the process.
+    process.stop().await;
+    let setup = world.app("2").register::<waiting_together>();
+    let process = setup.state(probe.clone()).start().await;
+    let again = probe.take_sorted(4).await;
+    assert_eq!(again, ["v #2", "v #3", "w #2", "w #3"]);
+    for letter in world.dead("waiting-batches", "work", 2).await {
+        assert_eq!(letter.header("x-dlq-attempts"), "3");
+    }
     process.stop().await;
     Ok(())
 }

@@ -21,12 +21,14 @@ mod bench;
 mod breaker;
 mod context;
 mod crashes;
+mod deliveries;
 mod exceptions;
 mod extractors;
 mod fates;
 mod faults;
 mod groups;
 mod guarantees;
+mod interruptions;
 mod lifecycle;
 mod once;
 mod only_rabbitmq;
@@ -51,10 +53,12 @@ const CASES: &[&[(&str, CaseFn)]] = &[
     breaker::CASES,
     context::CASES,
     crashes::CASES,
+    deliveries::CASES,
     extractors::CASES,
     fates::CASES,
     faults::CASES,
     groups::CASES,
+    interruptions::CASES,
     lifecycle::CASES,
     order::CASES,
     payloads::CASES,

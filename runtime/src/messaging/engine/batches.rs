@@ -7,21 +7,33 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use crate::handling::{BatchFn, Fate, Outcome};
-use crate::messaging::{CrashPoint, RetryPolicy};
+use crate::handling::{BatchFn, Failed, Fate, Outcome};
+use crate::messaging::ladder::HELD_WAIT_MAX;
+use crate::messaging::{Ack, CrashPoint, RetryPolicy};
 
 use super::attempt;
 use super::held::Held;
-use super::process::{Turn, publish_outputs, settle};
+use super::process::{
+    HELD_PAUSE_MAX, Turn, acknowledge, enter, log_pause, publish_outputs, settle, unfinished,
+};
 use super::subscription::{HandlerRuntime, Subscribed};
-use super::verdict::{self, HELD_WAIT_MAX, Verdict};
+use super::verdict::{self, Verdict};
+
+/// One message of a batch.
+struct Member {
+    held: Held,
+    /// Why it is tried again; nothing before its first attempt.
+    tried: Option<Box<Failed>>,
+}
+
+impl Member {
+    fn new(held: Held) -> Self {
+        Self { held, tried: None }
+    }
+}
 
 /// Takes all messages of a batch to their ends.
-pub(super) async fn process_batch(
-    subscribed: Arc<Subscribed>,
-    mut batch: Vec<Held>,
-    mut turn: Turn,
-) {
+pub(super) async fn process_batch(subscribed: Arc<Subscribed>, batch: Vec<Held>, mut turn: Turn) {
     let Some((handler, run)) = batch_handler(&subscribed) else {
         return;
     };
@@ -34,74 +46,103 @@ pub(super) async fn process_batch(
             .redelivered
             .record(u32::try_from(redelivered).map_or(f64::MAX, f64::from));
     }
-    batch = refuse_unknown(&subscribed, batch).await;
-    loop {
-        batch.retain_mut(|held| {
-            let current = held.is_current();
-            if !current {
-                // Of a connection that is gone: the broker hands it out again.
-                drop(held.take());
-            }
-            current
-        });
+    let batch = refuse_unknown(&subscribed, batch).await;
+    let acknowledges_first = subscribed.planned.ack == Ack::OnReceive;
+    let stays = acknowledges_first || turn.is_lane();
+    let mut batch: Vec<Member> = batch.into_iter().map(Member::new).collect();
+    while !batch.is_empty() {
+        let gone = || batch.iter().all(|member| member.held.is_lost());
+        let Some(leave) = enter(&subscribed, stays, gone).await else {
+            return give_up(&subscribed, handler, batch, &turn).await;
+        };
+        // Of a connection that is gone nothing is started: the broker hands it out again.
+        batch.retain(|member| !member.held.is_lost());
+        if acknowledges_first {
+            batch = acknowledged(&subscribed, batch).await;
+        }
         if batch.is_empty() {
             return;
         }
-        let leave = tokio::select! {
-            biased;
-            leave = subscribed.breaker.enter() => leave,
-            () = subscribed.draining() => None,
-        };
-        let Some(leave) = leave else {
-            // Dropping them gives them back.
-            return;
-        };
         let outcomes = attempt_once(&subscribed, handler, run, &batch).await;
         let decided: Vec<_> = batch
             .into_iter()
             .zip(outcomes)
-            .map(|(held, outcome)| {
+            .map(|(Member { held, .. }, outcome)| {
                 let environment = &subscribed.environment;
                 let verdict = verdict::decide(outcome, &held.incoming, handler.retry, environment);
                 (held, verdict)
             })
             .collect();
         leave.end(decided.iter().map(|(_, verdict)| verdict));
-        let mut again = Vec::new();
-        let mut wait = Duration::ZERO;
+        batch = Vec::new();
+        let (mut wait, mut pauses) = (Duration::ZERO, false);
         for (mut held, verdict) in decided {
-            match verdict {
-                Verdict::Retry { wait: own, failed } if own < HELD_WAIT_MAX || turn.is_lane() => {
+            let (own, failed) = match verdict {
+                Verdict::Retry { wait, failed } if wait < HELD_WAIT_MAX || stays => {
                     handler.measured.retried(failed.reason.as_str());
                     let now = subscribed.environment.clock.now();
                     verdict::count_attempt(Arc::make_mut(&mut held.incoming), now);
-                    wait = wait.max(own);
-                    again.push(held);
+                    (wait, failed)
                 }
-                verdict => settle(&subscribed, Some(handler), &mut held, verdict).await,
-            }
+                Verdict::Pause { lasting, failed } if lasting <= HELD_PAUSE_MAX || stays => {
+                    // What the whole batch asks for is told once.
+                    if !std::mem::replace(&mut pauses, true) {
+                        log_pause(&subscribed, handler, lasting, &failed);
+                    }
+                    subscribed.breaker.pause_for(lasting);
+                    (lasting, failed)
+                }
+                verdict => {
+                    settle(&subscribed, Some(handler), &mut held, verdict).await;
+                    continue;
+                }
+            };
+            wait = wait.max(own);
+            let tried = Some(Box::new(failed));
+            batch.push(Member { held, tried });
         }
-        if again.is_empty() {
+        if batch.is_empty() {
             return subscribed.passes(CrashPoint::AfterSettlement).await;
         }
         if !turn.wait(&subscribed, wait).await {
-            // Dropping them gives them back.
-            return;
+            return give_up(&subscribed, handler, batch, &turn).await;
         }
-        batch = again;
     }
+}
+
+/// Ends a batch of which nothing more is attempted here.
+async fn give_up(
+    subscribed: &Subscribed,
+    handler: &HandlerRuntime,
+    batch: Vec<Member>,
+    turn: &Turn,
+) {
+    for Member { mut held, tried } in batch {
+        unfinished(subscribed, handler, &mut held, turn, tried).await;
+    }
+}
+
+/// Acknowledges a batch before it is handled; gives back what the broker has taken note of.
+async fn acknowledged(subscribed: &Subscribed, batch: Vec<Member>) -> Vec<Member> {
+    let mut known = Vec::with_capacity(batch.len());
+    for mut member in batch {
+        if acknowledge(subscribed, &mut member.held).await {
+            known.push(member);
+        }
+    }
+    known
 }
 
 async fn attempt_once(
     subscribed: &Subscribed,
     handler: &HandlerRuntime,
     run: &BatchFn,
-    batch: &[Held],
+    batch: &[Member],
 ) -> Vec<Outcome> {
     subscribed.passes(CrashPoint::BeforeHandler).await;
     let messages: Vec<_> = batch
         .iter()
-        .map(|held| Arc::clone(&held.incoming))
+        .map(|member| Arc::clone(&member.held.incoming))
         .collect();
     handler
         .measured

@@ -94,11 +94,16 @@ impl Breaker {
         (!self.counts && self.calm.load(Ordering::Acquire)).then_some(Leave(None))
     }
 
-    /// Leave for one attempt; `None` if the message has to go back. Waits while a probe is under way.
-    pub(super) async fn enter(&self) -> Option<Leave> {
+    /// Leave for one attempt. Waits while a probe is under way, and with `stays` also while nothing is
+    /// fetched; without it `None` says that the message has to go back meanwhile. `None` too once
+    /// `gone` says that there is nothing left to attempt.
+    pub(super) async fn enter(&self, stays: bool, gone: impl Fn() -> bool) -> Option<Leave> {
         let mut stand = self.stand.subscribe();
         loop {
             let now = Instant::now();
+            if gone() {
+                return None;
+            }
             if let Some(leave) = self.at_once() {
                 return Some(leave);
             }
@@ -106,10 +111,11 @@ impl Breaker {
                 return Some(Leave(Some(permit)));
             }
             let seen = *stand.borrow_and_update();
-            if seen == Stand::Open {
+            if seen == Stand::Open && !stays {
                 return None;
             }
-            // A probe that said nothing changes nothing here, so it is looked at again.
+            // A probe that said nothing, or a connection that is lost, changes nothing here, so it is
+            // looked at again.
             tokio::select! {
                 _ = stand.changed() => {}
                 () = sleep(LOOK) => {}
@@ -148,7 +154,12 @@ impl Breaker {
                     self.stand.send_replace(Stand::Probing);
                     gate.allow(Fetch::One).await;
                 }
-                CircuitState::HalfOpen => {}
+                CircuitState::HalfOpen => {
+                    // Whoever was first may have had its message in hand already. Should it tell
+                    // nothing, the next one has to be fetched.
+                    self.stand.send_replace(Stand::Probing);
+                    gate.allow(Fetch::One).await;
+                }
                 CircuitState::Closed | CircuitState::ForcedClosed => {
                     let was = self.stand.send_replace(Stand::Closed);
                     if was != Stand::Closed {

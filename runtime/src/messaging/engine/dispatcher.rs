@@ -110,7 +110,7 @@ impl Dispatcher {
             self.tasks.spawn(async move {
                 while let Some(held) = lane.recv().await {
                     // What waits in the lane when the drain begins goes back; dropping it does that.
-                    if subscribed.is_running() {
+                    if subscribed.may_go_on().await {
                         process(&subscribed, held, &mut Turn::Lane).await;
                     } else {
                         drop(held);

@@ -28,9 +28,15 @@ impl Held {
         }
     }
 
-    /// Whether it can still be settled.
-    pub(super) fn is_current(&self) -> bool {
-        self.settlement.as_ref().is_some_and(Settlement::is_current)
+    /// Whether it belongs to a connection that is gone, and was not settled before.
+    pub(super) fn is_lost(&self) -> bool {
+        let settlement = self.settlement.as_ref();
+        settlement.is_some_and(|settlement| !settlement.is_current())
+    }
+
+    /// Whether it was settled, or its settlement was taken out.
+    pub(super) fn is_settled(&self) -> bool {
+        self.settlement.is_none()
     }
 
     /// Takes the settlement out: from now on the caller answers for it.

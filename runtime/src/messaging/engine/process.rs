@@ -9,7 +9,8 @@ use tracing::Instrument;
 
 use crate::handling::{Failed, Fate, Handler, Outcome, PublishErrorKind, Reason, describe};
 use crate::message::Incoming;
-use crate::messaging::{BrokerError, CrashPoint, RetryPolicy, Settled};
+use crate::messaging::ladder::{self, HELD_WAIT_MAX};
+use crate::messaging::{Ack, BrokerError, CrashPoint, RetryPolicy, Settled};
 
 use super::attempt;
 use super::breaker::Leave;
@@ -17,10 +18,10 @@ use super::crew::Crew;
 use super::faults;
 use super::held::Held;
 use super::subscription::{HandlerRuntime, Subscribed};
-use super::verdict::{self, HELD_WAIT_MAX, Verdict};
+use super::verdict::{self, Verdict};
 
 /// Longest pause that a message waits out in the process; for a longer one it waits on the broker.
-const HELD_PAUSE_MAX: Duration = Duration::from_secs(60);
+pub(super) const HELD_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// How a message keeps its turn.
 pub(super) enum Turn {
@@ -102,14 +103,13 @@ pub(super) async fn process(subscribed: &Subscribed, mut held: Held, turn: &mut 
         let attempt = held.incoming.attempt;
         return Box::pin(wait_on_broker(subscribed, &mut held, attempt, left)).await;
     }
-    let early_ack = subscribed.planned.ack == crate::messaging::Ack::OnReceive;
-    if early_ack && let Some(settlement) = held.take() {
-        report(subscribed, "acknowledging", settlement.done().await);
-    }
-    let mut tried = false;
+    let acknowledges_first = subscribed.planned.ack == Ack::OnReceive;
+    // What is in a lane keeps its place in the order, and what is acknowledged cannot go back.
+    let stays = acknowledges_first || turn.is_lane();
+    let mut tried: Option<Box<Failed>> = None;
     loop {
         // Of a connection that is gone nothing is started: the broker hands it out again.
-        if !early_ack && !held.is_current() {
+        if held.is_lost() {
             return forget_stale(subscribed, &mut held);
         }
         let Some(handler) = subscribed.handler_of(&held.incoming) else {
@@ -128,65 +128,81 @@ pub(super) async fn process(subscribed: &Subscribed, mut held: Held, turn: &mut 
                 return Box::pin(drop_expired(subscribed, handler, &mut held)).await;
             }
         }
-        // What is acknowledged already cannot go back.
-        let leave = if early_ack {
-            None
-        } else if let Some(leave) = subscribed.breaker.at_once() {
-            Some(leave)
-        } else {
-            match Box::pin(enter(subscribed, &held)).await {
-                Some(leave) => Some(leave),
-                None if tried => return Box::pin(give_back(subscribed, &mut held, turn)).await,
-                // Dropping it gives it back untouched.
-                None => return,
-            }
+        let leave = match subscribed.breaker.at_once() {
+            Some(leave) => leave,
+            None => match Box::pin(enter(subscribed, stays, || held.is_lost())).await {
+                Some(leave) => leave,
+                None => {
+                    let unfinished = unfinished(subscribed, handler, &mut held, turn, tried);
+                    return Box::pin(unfinished).await;
+                }
+            },
         };
-        let verdict = attempt_once(subscribed, handler, &held).await;
-        if let Some(leave) = leave {
-            leave.end([&verdict]);
+        // Not before it may begin: what waits for the breaker can still go back.
+        if acknowledges_first && !held.is_settled() && !acknowledge(subscribed, &mut held).await {
+            return;
         }
-        tried = true;
+        let verdict = attempt_once(subscribed, handler, &held).await;
+        leave.end([&verdict]);
         // The common way is short; the others are boxed, so that it stays so.
-        match verdict {
+        let (wait, failed) = match verdict {
             Verdict::Done => {
                 if let Some(settlement) = held.take() {
                     report(subscribed, "acknowledging", settlement.done().await);
                 }
                 return subscribed.passes(CrashPoint::AfterSettlement).await;
             }
-            Verdict::Retry { wait, failed } if wait < HELD_WAIT_MAX || turn.is_lane() => {
+            Verdict::Retry { wait, failed } if wait < HELD_WAIT_MAX || stays => {
                 log_retry(subscribed, handler, &held.incoming, wait, &failed);
                 let now = subscribed.environment.clock.now();
                 verdict::count_attempt(Arc::make_mut(&mut held.incoming), now);
-                if !Box::pin(turn.wait(subscribed, wait)).await {
-                    return Box::pin(give_back(subscribed, &mut held, turn)).await;
-                }
+                (wait, failed)
             }
-            Verdict::Pause { lasting, failed } if lasting <= HELD_PAUSE_MAX || turn.is_lane() => {
+            Verdict::Pause { lasting, failed } if lasting <= HELD_PAUSE_MAX || stays => {
                 log_pause(subscribed, handler, lasting, &failed);
                 subscribed.breaker.pause_for(lasting);
-                if !Box::pin(turn.wait(subscribed, lasting)).await {
-                    return Box::pin(give_back(subscribed, &mut held, turn)).await;
-                }
+                (lasting, failed)
             }
             verdict => {
                 Box::pin(settle(subscribed, Some(handler), &mut held, verdict)).await;
                 return subscribed.passes(CrashPoint::AfterSettlement).await;
             }
+        };
+        let failed = Box::new(failed);
+        if !Box::pin(turn.wait(subscribed, wait)).await {
+            let unfinished = unfinished(subscribed, handler, &mut held, turn, Some(failed));
+            return Box::pin(unfinished).await;
         }
+        tried = Some(failed);
     }
 }
 
-/// Waits for leave to make an attempt; `None` if the message has to go back: the breaker is open, the
-/// subscription drains, or the connection is gone.
-async fn enter(subscribed: &Subscribed, held: &Held) -> Option<Leave> {
+/// Waits for leave to make an attempt; `None` if there is none to be made here: the breaker is open and
+/// the message does not stay, the subscription drains, or the connection is gone.
+pub(super) async fn enter(
+    subscribed: &Subscribed,
+    stays: bool,
+    gone: impl Fn() -> bool,
+) -> Option<Leave> {
     let leave = tokio::select! {
         biased;
-        leave = subscribed.breaker.enter() => leave?,
+        leave = subscribed.breaker.enter(stays, &gone) => leave?,
         () = subscribed.draining() => return None,
     };
     // Meanwhile much can have happened.
-    held.is_current().then_some(leave)
+    (!gone()).then_some(leave)
+}
+
+/// Acknowledges a message before it is handled. `false` if the broker does not know it: then it hands
+/// the message out again, and handling it here would be once too often.
+pub(super) async fn acknowledge(subscribed: &Subscribed, held: &mut Held) -> bool {
+    let Some(settlement) = held.take() else {
+        return true;
+    };
+    let settled = settlement.done().await;
+    let known = matches!(settled, Ok(Settled::Yes));
+    report(subscribed, "acknowledging", settled);
+    known
 }
 
 /// One attempt, with what it sent confirmed: an output that fails is a failed attempt.
@@ -345,18 +361,28 @@ async fn wait_on_broker(subscribed: &Subscribed, held: &mut Held, attempt: u32, 
     };
     let now = subscribed.environment.clock.now();
     let headers = verdict::retry_headers(&held.incoming, attempt, wait, now);
-    let rung = verdict::rung(&subscribed.planned.subscription, wait);
+    let rung = ladder::rung(&subscribed.planned.subscription.ladder, wait);
     let settled = settlement
         .retry(Arc::clone(&held.incoming), rung, headers)
         .await;
     report(subscribed, "delaying", settled);
 }
 
-/// Gives a message back that waits in the process while the subscription drains. Among many it
-/// goes through the first delay, which keeps the count of its attempts; in a lane it goes back to its
-/// place in the order.
-async fn give_back(subscribed: &Subscribed, held: &mut Held, turn: &Turn) {
-    if !turn.is_lane() {
+/// Ends a message here that is not finished: nothing more is attempted. One that was not `tried` goes
+/// back as it came when it is dropped. Else it goes through the first delay, which keeps the count of
+/// its attempts; from a lane it goes back to its place in the order. What is acknowledged cannot go
+/// back, and is lost for the reason for which it was `tried` again.
+pub(super) async fn unfinished(
+    subscribed: &Subscribed,
+    handler: &HandlerRuntime,
+    held: &mut Held,
+    turn: &Turn,
+    tried: Option<Box<Failed>>,
+) {
+    let Some(failed) = tried else { return };
+    if held.is_settled() {
+        dead_letter(subscribed, Some(handler), held, &failed).await;
+    } else if !turn.is_lane() {
         let attempt = held.incoming.attempt;
         wait_on_broker(subscribed, held, attempt, HELD_WAIT_MAX).await;
     }
@@ -397,7 +423,7 @@ fn log_retry(
     tracing::info!(subscription = &**subscribed.label(), subscriber = &*handler.name, id = %incoming.id, attempt = incoming.attempt, of = handler.retry.attempts, ?wait, reason = %failed.reason, error = failed.text, "attempt failed, trying again");
 }
 
-fn log_pause(
+pub(super) fn log_pause(
     subscribed: &Subscribed,
     handler: &HandlerRuntime,
     lasting: Duration,

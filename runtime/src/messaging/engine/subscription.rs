@@ -234,6 +234,18 @@ impl Subscribed {
         *self.phase.borrow() == Phase::Running
     }
 
+    /// Waits while it is paused by hand; `false` once it is to drain.
+    pub(super) async fn may_go_on(&self) -> bool {
+        if !self.gate.is_open() {
+            tokio::select! {
+                biased;
+                () = self.draining() => {}
+                () = self.gate.open() => {}
+            }
+        }
+        self.is_running()
+    }
+
     /// Waits until the subscription is to drain.
     pub(super) async fn draining(&self) {
         let mut phase = self.phase.subscribe();

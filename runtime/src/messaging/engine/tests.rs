@@ -15,15 +15,16 @@ use crate::handling::{
 use crate::message::{Contract, Headers, Incoming, Location, TopicPattern, headers::name};
 use crate::messaging::memory::{MemoryBroker, MemoryOptions, MemoryStore};
 use crate::messaging::{
-    Ack, BatchOptions, BrokerContext, CrashPoint, CrashPoints, DeadLetterStore, DeadLetters, Group,
-    MessageBroker, OrderedBy, PlannedHandler, PlannedSubscription, Rate, Redrive, RetryPolicy,
-    Subscription,
+    Ack, BatchOptions, BreakerPolicy, BrokerContext, CrashPoint, CrashPoints, DeadLetterStore,
+    DeadLetters, Group, MessageBroker, OrderedBy, PlannedHandler, PlannedSubscription, Rate,
+    Redrive, RetryPolicy, Subscription,
 };
 use crate::observability::metrics::{self, InMemoryMetrics};
 
 mod attempts;
 mod crew;
 mod flow;
+mod interruptions;
 mod losses;
 mod outputs;
 

@@ -9,9 +9,6 @@ use crate::messaging::{RetryPolicy, Subscription};
 
 use super::Environment;
 
-/// Waits shorter than this stay in the process; longer ones go to the broker.
-pub(super) const HELD_WAIT_MAX: Duration = Duration::from_secs(1);
-
 /// How far the clocks of two instances may differ before a delayed message is thought early.
 const CLOCK_SKEW_MAX: Duration = Duration::from_secs(5);
 
@@ -74,16 +71,6 @@ fn exhausted(failed: Failed, attempts: u32) -> Failed {
         },
         _ => failed,
     }
-}
-
-/// The step of the ladder that a wait is rounded up to; the last one for longer waits, whose rest is
-/// waited when the message comes back.
-pub(super) fn rung(subscription: &Subscription, wait: Duration) -> Duration {
-    let ladder = &subscription.ladder;
-    let fitting = ladder.iter().copied().find(|rung| *rung >= wait);
-    fitting
-        .or_else(|| ladder.last().copied())
-        .unwrap_or(HELD_WAIT_MAX)
 }
 
 /// How much longer a message that came back from a delay has to wait, if it is early.

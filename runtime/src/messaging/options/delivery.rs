@@ -9,7 +9,8 @@ pub enum Ack {
     After,
     /// By the handler itself, with `Settle`.
     Manual,
-    /// As soon as it arrives. A crash in the handler loses it.
+    /// When its first attempt begins. A crash loses it from then on; further attempts are made in this
+    /// process.
     OnReceive,
 }
 
