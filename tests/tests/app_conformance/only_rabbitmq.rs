@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use interline::HeaderValue;
+use interline::messaging::ConsumerState;
+use interline::observability::metrics::{CONSUMER_RUNNING, InMemoryMetrics};
 use interline::prelude::*;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, ByteArray, DecimalValue, FieldArray, FieldTable, LongString};
@@ -14,7 +16,7 @@ use serde_json::json;
 use crate::bench::RabbitMqBench;
 use crate::probe::Probe;
 use crate::work::Work;
-use crate::world::{LIMIT, Outcome as Ending, World};
+use crate::world::{LIMIT, Outcome as Ending, World, until};
 
 /// A case that needs the broker itself.
 pub(crate) type OnlyFn = fn(Arc<World>, Arc<RabbitMqBench>) -> BoxFuture<'static, Ending>;
@@ -26,6 +28,12 @@ pub(crate) const CASES: &[(&str, OnlyFn)] = &[
             Box::pin(a_queue_of_others_is_read_without_permission_to_configure(
                 world, bench,
             ))
+        },
+    ),
+    (
+        "a_queue_that_differs_shows_in_the_gauge_of_running_consumers",
+        |world, bench| {
+            Box::pin(a_queue_that_differs_shows_in_the_gauge_of_running_consumers(world, bench))
         },
     ),
     ("headers_of_every_type_are_read_and_kept", |world, bench| {
@@ -217,6 +225,44 @@ async fn a_queue_of_others_is_read_without_permission_to_configure(
         .collect();
     assert_eq!(names, ["of-others"], "nothing was made");
     management.delete_user(&user).await?;
+    Ok(())
+}
+
+#[subscriber(group = "fine")]
+async fn fine(_work: Work) {}
+
+#[subscriber(group = "differs")]
+async fn differs(_work: Work) {}
+
+async fn a_queue_that_differs_shows_in_the_gauge_of_running_consumers(
+    world: Arc<World>,
+    bench: Arc<RabbitMqBench>,
+) -> Ending {
+    let management = &bench.vhost.management;
+    management
+        .declare_queue("differs.work", json!({ "x-max-length": 100 }))
+        .await?;
+    let metrics = InMemoryMetrics::default();
+    let sink = Arc::new(metrics.clone());
+    let setup = world.app("1").register::<fine>().register::<differs>();
+    let process = setup.with(|app| app.metrics(sink)).launch().await;
+    let running = |label: &str| metrics.sum(CONSUMER_RUNNING, &[("subscription", label)]);
+    until("one runs", || running("fine.work") == 1.0).await;
+    let failed = || {
+        let subscriptions = process.running.health().subscriptions;
+        let of = |label: &str| {
+            let mut all = subscriptions.iter();
+            all.find(|one| &*one.label == label)
+                .map(|one| one.state.clone())
+        };
+        matches!(of("differs.work"), Some(ConsumerState::Failed(_)))
+    };
+    until("the other one fails", failed).await;
+    assert_eq!(running("differs.work"), 0.0);
+    management.delete_queue("differs.work").await?;
+    until("it runs too", || running("differs.work") == 1.0).await;
+    process.stop().await;
+    assert_eq!((running("fine.work"), running("differs.work")), (0.0, 0.0));
     Ok(())
 }
 

@@ -26,6 +26,7 @@ pub struct Runner {
     dispatcher: Mutex<Option<JoinHandle<()>>>,
     returned: Mutex<Option<(oneshot::Sender<()>, JoinHandle<usize>)>>,
     running: Series,
+    watch: Mutex<Option<JoinHandle<()>>>,
     breaker: AbortHandle,
 }
 
@@ -85,7 +86,7 @@ impl Runner {
         let dispatcher = Dispatcher::new(Arc::clone(&subscribed), deliveries).run();
         let (end, done) = oneshot::channel();
         let returned = tokio::spawn(give_all_back(Arc::clone(&subscribed), returns, done));
-        running.record(1.0);
+        let watch = tokio::spawn(watch(Arc::clone(&consumer), running.clone()));
         let breaker = Arc::clone(&subscribed.breaker)
             .drive(Arc::clone(&subscribed.gate), Arc::clone(subscribed.label()));
         let breaker = tokio::spawn(breaker).abort_handle();
@@ -95,6 +96,7 @@ impl Runner {
             dispatcher: Mutex::new(Some(tokio::spawn(dispatcher))),
             returned: Mutex::new(Some((end, returned))),
             running,
+            watch: Mutex::new(Some(watch)),
             breaker,
         })
     }
@@ -102,14 +104,12 @@ impl Runner {
     /// Stops fetching and starting; what runs goes on.
     pub async fn pause(&self) {
         self.subscribed.gate.pause().await;
-        self.running.record(0.0);
     }
 
     /// Fetches again; what the breaker knows is forgotten.
     pub async fn resume(&self) {
         self.subscribed.breaker.reset();
         self.subscribed.gate.resume().await;
-        self.running.record(1.0);
     }
 
     /// How it is.
@@ -133,7 +133,6 @@ impl Runner {
     /// Stops for good: fetches nothing more, finishes what runs, and gives back what was not started
     /// or does not end by `deadline`. Further calls do nothing.
     pub async fn stop(&self, deadline: Instant) -> Drained {
-        self.running.record(0.0);
         self.breaker.abort();
         // First, or what is given back would be handed out here again, behind what comes after it.
         if timeout_at(deadline, self.consumer.stop()).await.is_err() {
@@ -141,6 +140,11 @@ impl Runner {
                 subscription = &**self.subscribed.label(),
                 "the consumer did not stop in time"
             );
+        }
+        if let Some(watch) = self.watch.lock().await.take() {
+            watch.abort();
+            let _ = watch.await;
+            self.running.record(0.0);
         }
         self.subscribed
             .phase
@@ -160,6 +164,16 @@ impl Runner {
         };
         Drained { returned }
     }
+}
+
+/// Measures whether the consumer runs, for as long as it can.
+async fn watch(consumer: Arc<dyn Consumer>, running: Series) {
+    let mut state = consumer.state();
+    while running.is_enabled() && state != ConsumerState::Stopped {
+        running.record(f64::from(u8::from(state == ConsumerState::Running)));
+        state = consumer.changed(state).await;
+    }
+    running.record(0.0);
 }
 
 /// Gives messages back whose task ended without settling them, until `done`.
@@ -190,6 +204,9 @@ impl Runner {
         if let Some((_, returned)) = self.returned.lock().await.take() {
             returned.abort();
         }
+        if let Some(watch) = self.watch.lock().await.take() {
+            watch.abort();
+        }
         if let Some(dispatcher) = self.dispatcher.lock().await.take() {
             dispatcher.abort();
             // Its tasks end with it.
@@ -201,6 +218,9 @@ impl Runner {
 impl Drop for Runner {
     fn drop(&mut self) {
         self.breaker.abort();
+        if let Some(watch) = self.watch.get_mut().take() {
+            watch.abort();
+        }
         let at_once = Phase::Draining(Instant::now());
         self.subscribed.phase.send_if_modified(|phase| {
             let running = *phase == Phase::Running;

@@ -158,7 +158,9 @@ impl MemoryConsumer {
             let entry = self.entry(state)?;
             entry.paused = paused;
             entry.limit(most);
-            let queue = entry.queue?;
+            let queue = entry.queue;
+            state.consumers_changed = true;
+            let queue = queue?;
             state.pump(queue);
             Some(())
         });
@@ -197,5 +199,18 @@ impl Consumer for MemoryConsumer {
             })
         });
         state.flatten().unwrap_or(ConsumerState::Stopped)
+    }
+
+    fn changed(&self, known: ConsumerState) -> BoxFuture<'_, ConsumerState> {
+        Box::pin(async move {
+            loop {
+                let changed = self.link.shared.consumers.notified();
+                let now = self.state();
+                if now != known {
+                    return now;
+                }
+                changed.await;
+            }
+        })
     }
 }

@@ -281,6 +281,7 @@ impl State {
             return;
         };
         consumer.sender = None;
+        self.consumers_changed = true;
         if consumer.out() == 0 {
             let queue = consumer.queue;
             self.remove_consumer(consumer_at);
@@ -317,6 +318,7 @@ impl State {
             let (prefix, start) = (link.prefix.clone(), subscription.start);
             self.ensure_queue(name, &grave, prefix, spec, subscription.dead_letter, start)
         };
+        self.consumers_changed = true;
         let consumer = self.consumers.get_mut(consumer_at).expect("it was there");
         match queue {
             Ok(at) => {

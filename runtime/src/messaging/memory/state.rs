@@ -98,6 +98,8 @@ pub(super) struct State {
     pub(super) sooner: bool,
     /// A connection was made or ended.
     pub(super) reconnected: bool,
+    /// Some consumer began, paused, failed or ended.
+    pub(super) consumers_changed: bool,
 }
 
 impl State {
@@ -122,6 +124,7 @@ impl State {
             offset: 0,
             serial: 0,
             reconnected: false,
+            consumers_changed: false,
             in_flight: 0,
             stalled: 0,
             idle_waiters: 0,

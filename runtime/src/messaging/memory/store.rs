@@ -44,6 +44,8 @@ pub(super) struct Shared {
     pub(super) sooner: Notify,
     /// A connection was made or ended.
     pub(super) connections: Notify,
+    /// Some consumer may be in another state than before.
+    pub(super) consumers: Notify,
     /// Nothing is in flight any more.
     quiet: Notify,
 }
@@ -69,12 +71,16 @@ impl Shared {
     fn wake(&self, mut state: MutexGuard<'_, State>) {
         let sooner = std::mem::take(&mut state.sooner);
         let reconnected = std::mem::take(&mut state.reconnected);
+        let consumers = std::mem::take(&mut state.consumers_changed);
         drop(state);
         if sooner {
             self.sooner.notify_waiters();
         }
         if reconnected {
             self.connections.notify_waiters();
+        }
+        if reconnected || consumers {
+            self.consumers.notify_waiters();
         }
     }
 }
@@ -88,6 +94,7 @@ impl MemoryStore {
                 state: Mutex::new(State::new(options)),
                 sooner: Notify::new(),
                 connections: Notify::new(),
+                consumers: Notify::new(),
                 quiet: Notify::new(),
             }),
         }

@@ -1,6 +1,13 @@
 //! A running consumer of one subscription.
 
+use std::time::Duration;
+
+use tokio::time::sleep;
+
 use crate::handling::BoxFuture;
+
+/// How often a consumer is looked at that does not tell of its changes.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A running consumer of one subscription.
 ///
@@ -28,6 +35,20 @@ pub trait Consumer: Send + Sync {
 
     /// How it is. Answers at once.
     fn state(&self) -> ConsumerState;
+
+    /// Waits until its state is another one than `known`, and gives that. An adapter that is not told
+    /// of its changes looks once in a second.
+    fn changed(&self, known: ConsumerState) -> BoxFuture<'_, ConsumerState> {
+        Box::pin(async move {
+            loop {
+                let now = self.state();
+                if now != known {
+                    return now;
+                }
+                sleep(LOOK).await;
+            }
+        })
+    }
 }
 
 /// How a consumer is.

@@ -130,6 +130,15 @@ impl Consumer for QueueConsumer {
     fn state(&self) -> ConsumerState {
         self.state.borrow().clone()
     }
+
+    fn changed(&self, known: ConsumerState) -> BoxFuture<'_, ConsumerState> {
+        let mut state = self.state.subscribe();
+        Box::pin(async move {
+            // The sender is this struct's own.
+            let now = state.wait_for(|now| *now != known).await;
+            now.map_or(ConsumerState::Stopped, |now| now.clone())
+        })
+    }
 }
 
 struct Task {

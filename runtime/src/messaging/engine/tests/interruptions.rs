@@ -349,3 +349,37 @@ async fn what_is_acknowledged_on_receipt_does_not_come_again_after_a_crash() {
         assert!(seen.take().is_empty(), "batch: {batch:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_gauge_of_running_consumers_says_what_they_do() {
+    let world = World::new().await;
+    let seen = Seen::default();
+    let pausing = handler(&seen, |incoming, _| async move {
+        let pauses = incoming.redelivered || incoming.body.is_empty();
+        match pauses {
+            true => Outcome::done(),
+            false => Outcome::pause(Duration::from_secs(30), "bank down"),
+        }
+    });
+    let runner = world.run(planned("orders", pausing)).await;
+    let running = async || {
+        // Whoever measures gets its turn.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        world.metrics.sum(metrics::CONSUMER_RUNNING, &[])
+    };
+    assert_eq!(running().await, 1.0);
+    world.store.faults().disconnect(Duration::from_secs(5));
+    assert_eq!(running().await, 0.0);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(running().await, 1.0);
+    runner.pause().await;
+    assert_eq!(running().await, 0.0);
+    runner.resume().await;
+    assert_eq!(running().await, 1.0);
+    // While the breaker is open nothing is fetched.
+    world.publish("orders", "x", &[]).await;
+    assert_eq!(running().await, 0.0);
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    runner.stop(Instant::now() + Duration::from_secs(5)).await;
+    assert_eq!(running().await, 0.0);
+}

@@ -127,6 +127,15 @@ impl Consumer for ChannelConsumer {
     fn state(&self) -> ConsumerState {
         self.state.borrow().clone()
     }
+
+    fn changed(&self, known: ConsumerState) -> BoxFuture<'_, ConsumerState> {
+        let mut state = self.state.subscribe();
+        Box::pin(async move {
+            // The sender is this struct's own.
+            let now = state.wait_for(|now| *now != known).await;
+            now.map_or(ConsumerState::Stopped, |now| now.clone())
+        })
+    }
 }
 
 /// What is listened to: one channel, or a pattern of them.
