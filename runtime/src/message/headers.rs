@@ -76,6 +76,8 @@ pub mod name {
     pub const MESSAGE_VERSION: &str = "message-version";
     /// When the message was first published, RFC 3339.
     pub const PUBLISHED_AT: &str = "published-at";
+    /// Set on a message that was taken from the dead letters: by which re-drive.
+    pub const REDRIVEN_BY: &str = "x-redriven-by";
     /// Set on a message that was taken from the dead letters: where it lay.
     pub const REDRIVEN_FROM: &str = "x-redriven-from";
     /// Of a request: where its reply goes.

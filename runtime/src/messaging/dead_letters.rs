@@ -5,13 +5,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::clock::{Rng, SystemClock};
 use crate::message::{Headers, Incoming, MessageId, headers::name, parse_time};
 use crate::resilience::RateLimiter;
 
 use super::port::{BrokerError, BrokerErrorKind, DeadLetterStore, MessageBroker, Subscription};
 
-/// How many dead letters are moved at once where a rate is asked for.
-const MOVED_AT_ONCE: usize = 1;
+/// How often dead letters are moved where a rate is asked for: so many at once as are due by then.
+const ROUND: Duration = Duration::from_millis(100);
 
 /// The dead letters of one subscription.
 ///
@@ -78,7 +79,7 @@ impl DeadLetters {
     /// the same identities. Returns how many, or with `dry_run` how many would be.
     ///
     /// Each copy is confirmed before its dead letter is removed: killed half way, it can be run
-    /// again.
+    /// again. What fails again and comes back meanwhile stays a dead letter: each is sent once.
     ///
     /// # Errors
     /// As for [`DeadLetters::list`]; what was moved before stays moved.
@@ -89,10 +90,14 @@ impl DeadLetters {
             return Ok(chosen.take(redrive.limit).count());
         }
         let origin = format!("{}:{}", self.broker.name(), self.subscription.label);
+        let run = MessageId::generate(&SystemClock, &Rng::new()).to_string();
         let choose = |incoming: &Incoming| {
-            redrive
-                .chooses(incoming)
-                .then(|| fresh_headers(incoming, &origin))
+            let came_back = incoming.headers.text(name::REDRIVEN_BY).as_deref() == Some(&*run);
+            (!came_back && redrive.chooses(incoming)).then(|| {
+                let mut headers = fresh_headers(incoming, &origin);
+                headers.set(name::REDRIVEN_BY, run.clone());
+                headers
+            })
         };
         let store = self.store()?;
         let Some((count, per)) = redrive.rate else {
@@ -101,16 +106,18 @@ impl DeadLetters {
                 .await;
         };
         let limiter = RateLimiter::new(count, per);
+        let in_a_round = per_round(count, per);
         let mut moved = 0;
         while moved < redrive.limit {
-            limiter.ready().await;
-            let now = store
-                .redrive(&self.subscription, MOVED_AT_ONCE, &choose)
-                .await?;
-            if now == 0 {
+            let due = in_a_round.min(redrive.limit - moved);
+            for _ in 0..due {
+                limiter.ready().await;
+            }
+            let now = store.redrive(&self.subscription, due, &choose).await?;
+            moved += now;
+            if now < due {
                 break;
             }
-            moved += now;
         }
         Ok(moved)
     }
@@ -302,6 +309,12 @@ impl DeadLetter {
     fn text(&self, name: &str) -> Option<Cow<'_, str>> {
         self.0.headers.text(name)
     }
+}
+
+/// How many of `count` in `per` are due in one round; at least one.
+fn per_round(count: u32, per: Duration) -> usize {
+    let share = ROUND.as_nanos() * u128::from(count) / per.as_nanos().max(1);
+    usize::try_from(share.min(u128::from(count))).map_or(1, |due| due.max(1))
 }
 
 /// The headers of a first attempt: nothing of what had gone wrong, but where it lay.

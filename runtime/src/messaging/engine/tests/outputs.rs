@@ -143,3 +143,29 @@ async fn dead_letters_go_back_to_their_own_subscription_as_first_attempts() {
         "another group saw the message again"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_redrive_sends_each_dead_letter_once_also_where_it_fails_again() {
+    let world = World::new().await;
+    let seen = Seen::default();
+    let planned = planned("orders", answering(&seen, || Outcome::dead_letter("never")));
+    let _runner = world.run(planned.clone()).await;
+    // One of them twice, as at-least-once allows.
+    for id in ["m-1", "m-2", "m-3", "m-2"] {
+        world.publish("orders", id, &[(name::MESSAGE_ID, id)]).await;
+    }
+    world.settled().await;
+    assert_eq!(seen.take().len(), 4);
+    let broker = Arc::clone(&world.broker) as Arc<dyn MessageBroker>;
+    let letters = DeadLetters::new(broker, Arc::clone(&planned.subscription));
+    for rate in [1, 100] {
+        let redrive = Redrive::new().rate(rate, Duration::from_secs(1));
+        let ended = tokio::time::timeout(HOUR, letters.redrive(&redrive)).await;
+        assert_eq!(ended.expect("it ends").unwrap(), 4, "{rate}");
+        world.settled().await;
+        let mut again = seen.take();
+        again.sort();
+        assert_eq!(again, ["m-1#1", "m-2#1", "m-2#1", "m-3#1"]);
+        assert_eq!(letters.list(10).await.unwrap().len(), 4);
+    }
+}
