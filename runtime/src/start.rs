@@ -1,5 +1,11 @@
 //! `start`: an app from its banner to its end, signals included.
 
+use std::future::pending;
+use std::pin::pin;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
 use crate::error::{CommunicationError, CommunicationErrorKind, Report, Result};
 use crate::launch::{App, AppTopology, Running};
 use crate::plan::{KindReport, PlanReport};
@@ -108,16 +114,33 @@ pub async fn start(app: impl Into<App>) -> Result<()> {
     };
     let planned = app.planned()?;
     announce(planned.manager.report());
+    let manager = Arc::clone(&planned.manager);
     let launched = planned.launch();
     let Some(mut signals) = signals else {
         launched.await?.wait().await;
         return Ok(());
     };
+    let mut launched = pin!(launched);
     let running = tokio::select! {
         biased;
-        launched = launched => launched?,
-        // Nothing was taken from a broker yet.
-        _ = signals.next() => return Ok(()),
+        launched = &mut launched => launched?,
+        signal = signals.next() => {
+            say(&format!("{}: going down", signal.name));
+            // Some of it may run already.
+            let down = manager.shutdown(Instant::now() + manager.drain_timeout());
+            let starting = async {
+                // What it starts after that, it stops.
+                let _ = launched.await;
+                pending::<()>().await;
+            };
+            tokio::select! {
+                biased;
+                _ = down => return Ok(()),
+                () = starting => {}
+                signal = signals.next() => end_at_once(signal),
+            }
+            return Ok(());
+        }
     };
     tokio::select! {
         biased;
@@ -130,11 +153,13 @@ pub async fn start(app: impl Into<App>) -> Result<()> {
     tokio::select! {
         biased;
         () = running.stop_within(limit) => Ok(()),
-        signal = signals.next() => {
-            say(&format!("second {}: ending at once", signal.name));
-            std::process::exit(128 + signal.number);
-        }
+        signal = signals.next() => end_at_once(signal),
     }
+}
+
+fn end_at_once(second: Signal) -> ! {
+    say(&format!("second {}: ending at once", second.name));
+    std::process::exit(128 + second.number);
 }
 
 fn no_signals(error: std::io::Error) -> CommunicationError {
@@ -204,7 +229,7 @@ impl Signals {
         tokio::select! {
             Some(()) = self.interrupt.recv() => SIGINT,
             Some(()) = self.terminate.recv() => SIGTERM,
-            else => std::future::pending().await,
+            else => pending().await,
         }
     }
 }
@@ -220,7 +245,7 @@ impl Signals {
 
     async fn next(&mut self) -> Signal {
         if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending().await
+            pending().await
         }
         SIGINT
     }

@@ -293,7 +293,7 @@ impl App {
     /// Makes the plan.
     pub(crate) fn planned(self) -> Result<Planned, CommunicationError> {
         Ok(Planned {
-            manager: CommunicationManager::new(self.wiring)?,
+            manager: Arc::new(CommunicationManager::new(self.wiring)?),
             on_ready: self.on_ready,
             on_drain: self.on_drain,
         })
@@ -306,7 +306,7 @@ impl App {
 
 /// An app whose plan is made.
 pub(crate) struct Planned {
-    pub(crate) manager: CommunicationManager,
+    pub(crate) manager: Arc<CommunicationManager>,
     on_ready: Vec<Hook>,
     on_drain: Vec<Hook>,
 }

@@ -22,12 +22,12 @@ const READY_ROUND: Duration = Duration::from_secs(60);
 pub struct Running(Arc<Inner>);
 
 struct Inner {
-    manager: CommunicationManager,
+    manager: Arc<CommunicationManager>,
     on_drain: Mutex<Vec<Hook>>,
 }
 
 impl Running {
-    pub(super) fn new(manager: CommunicationManager, on_drain: Vec<Hook>) -> Self {
+    pub(super) fn new(manager: Arc<CommunicationManager>, on_drain: Vec<Hook>) -> Self {
         Self(Arc::new(Inner {
             manager,
             on_drain: Mutex::new(on_drain),
