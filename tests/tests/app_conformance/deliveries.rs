@@ -40,13 +40,13 @@ async fn at_most_once_makes_one_attempt_and_keeps_nothing(world: Arc<World>) -> 
 #[subscriber(group = "received", ack = on_receive)]
 async fn singly(work: Work, probe: State<Probe>) {
     probe.note(&work.id);
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 #[subscriber(group = "received-batches", ack = on_receive, batch(max = 2, wait = "5s"))]
 async fn together(many: Batch<Work>, probe: State<Probe>) {
     many.payloads().for_each(|work| probe.note(&work.id));
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// The handlers never end, so the process ends them at its deadline.

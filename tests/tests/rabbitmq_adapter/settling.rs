@@ -316,7 +316,7 @@ async fn failing_copy_in_order() -> Outcome {
         stage.broker.publish(message("a.b", id, "{}")).await?;
     }
     let (one, two) = (inbox.next().await, inbox.next().await);
-    let incoming = Arc::new(one.incoming);
+    let incoming = one.incoming;
     let headers = incoming.headers.clone();
     let dead = tokio::spawn(one.settlement.dead_letter(incoming, headers));
     // It is not handed out again behind the other one.

@@ -81,14 +81,12 @@ fn what_does_not_start_is_told_with_what_to_write() {
     );
     assert_eq!(
         refused("redis-pubsub"),
-        "service `billing` as `redis-pubsub`: it does not start, 4 things are refused
+        "service `billing` as `redis-pubsub`: it does not start, 3 things are refused
   refused
   billing/src/handlers.rs:10  regional  `ordered_by = key`, and broker `main` (redis-pubsub) keeps no order across instances
   help: write `ordered_by = key_in_process`, or use another broker
   billing/src/handlers.rs:10  regional  wants every message, and broker `main` (redis-pubsub) delivers at most once
   help: use Streams (`kind = \"redis\"`), or write `delivery = at_most_once` if messages may be lost
-  billing/src/handlers.rs:30  quote  answers with a reply, and broker `main` (redis-pubsub) carries none
-  help: route its topic to a broker that does, or publish the answer as a message
   billing/src/handlers.rs:30  quote  wants every message, and broker `main` (redis-pubsub) delivers at most once
   help: use Streams (`kind = \"redis\"`), or write `delivery = at_most_once` if messages may be lost"
     );

@@ -179,7 +179,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_limit_lets_so_many_more_out() {
-        let taken = Taken::new("main".into(), 3, Series::of(None, DROPPED, Vec::new()));
+        let taken = Taken::new("main".into(), 3, Series::default());
         taken.hand_out();
         taken.limit(1);
         assert!(taken.has_room());
