@@ -17,6 +17,6 @@ pub use discovery::ScriptedDiscovery;
 pub use proxy::{Direction, FaultProxy};
 #[cfg(unix)]
 pub use server::{
-    KafkaCluster, KafkaDoor, KafkaNode, RabbitMqNode, RedisNode, ServerError, ServerFixture,
-    TlsFiles,
+    KafkaCluster, KafkaDoor, KafkaNode, RabbitMqCluster, RabbitMqNode, RedisNode, ServerError,
+    ServerFixture, TlsFiles,
 };

@@ -4,6 +4,7 @@ mod guard;
 mod kafka;
 mod local;
 mod rabbitmq;
+mod rabbitmq_cluster;
 mod readiness;
 mod redis_node;
 mod url;
@@ -20,6 +21,7 @@ use readiness::Probe;
 
 pub use kafka::{KafkaCluster, KafkaDoor, KafkaNode};
 pub use rabbitmq::{RabbitMqNode, TlsFiles};
+pub use rabbitmq_cluster::RabbitMqCluster;
 pub use redis_node::RedisNode;
 
 /// A server that a test talks to: a private process that this fixture started, or one of your own

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// How long one request may take.
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(30);
 /// The largest answer that is read, in bytes.
 const LARGEST: u64 = 64 * 1024 * 1024;
 
@@ -61,9 +61,12 @@ impl Endpoint {
             stream.take(LARGEST).read_to_end(&mut answer).await?;
             parse_answer(&answer).ok_or_else(|| io::Error::other("the answer is not whole HTTP"))
         };
-        timeout(LIMIT, converse)
-            .await
-            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no answer within 10 s"))?
+        timeout(LIMIT, converse).await.map_err(|_| {
+            io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("no answer within {} s", LIMIT.as_secs()),
+            )
+        })?
     }
 }
 

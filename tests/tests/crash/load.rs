@@ -40,13 +40,6 @@ pub(crate) struct Sender {
 }
 
 impl Sender {
-    pub(crate) async fn connect(url: &str) -> Outcome<Self> {
-        let config = Config::new()
-            .with("service.name", "ledger-load")
-            .with("brokers.main.url", url);
-        Self::with(config).await
-    }
-
     pub(crate) async fn with(config: Config) -> Outcome<Self> {
         let running = App::new(config).publish_only().launch().await?;
         running.ready(LIMIT).await?;

@@ -2,15 +2,17 @@
 //! keeps the account. `INTERLINE_TEST_SOAK=1` makes the counts large.
 
 mod ground;
-mod kafka;
 mod load;
 mod of_broker;
+mod of_cluster;
+mod of_kafka;
 mod of_network;
 mod of_redis;
 mod of_service;
 mod outside;
 mod scene;
 mod service;
+mod topics;
 mod trouble;
 
 use std::process::ExitCode;
@@ -18,7 +20,6 @@ use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
 use interline_tests::harness::{self, Case, soak};
-use interline_tests::servers::Server;
 
 use crate::ground::Kind;
 use crate::trouble::Outcome;
@@ -50,6 +51,19 @@ const OF_ALL: &[(&str, Of)] = &[
     ("a_restarted_broker_loses_nothing", |kind| {
         Box::pin(of_broker::restarted(kind))
     }),
+    ("a_frozen_server_loses_nothing", |kind| {
+        Box::pin(of_broker::frozen(kind))
+    }),
+    ("members_that_come_and_go_lose_nothing", |kind| {
+        Box::pin(of_service::members_change(kind))
+    }),
+    ("an_idle_minute_passes_without_an_error", |kind| {
+        Box::pin(of_service::idle(kind))
+    }),
+];
+
+/// What those have to bear whose clients tell of each fault of the network.
+const OF_NETWORK: &[(&str, Of)] = &[
     ("a_cut_connection_loses_nothing", |kind| {
         Box::pin(of_network::cut(kind))
     }),
@@ -64,9 +78,22 @@ const OF_ALL: &[(&str, Of)] = &[
 /// What only one kind can do.
 const OF_ONE: &[(Kind, &str, Own)] = &[
     (
+        Kind::Kafka,
+        "a_killed_leader_of_three_servers_loses_nothing",
+        || Box::pin(of_kafka::leader_killed()),
+    ),
+    (Kind::Kafka, "a_failing_network_loses_nothing", || {
+        Box::pin(of_kafka::network_fails())
+    }),
+    (
         Kind::RabbitMq,
         "a_killed_broker_keeps_messages_for_later",
         || Box::pin(of_broker::killed_with_scheduled()),
+    ),
+    (
+        Kind::RabbitMq,
+        "a_killed_leader_of_three_servers_loses_nothing",
+        || Box::pin(of_cluster::leader_killed()),
     ),
     (Kind::RabbitMq, "a_deleted_queue_is_made_again", || {
         Box::pin(of_broker::queue_deleted())
@@ -81,27 +108,16 @@ const OF_ONE: &[(Kind, &str, Own)] = &[
         "closed_connections_do_not_raise_the_prefetch",
         || Box::pin(of_broker::connections_closed()),
     ),
-    (Kind::Redis, "a_frozen_server_loses_nothing", || {
-        Box::pin(of_redis::frozen())
-    }),
     (Kind::Redis, "killed_clients_lose_nothing", || {
         Box::pin(of_redis::connections_closed())
     }),
     (Kind::Redis, "a_destroyed_group_loses_nothing", || {
         Box::pin(of_redis::group_destroyed())
     }),
-    (Kind::Redis, "members_that_come_and_go_lose_nothing", || {
-        Box::pin(of_redis::members_change())
-    }),
     (
         Kind::Redis,
         "a_promoted_replica_loses_only_what_it_never_had",
         || Box::pin(of_redis::replica_promoted()),
-    ),
-    (
-        Kind::Redis,
-        "an_idle_minute_passes_without_an_error",
-        || Box::pin(of_redis::idle()),
     ),
 ];
 
@@ -109,7 +125,8 @@ fn main() -> ExitCode {
     let limit = Duration::from_secs(if soak() { 3_600 } else { 240 });
     let mut cases = Vec::new();
     for kind in Kind::ALL {
-        for &(name, case) in OF_ALL {
+        let of_network: &[_] = if kind == Kind::Kafka { &[] } else { OF_NETWORK };
+        for &(name, case) in OF_ALL.iter().chain(of_network) {
             let name = format!("{}::{name}", kind.name());
             let case = Case::new(name, move || case(kind));
             cases.push(case.needs(kind.server()).limit(limit));
@@ -119,27 +136,5 @@ fn main() -> ExitCode {
         let case = Case::new(format!("{}::{name}", kind.name()), case);
         cases.push(case.needs(kind.server()).limit(limit));
     }
-    let on_kafka = [
-        Case::new(
-            "kafka::a_killed_service_loses_nothing",
-            kafka::service_killed,
-        ),
-        Case::new(
-            "kafka::members_that_come_and_go_lose_nothing",
-            kafka::members_come_and_go,
-        ),
-        Case::new("kafka::a_killed_server_loses_nothing", kafka::server_killed),
-        Case::new(
-            "kafka::a_killed_leader_of_three_servers_loses_nothing",
-            kafka::leader_killed,
-        ),
-        Case::new("kafka::a_frozen_server_loses_nothing", kafka::server_frozen),
-        Case::new(
-            "kafka::a_failing_network_loses_nothing",
-            kafka::network_fails,
-        ),
-    ];
-    let on_kafka = on_kafka.into_iter();
-    cases.extend(on_kafka.map(|case| case.needs(Server::Kafka).limit(limit)));
     harness::run(cases)
 }

@@ -16,11 +16,9 @@ use interline_tests::servers::{self, Vhost};
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::ground::Kind;
-use crate::load::Sender;
-use crate::outside::Outside;
 use crate::scene::{CONNECTED, INPUT, PREFETCH, Scene};
 use crate::trouble::{LIMIT, Outcome, Trouble, ensure, until};
 
@@ -51,7 +49,7 @@ async fn comes_back(kind: Kind, exit: Exit, times: usize) -> Outcome {
     scene.set("LEDGER_DELAY_MS", 5);
     let outcome = async {
         let service = scene.start().await?;
-        let sender = Sender::connect(scene.ground.url()).await?;
+        let sender = scene.sender().await?;
         let load = sender.start();
         let mut back = Vec::new();
         for _ in 0..times {
@@ -79,12 +77,40 @@ async fn comes_back(kind: Kind, exit: Exit, times: usize) -> Outcome {
         ensure(late.is_empty(), || {
             format!("the first message was handled late: {late:?}")
         })?;
-        let most = times * PREFETCH * 2;
-        ensure(sums.duplicates <= most, || {
-            format!("{} repeated attempts, {most} at most", sums.duplicates)
-        })
+        scene.repeats_at_most(&sums, times)
     };
     let outcome = outcome.await;
+    scene
+        .told(outcome.map_err(|trouble| trouble.with(&server.logs())))
+        .await
+}
+
+/// The server is frozen for longer than anybody waits for an answer, then goes on; and for a moment that nobody
+/// notices.
+pub(crate) async fn frozen(kind: Kind) -> Outcome {
+    let server = kind.own().await?;
+    let mut scene = Scene::on(kind, &server).await?;
+    scene.set_broker(kind);
+    scene.with_failures("4s");
+    scene.set("LEDGER_DELAY_MS", 5);
+    let times = if soak() { 10 } else { 2 };
+    let (url, mut frozen) = (scene.ground.url().to_owned(), 0);
+    let outcome = scene
+        .survives(&url, times, async |scene| {
+            let seconds = if frozen % 2 == 0 { 12 } else { 1 };
+            frozen += 1;
+            let lost = scene.logged(kind.lost());
+            server.pause().await?;
+            sleep(Duration::from_secs(seconds)).await;
+            server.resume().await?;
+            scene.progress().await?;
+            let noticed = scene.logged(kind.lost()) > lost;
+            ensure(noticed == (seconds > 1), || {
+                format!("frozen for {seconds} s, noticed: {noticed}")
+            })
+        })
+        .await;
+    let outcome = outcome.map(drop);
     scene
         .told(outcome.map_err(|trouble| trouble.with(&server.logs())))
         .await
@@ -152,9 +178,9 @@ pub(crate) async fn queue_deleted() -> Outcome {
     let scene = Scene::on(Kind::RabbitMq, server).await?;
     let outcome = async {
         let service = scene.start().await?;
-        let sender = Sender::connect(scene.ground.url()).await?;
+        let sender = scene.sender().await?;
         let mut published = sender.send(100).await?;
-        let outside = Outside::connect(scene.ground.url()).await?;
+        let outside = scene.ground.outside().await?;
         // What is in the queue would be gone with it, by the doing of whoever deletes it.
         until("the first messages are handled", LIMIT, async || {
             Ok(scene.ledger.entries()?.len() >= 100)
@@ -192,7 +218,7 @@ pub(crate) async fn consumer_timed_out() -> Outcome {
     scene.set("LEDGER_SLOW_ONCE_MS", 15_000);
     let outcome = async {
         let service = scene.start().await?;
-        let sender = Sender::connect(scene.ground.url()).await?;
+        let sender = scene.sender().await?;
         let mut published = sender.send(20).await?;
         until("the server ends the consumer", LIMIT, async || {
             Ok(server
@@ -239,7 +265,7 @@ pub(crate) async fn connections_closed() -> Outcome {
         let vhost = scene.ground.vhost()?;
         let management = &vhost.management;
         let service = scene.start().await?;
-        let sender = Sender::connect(scene.ground.url()).await?;
+        let sender = scene.sender().await?;
         let published = sender.send(10_000).await?;
         sender.close().await;
         let mut most = 0;
@@ -260,7 +286,7 @@ pub(crate) async fn connections_closed() -> Outcome {
             })
             .await?;
             eprintln!("connections closed: connected again after {took:.1?}");
-            let outside = Outside::connect(scene.ground.url()).await?;
+            let outside = scene.ground.outside().await?;
             scene.progress().await?;
             let before = scene.ledger.length();
             // The statistics of channels are a second old, those of the queue five.

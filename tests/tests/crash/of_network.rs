@@ -4,10 +4,9 @@ use interline::testing::{Direction, FaultProxy};
 use interline_tests::harness::soak;
 
 use crate::ground::Kind;
-use crate::load::Sender;
 use crate::of_broker::place;
-use crate::scene::{CONNECTED, PREFETCH, Scene};
-use crate::trouble::{LIMIT, Outcome, ensure, until};
+use crate::scene::{CONNECTED, Scene};
+use crate::trouble::{LIMIT, Outcome, until};
 
 const LOST: &str = "connection lost";
 
@@ -58,7 +57,7 @@ async fn survives(kind: Kind, faults: &[Fault], rounds: usize) -> Outcome {
     let outcome = async {
         let service = scene.start().await?;
         // The load has a way of its own.
-        let sender = Sender::connect(scene.ground.url()).await?;
+        let sender = scene.sender().await?;
         let load = sender.start();
         for _ in 0..rounds {
             for fault in faults {
@@ -87,10 +86,7 @@ async fn survives(kind: Kind, faults: &[Fault], rounds: usize) -> Outcome {
         let published = load.stop().await?;
         sender.close().await;
         let sums = scene.finish(service, &published).await?;
-        let most = rounds * faults.len() * PREFETCH * 2;
-        ensure(sums.duplicates <= most, || {
-            format!("{} repeated attempts, {most} at most", sums.duplicates)
-        })
+        scene.repeats_at_most(&sums, rounds * faults.len())
     };
     let outcome = outcome.await;
     scene.told(outcome).await

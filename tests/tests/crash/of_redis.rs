@@ -4,47 +4,13 @@ use std::time::Duration;
 
 use interline::testing::{Direction, FaultProxy, ServerFixture};
 use interline_tests::ledger::Decision;
-use tokio::time::{Instant, sleep};
 
 use crate::ground::{Ground, Kind};
-use crate::load::Sender;
 use crate::of_broker::place;
-use crate::scene::{CONNECTED, DRAIN, INPUT, PREFETCH, Scene};
+use crate::scene::{CONNECTED, Scene};
 use crate::trouble::{LIMIT, Outcome, ensure, until};
 
 const BACK: Duration = Duration::from_secs(15);
-
-/// The server is frozen longer than anybody waits for an answer, then goes on.
-pub(crate) async fn frozen() -> Outcome {
-    let server = Kind::Redis.own().await?;
-    let mut scene = Scene::on(Kind::Redis, &server).await?;
-    scene.with_failures("4s");
-    scene.set("LEDGER_DELAY_MS", 5);
-    let outcome = async {
-        let service = scene.start().await?;
-        let sender = Sender::connect(scene.ground.url()).await?;
-        let load = sender.start();
-        // The second one is short enough for nobody to notice more than a pause.
-        for (seconds, loses) in [(12, true), (1, false)] {
-            scene.progress().await?;
-            let lost = service.said("connection lost");
-            server.pause().await?;
-            sleep(Duration::from_secs(seconds)).await;
-            server.resume().await?;
-            let back = scene.progress().await?;
-            eprintln!("frozen for {seconds} s: handling {back:.1?} later");
-            let lost = service.said("connection lost") > lost;
-            ensure(lost == loses, || {
-                format!("frozen {seconds} s, lost: {lost}")
-            })?;
-        }
-        let published = load.stop().await?;
-        sender.close().await;
-        scene.finish(service, &published).await.map(drop)
-    };
-    let outcome = outcome.await;
-    scene.told(outcome).await
-}
 
 /// `CLIENT KILL` of everything the service has, again and again, with a backlog.
 pub(crate) async fn connections_closed() -> Outcome {
@@ -54,7 +20,7 @@ pub(crate) async fn connections_closed() -> Outcome {
     let outcome = async {
         let database = scene.ground.database()?;
         let service = scene.start().await?;
-        let sender = Sender::connect(scene.ground.url()).await?;
+        let sender = scene.sender().await?;
         let published = sender.send(5_000).await?;
         sender.close().await;
         for _ in 0..5 {
@@ -74,10 +40,7 @@ pub(crate) async fn connections_closed() -> Outcome {
         scene.set("LEDGER_DELAY_MS", 0);
         let service = scene.start().await?;
         let sums = scene.finish(service, &published).await?;
-        let most = 6 * PREFETCH * 2;
-        ensure(sums.duplicates <= most, || {
-            format!("{} repeated attempts, {most} at most", sums.duplicates)
-        })
+        scene.repeats_at_most(&sums, 6)
     };
     let outcome = outcome.await;
     scene.told(outcome).await
@@ -90,7 +53,7 @@ pub(crate) async fn group_destroyed() -> Outcome {
     let outcome = async {
         let database = scene.ground.database()?;
         let service = scene.start().await?;
-        let sender = Sender::connect(scene.ground.url()).await?;
+        let sender = scene.sender().await?;
         let load = sender.start();
         for _ in 0..3 {
             scene.progress().await?;
@@ -102,51 +65,6 @@ pub(crate) async fn group_destroyed() -> Outcome {
         let published = load.stop().await?;
         sender.close().await;
         scene.finish(service, &published).await.map(drop)
-    };
-    let outcome = outcome.await;
-    scene.told(outcome).await
-}
-
-/// Instances come and go under load, in order and killed: nothing is lost, and nothing stays behind.
-pub(crate) async fn members_change() -> Outcome {
-    let server = Kind::Redis.shared().await?;
-    let mut scene = Scene::on(Kind::Redis, server).await?;
-    scene.with_failures("4s");
-    scene.set("LEDGER_DELAY_MS", 5);
-    let outcome = async {
-        let mut members = vec![scene.start().await?, scene.start().await?];
-        let sender = Sender::connect(scene.ground.url()).await?;
-        let load = sender.start();
-        for round in 0..6 {
-            scene.progress().await?;
-            members.push(scene.start().await?);
-            scene.moment(400).await;
-            let leaves = members.remove(0);
-            if round % 2 == 0 {
-                leaves.terminate(DRAIN).await?;
-            } else {
-                leaves.kill().await?;
-            }
-        }
-        let published = load.stop().await?;
-        sender.close().await;
-        let last = members.remove(0);
-        for member in members {
-            member.terminate(DRAIN).await?;
-        }
-        // The consumers of those that were killed go when they hold nothing.
-        let database = scene.ground.database()?;
-        until("the consumers of the dead are gone", LIMIT, async || {
-            let consumers = ["XINFO", "CONSUMERS", "ledger.input", "ledger"];
-            let found = database.command(&consumers).await?;
-            Ok(format!("{found:?}").matches("ledger-").count() <= 1)
-        })
-        .await?;
-        let sums = scene.finish(last, &published).await?;
-        let most = 3 * PREFETCH * 2;
-        ensure(sums.duplicates <= most, || {
-            format!("{} repeated attempts, {most} at most", sums.duplicates)
-        })
     };
     let outcome = outcome.await;
     scene.told(outcome).await
@@ -176,7 +94,7 @@ pub(crate) async fn replica_promoted() -> Outcome {
     scene.set("LEDGER_DELAY_MS", 400);
     let outcome = async {
         let service = scene.start().await?;
-        let sender = Sender::connect(&url).await?;
+        let sender = scene.sender_at(&url).await?;
         let mut published = sender.send(300).await?;
         let length = ["XLEN", STREAM];
         until("the replica has everything", LIMIT, async || {
@@ -232,35 +150,6 @@ pub(crate) async fn replica_promoted() -> Outcome {
         let kept: Vec<_> = untold.confirmed.keys().filter(|n| decided(n)).collect();
         ensure(kept.is_empty(), || {
             format!("handled, and the replica never had them: {kept:?}")
-        })
-    };
-    let outcome = outcome.await;
-    scene.told(outcome).await
-}
-
-/// A minute without a message is a minute without an error.
-pub(crate) async fn idle() -> Outcome {
-    let server = Kind::Redis.shared().await?;
-    let scene = Scene::on(Kind::Redis, server).await?;
-    let outcome = async {
-        let service = scene.start().await?;
-        let sender = Sender::connect(scene.ground.url()).await?;
-        let mut published = sender.send(10).await?;
-        let count = || service.said(" WARN ") + service.said(" ERROR ");
-        let (begun, before) = (Instant::now(), count());
-        while begun.elapsed() < Duration::from_secs(60) {
-            sleep(Duration::from_millis(500)).await;
-            let said = count() - before;
-            ensure(said == 0, || format!("{said} complaints were logged"))?;
-        }
-        published.add(sender.send(10).await?);
-        sender.close().await;
-        let sums = scene.finish(service, &published).await?;
-        ensure(sums.entries.len() == 20, || format!("{sums:?}"))?;
-        let outside = crate::outside::Outside::connect(scene.ground.url()).await?;
-        let counts = outside.counts(INPUT).await?;
-        ensure(counts.is_some_and(|counts| counts.consumers == 0), || {
-            format!("{counts:?}")
         })
     };
     let outcome = outcome.await;

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use interline_tests::harness::soak;
 use interline_tests::ledger::Decision;
+use tokio::time::{Instant, sleep};
 
 use crate::ground::Kind;
-use crate::load::Sender;
-use crate::outside::Outside;
-use crate::scene::{DRAIN, INPUT, PREFETCH, Scene, Sums};
+use crate::scene::{DRAIN, INPUT, Scene, Sums};
 use crate::trouble::{LIMIT, Outcome, ensure, until};
 
 /// SIGKILL at random moments under load: what was confirmed is handled or a dead letter, and what is
@@ -22,11 +21,7 @@ pub(crate) async fn killed(kind: Kind) -> Outcome {
     let kills = if soak() { 100 } else { 8 };
     let outcome = async {
         let sums = kill_under_load(&mut scene, kills).await?;
-        // A retry whose copy was confirmed and whose original was not acknowledged runs on twice.
-        let most = kills * PREFETCH * 2;
-        ensure(sums.duplicates <= most, || {
-            format!("{} repeated attempts, {most} at most", sums.duplicates)
-        })?;
+        scene.repeats_at_most(&sums, kills)?;
         let never: Vec<u64> = sums.dead.iter().copied().filter(|n| n % 25 != 7).collect();
         ensure(never.is_empty(), || {
             format!("dead letters that should have been handled: {never:?}")
@@ -65,7 +60,7 @@ pub(crate) async fn killed_in_order(kind: Kind) -> Outcome {
 
 async fn kill_under_load(scene: &mut Scene, kills: usize) -> Outcome<Sums> {
     let mut service = scene.start().await?;
-    let sender = Sender::connect(scene.ground.url()).await?;
+    let sender = scene.sender().await?;
     let load = sender.start();
     for _ in 0..kills {
         scene.progress().await?;
@@ -88,7 +83,7 @@ pub(crate) async fn killed_at_each_point(kind: Kind) -> Outcome {
         scene.set("LEDGER_HANG", place);
         let outcome = async {
             let service = scene.start().await?;
-            let sender = Sender::connect(scene.ground.url()).await?;
+            let sender = scene.sender().await?;
             let published = sender.send(1).await?;
             sender.close().await;
             until("the service hangs", LIMIT, async || {
@@ -118,7 +113,7 @@ pub(crate) async fn terminated(kind: Kind) -> Outcome {
     let rounds = if soak() { 20 } else { 5 };
     let outcome = async {
         let mut service = scene.start().await?;
-        let sender = Sender::connect(scene.ground.url()).await?;
+        let sender = scene.sender().await?;
         // Never without work, so that much is settled at the moment of the signal.
         let mut published = sender.send(rounds * 200).await?;
         let load = sender.start();
@@ -136,7 +131,7 @@ pub(crate) async fn terminated(kind: Kind) -> Outcome {
         let handled = sums.entries.len();
         // Something that came back would be handled again.
         let again = scene.start().await?;
-        let outside = Outside::connect(scene.ground.url()).await?;
+        let outside = scene.ground.outside().await?;
         until("the queue is empty", LIMIT, async || {
             let counts = outside.counts(INPUT).await?;
             Ok(counts.is_some_and(|counts| counts.ready == 0))
@@ -174,10 +169,10 @@ pub(crate) async fn terminated_twice(kind: Kind) -> Outcome {
     scene.set("LEDGER_SLOW_ONCE_MS", 20_000);
     let outcome = async {
         let service = scene.start().await?;
-        let sender = Sender::connect(scene.ground.url()).await?;
+        let sender = scene.sender().await?;
         let mut published = sender.send(1).await?;
         sender.close().await;
-        let outside = Outside::connect(scene.ground.url()).await?;
+        let outside = scene.ground.outside().await?;
         until("the message is with the handler", LIMIT, async || {
             let counts = outside.counts(INPUT).await?;
             Ok(counts.is_some_and(|counts| counts.ready == 0))
@@ -201,6 +196,81 @@ pub(crate) async fn terminated_twice(kind: Kind) -> Outcome {
         let sums = scene.finish(service, &published).await?;
         ensure(sums.entries.len() == 1 && sums.confirmed == 1, || {
             format!("{sums:?}")
+        })
+    };
+    let outcome = outcome.await;
+    scene.told(outcome).await
+}
+
+/// Instances come and go every second under load, now in order and now killed: nothing is lost, and nothing stays
+/// behind.
+pub(crate) async fn members_change(kind: Kind) -> Outcome {
+    let server = kind.shared().await?;
+    let mut scene = Scene::on(kind, server).await?;
+    scene.with_failures("4s");
+    scene.set("LEDGER_DELAY_MS", 5);
+    let rounds = if soak() { 60 } else { 6 };
+    let outcome = async {
+        let mut members = vec![scene.start().await?, scene.start().await?];
+        let sender = scene.sender().await?;
+        let load = sender.start();
+        for round in 0..rounds {
+            scene.progress().await?;
+            members.push(scene.start().await?);
+            scene.moment(1_000).await;
+            let leaves = members.remove(0);
+            if round % 2 == 0 {
+                leaves.terminate(DRAIN).await?;
+            } else {
+                leaves.kill().await?;
+            }
+        }
+        let published = load.stop().await?;
+        sender.close().await;
+        let last = members.remove(0);
+        for member in members {
+            member.terminate(DRAIN).await?;
+        }
+        if kind == Kind::Redis {
+            // The consumers of those that were killed go when they hold nothing.
+            let database = scene.ground.database()?;
+            until("the consumers of the dead are gone", LIMIT, async || {
+                let consumers = ["XINFO", "CONSUMERS", "ledger.input", "ledger"];
+                let found = database.command(&consumers).await?;
+                Ok(format!("{found:?}").matches("ledger-").count() <= 1)
+            })
+            .await?;
+        }
+        let sums = scene.finish(last, &published).await?;
+        scene.repeats_at_most(&sums, rounds)
+    };
+    let outcome = outcome.await;
+    scene.told(outcome).await
+}
+
+/// A minute without a message is a minute without an error.
+pub(crate) async fn idle(kind: Kind) -> Outcome {
+    let server = kind.shared().await?;
+    let scene = Scene::on(kind, server).await?;
+    let outcome = async {
+        let service = scene.start().await?;
+        let sender = scene.sender().await?;
+        let mut published = sender.send(10).await?;
+        let count = || service.said(" WARN ") + service.said(" ERROR ");
+        let (begun, before) = (Instant::now(), count());
+        while begun.elapsed() < Duration::from_secs(60) {
+            sleep(Duration::from_millis(500)).await;
+            let said = count() - before;
+            ensure(said == 0, || format!("{said} complaints were logged"))?;
+        }
+        published.add(sender.send(10).await?);
+        sender.close().await;
+        let sums = scene.finish(service, &published).await?;
+        ensure(sums.entries.len() == 20, || format!("{sums:?}"))?;
+        let outside = scene.ground.outside().await?;
+        let counts = outside.counts(INPUT).await?;
+        ensure(counts.is_some_and(|counts| counts.consumers == 0), || {
+            format!("{counts:?}")
         })
     };
     let outcome = outcome.await;

@@ -1,5 +1,6 @@
 //! A look at the queues with a plain client of the broker.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -8,6 +9,7 @@ use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties};
 use tokio::time::timeout;
 
+use crate::topics::Topics;
 use crate::trouble::{Outcome, Trouble};
 
 const PASSIVE: QueueDeclareOptions = QueueDeclareOptions {
@@ -22,14 +24,15 @@ const PASSIVE: QueueDeclareOptions = QueueDeclareOptions {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) ready: u32,
-    /// What some consumer has, dead or alive; only told by Redis, where it does not become ready by
-    /// the death of whoever had it.
+    /// What some consumer has, dead or alive; not told by RabbitMQ, where it becomes ready by the death of
+    /// whoever had it.
     pub(crate) pending: u32,
     pub(crate) consumers: u32,
 }
 
 /// A plain connection.
 pub(crate) enum Outside {
+    Kafka(Arc<Topics>),
     RabbitMq(Connection),
     Redis(redis::aio::MultiplexedConnection),
 }
@@ -51,24 +54,28 @@ impl Outside {
     fn amqp(&self) -> Outcome<&Connection> {
         match self {
             Self::RabbitMq(connection) => Ok(connection),
-            Self::Redis(_) => Err(Trouble::new("this is a connection to Redis")),
+            Self::Kafka(_) | Self::Redis(_) => {
+                Err(Trouble::new("this is no connection to RabbitMQ"))
+            }
         }
     }
 
     async fn redis<T: redis::FromRedisValue>(&self, words: &[&str]) -> Outcome<T> {
         let Self::Redis(connection) = self else {
-            return Err(Trouble::new("this is a connection to RabbitMQ"));
+            return Err(Trouble::new("this is no connection to Redis"));
         };
         let mut command = redis::cmd(words[0]);
         command.arg(&words[1..]);
         Ok(command.query_async(&mut connection.clone()).await?)
     }
 
-    /// The queue, unless there is none or it does not answer. On Redis `ready` counts what no consumer
-    /// has, delayed retries included.
+    /// The queue, unless there is none or it does not answer. On Kafka and Redis `ready` counts what no
+    /// consumer has, delayed retries included.
     pub(crate) async fn counts(&self, queue: &str) -> Outcome<Option<Counts>> {
-        if let Self::Redis(_) = self {
-            return self.group(queue).await;
+        match self {
+            Self::Kafka(topics) => return topics.counts(queue).await.map(Some),
+            Self::Redis(_) => return self.group(queue).await,
+            Self::RabbitMq(_) => {}
         }
         // What is not there costs the channel.
         let channel = self.amqp()?.create_channel().await?;
@@ -86,10 +93,14 @@ impl Outside {
 
     /// Takes everything out of a queue: the identity and the body of each message.
     pub(crate) async fn drain(&self, queue: &str) -> Outcome<Vec<(String, Vec<u8>)>> {
-        if let Self::Redis(_) = self {
-            let queue = queue.trim_end_matches(".dlq");
-            let (group, stream) = split(queue)?;
-            return self.entries(&format!("{{{stream}}}:{group}:dlq")).await;
+        let owner = queue.trim_end_matches(".dlq");
+        match self {
+            Self::Kafka(topics) => return topics.letters(owner).await,
+            Self::Redis(_) => {
+                let (group, stream) = split(owner)?;
+                return self.entries(&format!("{{{stream}}}:{group}:dlq")).await;
+            }
+            Self::RabbitMq(_) => {}
         }
         let Some(counts) = self.counts(queue).await? else {
             return Err(Trouble::new(format!("there is no queue `{queue}`")));
@@ -170,9 +181,9 @@ impl Outside {
     }
 }
 
-/// Group and stream of a queue's name.
-fn split(queue: &str) -> Outcome<(&str, &str)> {
+/// Group and topic of a queue's name.
+pub(crate) fn split(queue: &str) -> Outcome<(&str, &str)> {
     queue
         .split_once('.')
-        .ok_or_else(|| Trouble::new(format!("`{queue}` is no group and stream")))
+        .ok_or_else(|| Trouble::new(format!("`{queue}` is no group and topic")))
 }

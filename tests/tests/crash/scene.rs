@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use interline::MessageId;
@@ -11,9 +12,10 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use crate::ground::{Ground, Kind};
-use crate::load::Published;
+use crate::load::{Published, Sender};
 use crate::outside::Outside;
 use crate::service::{self, Service};
+use crate::topics::Topics;
 use crate::trouble::{LIMIT, Outcome, Trouble, ensure, until};
 
 /// What the service may have unacknowledged: twice its concurrency of 16.
@@ -31,6 +33,7 @@ pub(crate) struct Scene {
     pub(crate) ground: Ground,
     pub(crate) ledger: LedgerReader,
     pub(crate) rng: fastrand::Rng,
+    kind: Kind,
     seed: u64,
     subscriber: &'static str,
     queue: &'static str,
@@ -55,18 +58,28 @@ pub(crate) struct Sums {
 impl Scene {
     /// A new part of the server with a place for the outputs, and nothing running.
     pub(crate) async fn on(kind: Kind, server: &ServerFixture) -> Outcome<Self> {
+        Self::with(kind, Ground::on(kind, server).await?)
+    }
+
+    /// The same on a cluster of Kafka.
+    pub(crate) async fn on_cluster(url: &str) -> Outcome<Self> {
+        let ground = Ground::Kafka(Arc::new(Topics::create_on(url).await?));
+        Self::with(Kind::Kafka, ground)
+    }
+
+    fn with(kind: Kind, ground: Ground) -> Outcome<Self> {
         let seed = match std::env::var("INTERLINE_TEST_SEED") {
             Ok(text) => text
                 .parse()
                 .map_err(|_| Trouble::new("INTERLINE_TEST_SEED is not a number"))?,
             Err(_) => fastrand::u64(..),
         };
-        let ground = Ground::on(kind, server).await?;
         let directory = tempfile::tempdir()?;
         let ledger = directory.path().join("ledger");
         let mut scene = Self {
             ledger: LedgerReader::new(&ledger),
             rng: fastrand::Rng::with_seed(seed),
+            kind,
             seed,
             subscriber: "record",
             queue: INPUT,
@@ -81,6 +94,10 @@ impl Scene {
         scene.at(&url);
         if kind != Kind::RabbitMq {
             scene.set_broker(kind);
+        }
+        if let Some(prefix) = scene.ground.prefix() {
+            let prefix = prefix.to_owned();
+            scene.set("INTERLINE__NAMING__PREFIX", prefix);
         }
         Ok(scene)
     }
@@ -137,6 +154,50 @@ impl Scene {
         Service::spawn(&self.environment, &self.log)
     }
 
+    /// A publisher beside the service, which comes to the broker by a way of its own.
+    pub(crate) async fn sender(&self) -> Outcome<Sender> {
+        self.sender_at(self.ground.url()).await
+    }
+
+    /// A publisher that connects there.
+    pub(crate) async fn sender_at(&self, url: &str) -> Outcome<Sender> {
+        Sender::with(self.ground.config(url)).await
+    }
+
+    /// Troubles the service under load, time and again, and checks the account: what is done twice is at most
+    /// what `kind` allows for each time. The load connects to `url`.
+    pub(crate) async fn survives(
+        &mut self,
+        url: &str,
+        times: usize,
+        mut trouble: impl AsyncFnMut(&mut Self) -> Outcome,
+    ) -> Outcome<Sums> {
+        let service = self.start().await?;
+        let sender = self.sender_at(url).await?;
+        let load = sender.start();
+        let mut back = Vec::new();
+        for _ in 0..times {
+            self.progress().await?;
+            self.moment(700).await;
+            trouble(self).await?;
+            back.push(self.progress().await?);
+        }
+        eprintln!("first message handled after the trouble: {back:.1?}");
+        let published = load.stop().await?;
+        sender.close().await;
+        let sums = self.finish(service, &published).await?;
+        self.repeats_at_most(&sums, times)?;
+        Ok(sums)
+    }
+
+    /// Checks how much was done twice, with so many interruptions.
+    pub(crate) fn repeats_at_most(&self, sums: &Sums, interruptions: usize) -> Outcome {
+        let most = interruptions * self.kind.repeats_max();
+        ensure(sums.duplicates <= most, || {
+            format!("{} repeated attempts, {most} at most", sums.duplicates)
+        })
+    }
+
     /// A moment that the seed chooses.
     pub(crate) async fn moment(&mut self, longest_ms: u64) {
         sleep(Duration::from_millis(self.rng.u64(0..longest_ms))).await;
@@ -171,7 +232,7 @@ impl Scene {
     /// message was handled or is a dead letter, and every handled one has its output.
     pub(crate) async fn finish(&self, service: Service, published: &Published) -> Outcome<Sums> {
         let begun = Instant::now();
-        let outside = Outside::connect(self.ground.url()).await?;
+        let outside = self.ground.outside().await?;
         let mut waiting = vec![self.queue.to_owned()];
         waiting.extend(self.ground.delay_queues().await?);
         let mut rested = false;

@@ -228,15 +228,20 @@ impl Group {
         );
     }
 
-    /// What was thought to be committed was not.
-    pub(super) fn not_committed(&self, list: &TopicPartitionList) {
+    /// Takes the cluster's answer to a commit.
+    pub(super) fn answered(&self, list: &TopicPartitionList, is_committed: bool) {
         let all = lock(&self.assigned).clone();
         for element in list.elements() {
             let found = all.iter().find(|assigned| {
                 *assigned.topic == *element.topic() && assigned.partition == element.partition()
             });
-            if let Some(assigned) = found {
-                lock(&assigned.ledger).not_committed();
+            let Some(assigned) = found else { continue };
+            let mut ledger = lock(&assigned.ledger);
+            match element.offset() {
+                rdkafka::Offset::Offset(offset) if is_committed && element.error().is_ok() => {
+                    ledger.confirmed(offset);
+                }
+                _ => ledger.not_committed(),
             }
         }
     }

@@ -2,12 +2,17 @@
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::message::Incoming;
 
 /// Longest note beside a committed offset: the server's own limit is 4096 bytes.
 const NOTE_BYTES_MAX: usize = 3_000;
 const NOTE_VERSION: &str = "interline1";
+/// How long a commit may take until it is made again.
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(3);
 
 /// The messages of one assignment of one partition, in the order of their offsets.
 ///
@@ -21,6 +26,9 @@ pub(super) struct Ledger {
     out: usize,
     /// What was committed last, with its note.
     committed: Option<(i64, String)>,
+    committed_at: Instant,
+    /// The position that the cluster said last that it has.
+    confirmed: Option<i64>,
     changed: bool,
     before: Note,
 }
@@ -94,6 +102,8 @@ impl Ledger {
             next: 0,
             out: 0,
             committed: None,
+            committed_at: Instant::now(),
+            confirmed: None,
             changed: false,
             before,
         }
@@ -189,6 +199,9 @@ impl Ledger {
 
     /// The offset and note to be committed, if they differ from what is.
     pub(super) fn take_commit(&mut self) -> Option<(i64, String)> {
+        if self.is_overtaken() {
+            self.not_committed();
+        }
         if !std::mem::take(&mut self.changed) || self.next == 0 {
             return None;
         }
@@ -197,7 +210,20 @@ impl Ledger {
             return None;
         }
         self.committed = Some(wanted.clone());
+        self.committed_at = Instant::now();
         Some(wanted)
+    }
+
+    /// Whether the cluster has another position than the one that was committed last: while a group is shared
+    /// out, an earlier commit can come after a later one, or an answer fail to come.
+    fn is_overtaken(&self) -> bool {
+        let last = self.committed.as_ref().map(|(offset, _)| *offset);
+        last.is_some() && self.confirmed != last && self.committed_at.elapsed() > CONFIRMED_WITHIN
+    }
+
+    /// The cluster has this position.
+    pub(super) fn confirmed(&mut self, offset: i64) {
+        self.confirmed = Some(offset);
     }
 
     /// The offset and note as they are, whatever was committed: an earlier commit may still turn out to
@@ -378,6 +404,29 @@ mod tests {
         assert!(ledger.take_back(0).is_some());
         assert_eq!(read_next(&mut ledger), Read::Again);
         assert_eq!(ledger.out(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_position_that_is_not_the_one_committed_last_is_committed_again() {
+        let mut ledger = Ledger::new(Note::default());
+        out(&mut ledger, &[4, 5]);
+        assert!(ledger.finish(4));
+        assert_eq!(ledger.take_commit().unwrap().0, 5);
+        assert!(ledger.finish(5));
+        assert_eq!(ledger.take_commit().unwrap().0, 6);
+        // The later one arrived first.
+        ledger.confirmed(6);
+        ledger.confirmed(5);
+        assert_eq!(
+            ledger.take_commit(),
+            None,
+            "the last answer may be on its way"
+        );
+        tokio::time::advance(CONFIRMED_WITHIN + Duration::from_millis(1)).await;
+        assert_eq!(ledger.take_commit().unwrap().0, 6);
+        ledger.confirmed(6);
+        tokio::time::advance(2 * CONFIRMED_WITHIN).await;
+        assert_eq!(ledger.take_commit(), None);
     }
 
     #[test]

@@ -74,10 +74,13 @@ impl ConsumerContext for Rebalancing {
     }
 
     fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
-        if let (Err(error), Some(group)) = (result, self.group.upgrade()) {
+        let Some(group) = self.group.upgrade() else {
+            return;
+        };
+        if let Err(error) = &result {
             debug!(group = &*group.id, "not committed: {error}");
-            group.not_committed(offsets);
         }
+        group.answered(offsets, result.is_ok());
     }
 }
 

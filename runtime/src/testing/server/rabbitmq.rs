@@ -12,9 +12,11 @@ use super::url::Address;
 use super::workplace::{Workplace, free_ports};
 use super::{Launch, ServerError, ServerFixture};
 
-const KIND: &str = "rabbitmq";
+pub(super) const KIND: &str = "rabbitmq";
 const URL: &str = "INTERLINE_TEST_RABBITMQ_URL";
 const MANAGEMENT_URL: &str = "INTERLINE_TEST_RABBITMQ_MANAGEMENT_URL";
+/// What nodes of one cluster know each other by. They listen on the loopback interface only.
+const COOKIE: &str = "interline-tests";
 /// Where Debian and RabbitMQ's own packages put the versions of the server.
 const INSTALLED: &str = "/usr/lib/rabbitmq/lib";
 
@@ -119,7 +121,7 @@ impl RabbitMqNode {
         let program = program()?;
         let mut attempts = 3;
         loop {
-            let server = self.launch(&program)?;
+            let server = self.launch(&program, &Among::default())?;
             attempts -= 1;
             match server.wait_ready(limit).await {
                 Ok(()) => return Ok(server),
@@ -130,17 +132,27 @@ impl RabbitMqNode {
         }
     }
 
-    fn launch(&self, program: &Path) -> Result<ServerFixture, ServerError> {
-        let [amqp, management, tls, distribution, names] = free_ports()?;
+    /// Starts the node, which is not ready then.
+    pub(super) fn launch(
+        &self,
+        program: &Path,
+        among: &Among<'_>,
+    ) -> Result<ServerFixture, ServerError> {
+        let [amqp, management, tls, distribution, own_names] = free_ports()?;
         let workplace = Workplace::create(KIND)?;
         let log_directory = workplace.directory("log")?;
-        let config = workplace.write("rabbitmq.conf", &self.config(amqp, management, tls))?;
+        let mut config = self.config(amqp, management, tls);
+        config.push_str(&among.config(amqp));
+        let config = workplace.write("rabbitmq.conf", &config)?;
         let plugins = workplace.write("enabled_plugins", &self.enabled_plugins())?;
         let path = |path: &Path| path.display().to_string();
         let environment = vec![
             ("ERL_CRASH_DUMP_SECONDS", "0".to_owned()),
             ("ERL_EPMD_ADDRESS", "127.0.0.1".to_owned()),
-            ("ERL_EPMD_PORT", names.to_string()),
+            (
+                "ERL_EPMD_PORT",
+                among.names.unwrap_or(own_names).to_string(),
+            ),
             ("HOME", path(&workplace.directory("home")?)),
             ("RABBITMQ_CONFIG_FILE", path(&config)),
             ("RABBITMQ_DIST_PORT", distribution.to_string()),
@@ -148,26 +160,29 @@ impl RabbitMqNode {
             ("RABBITMQ_LOG_BASE", path(&log_directory)),
             ("RABBITMQ_MNESIA_BASE", path(&workplace.directory("data")?)),
             // The same name at every start: the data directory is called after it.
-            ("RABBITMQ_NODENAME", format!("interline-{amqp}@localhost")),
+            ("RABBITMQ_NODENAME", node_name(amqp)),
             (
                 "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
-                self.runtime_arguments(),
+                format!("{} -setcookie {COOKIE}", self.runtime_arguments()),
             ),
             // Replaces the starting shell by the server, so that signals reach the server itself.
             ("RUNNING_UNDER_SYSTEMD", "true".to_owned()),
         ];
-        // The server would start one as a daemon, outside our process group, and leave it behind.
-        let name_server = Launch {
-            program: "epmd".into(),
-            arguments: Vec::new(),
-            environment: environment.clone(),
-        };
-        let server = Launch {
+        let mut launches = Vec::new();
+        if among.names.is_none() {
+            // The server would start one as a daemon, outside our process group, and leave it behind.
+            launches.push(Launch {
+                program: "epmd".into(),
+                arguments: Vec::new(),
+                environment: environment.clone(),
+            });
+        }
+        launches.push(Launch {
             program: program.to_owned(),
             arguments: Vec::new(),
             environment,
-        };
-        let local = LocalServer::new(KIND, workplace, log_directory, vec![name_server, server])?;
+        });
+        let local = LocalServer::new(KIND, workplace, log_directory, launches)?;
         local.launch()?;
         Ok(ServerFixture {
             kind: KIND,
@@ -238,7 +253,35 @@ impl RabbitMqNode {
     }
 }
 
-fn port_was_taken(log: &str) -> bool {
+/// Where a node stands among others.
+#[derive(Default)]
+pub(super) struct Among<'a> {
+    /// The port of the name server that all share; it has one of its own otherwise.
+    pub(super) names: Option<u16>,
+    /// The node that it joins at its first start.
+    pub(super) joins: Option<&'a str>,
+}
+
+impl Among<'_> {
+    fn config(&self, amqp: u16) -> String {
+        let Some(first) = self.joins else {
+            return String::new();
+        };
+        format!(
+            "cluster_formation.peer_discovery_backend = classic_config\n\
+             cluster_formation.classic_config.nodes.1 = {first}\n\
+             cluster_formation.classic_config.nodes.2 = {}\n",
+            node_name(amqp)
+        )
+    }
+}
+
+/// The name of the node that listens there.
+pub(super) fn node_name(amqp: u16) -> String {
+    format!("interline-{amqp}@localhost")
+}
+
+pub(super) fn port_was_taken(log: &str) -> bool {
     log.contains("eaddrinuse") || log.contains("already in use") || log.contains("in use by")
 }
 
@@ -252,11 +295,11 @@ fn probes(amqp: String, management: String) -> Vec<Probe> {
     ]
 }
 
-fn external_url() -> Option<String> {
+pub(super) fn external_url() -> Option<String> {
     env::var(URL).ok().filter(|url| !url.is_empty())
 }
 
-fn external(url: String) -> Result<ServerFixture, ServerError> {
+pub(super) fn external(url: String) -> Result<ServerFixture, ServerError> {
     let bad = |variable, expected| ServerError::Address { variable, expected };
     let wrong = || bad(URL, "amqp://user:password@host:port/vhost");
     let broker = Address::parse(&url).ok_or_else(wrong)?;
@@ -295,7 +338,7 @@ fn external(url: String) -> Result<ServerFixture, ServerError> {
 
 /// The program of the newest installed version. The wrapper in `/usr/sbin` will not do: it insists
 /// on a user of its own.
-fn program() -> Result<PathBuf, ServerError> {
+pub(super) fn program() -> Result<PathBuf, ServerError> {
     newest_program(Path::new(INSTALLED)).ok_or_else(|| ServerError::Missing {
         server: KIND,
         looked_for: format!("{INSTALLED}/rabbitmq_server-*/sbin/rabbitmq-server"),
