@@ -42,3 +42,16 @@ fn at_most_once_is_said_where_a_broker_has_nothing_else() {
   help: remove them: the message is acknowledged as it arrives, never repeated and never kept"
     );
 }
+
+#[test]
+fn a_reply_wants_a_broker_that_carries_it() {
+    let mut quote = subscriber("quote", 30, &ON_PLACED, UNSET);
+    quote.replies = || true;
+    let mut wiring = wiring("", vec![leak(quote)]);
+    wiring.brokers = vec![("main".into(), FakeBroker::able("main", Capabilities::NONE))];
+    assert_eq!(
+        problems(&wiring),
+        "  billing/src/handlers.rs:30  quote  answers with a reply, and broker `main` (fake) carries none
+  help: route its topic to a broker that does, or publish the answer as a message"
+    );
+}
