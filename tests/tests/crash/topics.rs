@@ -8,7 +8,7 @@ use interline::config::Faults;
 use interline::message::TopicPattern;
 use interline::messaging::kafka::{Kafka, Position};
 use interline::messaging::{BrokerContext, Connected, Group, MessageBroker, Subscription};
-use interline_tests::{kafka, servers};
+use interline_tests::{kafka_shares, servers};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -56,11 +56,11 @@ impl Topics {
     pub(crate) async fn counts(&self, queue: &str) -> Outcome<Counts> {
         let (group, topic) = split(queue)?;
         let (group, source) = (self.named(group), self.named(topic));
-        let asked = kafka::unfinished(&self.url, &group, move |name| name == source);
+        let asked = kafka_shares::unfinished(&self.url, &group, move |name| name == source);
         let read = asked
             .await
             .map_err(|error| Trouble::new(error.to_string()))?;
-        let members = kafka::members(&self.url, &group).await;
+        let members = kafka_shares::members(&self.url, &group).await;
         let members = members.map_err(|error| Trouble::new(error.to_string()))?;
         let retries = self.delayed(queue).await?;
         let whole = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
@@ -72,11 +72,12 @@ impl Topics {
     }
 
     /// What waits for a retry.
-    pub(crate) async fn delayed(&self, queue: &str) -> Outcome<kafka::Unfinished> {
+    pub(crate) async fn delayed(&self, queue: &str) -> Outcome<kafka_shares::Unfinished> {
         let (group, topic) = split(queue)?;
         let begin = self.named(&format!("{topic}.{group}.retry."));
         let group = self.named(&format!("{group}.retry"));
-        let asked = kafka::unfinished(&self.url, &group, move |name| name.starts_with(&begin));
+        let asked =
+            kafka_shares::unfinished(&self.url, &group, move |name| name.starts_with(&begin));
         asked.await.map_err(|error| Trouble::new(error.to_string()))
     }
 
