@@ -72,7 +72,9 @@ const ON_CHANNELS: &[(&str, &[&str])] = &[
         "a message is delivered at most once: no attempt is repeated, and nothing is kept",
         &[
             "a_batch_that_fails_as_a_whole_is_tried_again_as_a_whole",
+            "a_batch_that_waits_when_the_process_drains_keeps_its_count",
             "a_breaker_stops_fetching_and_tries_one_at_a_time",
+            "a_failing_batch_behind_a_breaker_is_given_up_after_its_attempts",
             "a_failure_has_the_fate_that_its_type_says",
             "a_hanging_handler_is_a_failed_attempt_and_is_told",
             "a_long_wait_is_a_rung_of_the_ladder",
@@ -116,8 +118,14 @@ const ON_CHANNELS: &[(&str, &[&str])] = &[
     (
         "every instance gets every message, whatever its group, so no order holds across instances",
         &[
+            "a_breaker_keeps_the_order_of_each_key",
+            "a_breaker_keeps_the_order_of_each_key_in_batches",
             "a_failing_message_holds_up_its_own_key_only",
             "a_group_shares_and_each_group_gets_everything",
+            "a_pause_by_hand_keeps_the_order_of_each_key",
+            "a_pause_by_hand_keeps_the_order_of_each_key_in_batches",
+            "a_pause_that_a_handler_asks_for_keeps_the_order_of_each_key",
+            "a_pause_that_a_handler_asks_for_keeps_the_order_of_each_key_in_batches",
             "keys_are_spread_over_lanes",
             "the_order_of_each_key_outlives_a_crash",
             "two_processes_take_turns_in_the_order_of_each_key",
