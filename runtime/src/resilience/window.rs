@@ -73,7 +73,8 @@ impl Window {
         for bucket in &self.buckets {
             let word = bucket.load(Ordering::Relaxed);
             let age = piece.wrapping_sub(word >> (3 * BITS)) & MASK;
-            if age < BUCKETS {
+            // Who has read the clock a moment earlier counts what others have added since, too.
+            if !(BUCKETS..=MASK - BUCKETS).contains(&age) {
                 let held = unpack(word);
                 sums = [0, 1, 2].map(|at| sums[at] + held[at]);
             }
@@ -159,6 +160,17 @@ mod tests {
         window.add(later, [1, 0, 0]);
         assert!(begun.elapsed() < Duration::from_millis(500));
         assert_eq!(window.sums(later), [1, 0, 0]);
+    }
+
+    #[test]
+    fn a_clock_that_was_read_a_moment_earlier_sees_the_same() {
+        let base = Instant::now();
+        let window = Window::new(Duration::from_secs(10), base);
+        let later = base + Duration::from_secs(1);
+        window.add(later, [1, 0, 0]);
+        window.add(base, [1, 0, 1]);
+        assert_eq!(window.sums(base), [2, 0, 1]);
+        assert_eq!(window.sums(later), [2, 0, 1]);
     }
 
     #[test]

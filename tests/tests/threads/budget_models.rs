@@ -11,8 +11,9 @@ use crate::window::Window;
 
 /// One repeat is left, and two want it at the border of two pieces of time.
 pub(crate) fn last_one() {
-    let now = Instant::now();
     let budget = Arc::new(RetryBudget::new(0.5, 0));
+    // Its pieces of time, each of a second, count from when it was made.
+    let now = Instant::now();
     budget.deposit(now);
     budget.deposit(now);
     let other = Arc::clone(&budget);
