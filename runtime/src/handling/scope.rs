@@ -146,6 +146,7 @@ impl Scope {
     }
 
     /// Runs a future for which this is the [`current`](Self::current) scope.
+    #[cfg(feature = "http")]
     pub(crate) async fn enter<F: Future>(self, future: F) -> F::Output {
         CURRENT.scope(self, future).await
     }

@@ -66,6 +66,7 @@ impl BrokerError {
     }
 
     /// What happened, without the broker's name.
+    #[cfg(feature = "rabbitmq")]
     pub(crate) fn message(&self) -> &str {
         &self.message
     }
