@@ -151,7 +151,7 @@ impl LedgerReader {
         std::fs::metadata(&self.0).map_or(0, |metadata| metadata.len())
     }
 
-    /// All entries, in the order in which they were made.
+    /// All entries, in the order in which they were made; one that is being written is none yet.
     ///
     /// # Errors
     ///
@@ -162,7 +162,10 @@ impl LedgerReader {
             read => read?,
         };
         let wrong = |line| io::Error::other(format!("`{line}` is not an entry of a ledger"));
-        text.lines()
+        // A line that ends nowhere is being written.
+        let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
+        whole
+            .lines()
             .map(|line| Entry::parse(line).ok_or_else(|| wrong(line)))
             .collect()
     }
@@ -197,6 +200,8 @@ mod tests {
 
         assert_eq!(reader.entries().unwrap(), entries);
         std::fs::write(&path, "3 1 2 one do").unwrap();
+        assert_eq!(reader.entries().unwrap(), []);
+        std::fs::write(&path, "3 1 2 one do\n").unwrap();
         assert_eq!(
             reader.entries().unwrap_err().to_string(),
             "`3 1 2 one do` is not an entry of a ledger"

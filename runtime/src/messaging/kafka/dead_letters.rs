@@ -24,7 +24,7 @@ use super::assigned::key_of;
 use super::core::{Core, Link};
 use super::errors;
 use super::headers;
-use super::link::{Watch, client_id};
+use super::link::{self, Watch, client_id};
 use super::publish::Record;
 use super::topology::{self, Names};
 
@@ -173,7 +173,7 @@ fn scan(
 /// How many letters lie in a topic. Blocks.
 pub(super) fn count(core: &Arc<Core>, topic: &str) -> Result<u64, (BrokerErrorKind, String)> {
     let client = scanner(core)?;
-    let metadata = client.fetch_metadata(Some(topic), SILENCE);
+    let metadata = link::metadata(&client, Some(topic), SILENCE);
     let metadata = metadata.map_err(|error| errors::told(&error))?;
     let found = metadata.topics().iter().find(|one| one.name() == topic);
     let partitions = found.map_or(0, |found| found.partitions().len());

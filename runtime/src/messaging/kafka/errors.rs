@@ -39,9 +39,10 @@ pub(super) fn kind(code: RDKafkaErrorCode) -> BrokerErrorKind {
         Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition => {
             BrokerErrorKind::NotFound
         }
-        Code::AllBrokersDown | Code::BrokerTransportFailure | Code::Resolve => {
-            BrokerErrorKind::Unreachable
-        }
+        Code::AllBrokersDown
+        | Code::BrokerTransportFailure
+        | Code::DestroyBroker
+        | Code::Resolve => BrokerErrorKind::Unreachable,
         Code::OperationTimedOut | Code::RequestTimedOut | Code::TimedOutQueue => {
             BrokerErrorKind::Timeout
         }
@@ -183,6 +184,11 @@ mod tests {
         assert_eq!(
             kind(RDKafkaErrorCode::TopicAuthorizationFailed),
             BrokerErrorKind::Permission
+        );
+        // The library gave up a connection for another one.
+        assert_eq!(
+            kind(RDKafkaErrorCode::DestroyBroker),
+            BrokerErrorKind::Unreachable
         );
         assert!(is_terminal(RDKafkaErrorCode::Authentication, ""));
         assert!(is_terminal(

@@ -8,7 +8,8 @@ use std::time::Duration;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::metadata::Metadata;
 use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
 
@@ -21,6 +22,8 @@ use super::errors;
 const LOOK: Duration = Duration::from_secs(1);
 /// How long an answer may take; also the longest time that a loss goes unnoticed.
 const ANSWER: Duration = Duration::from_secs(3);
+/// How often one question is asked whose connection the library gives up.
+const ASKED_MAX: usize = 3;
 const BACKOFF_MAX: Duration = Duration::from_millis(1_500);
 /// The wait after a failure that somebody has to repair.
 const TERMINAL_WAIT: Duration = Duration::from_secs(15);
@@ -316,7 +319,7 @@ fn ask(client: Option<&Client>, question: Question) {
         }
         Question::Topics(answer) => {
             let asked = client.ok_or_else(unreachable).and_then(|client| {
-                let metadata = client.fetch_metadata(None, ANSWER);
+                let metadata = metadata(client, None, ANSWER);
                 let metadata = metadata.map_err(|error| errors::told(&error))?;
                 let topics = metadata.topics().iter();
                 Ok(topics
@@ -337,8 +340,28 @@ fn ask(client: Option<&Client>, question: Question) {
     }
 }
 
+/// What the cluster says of a topic, or of all. The library gives up the connections that it was told of once
+/// it knows the servers by their numbers, and what is asked over one of them at that moment is lost: it is
+/// asked again.
+pub(super) fn metadata<C: ConsumerContext>(
+    client: &BaseConsumer<C>,
+    topic: Option<&str>,
+    limit: Duration,
+) -> KafkaResult<Metadata> {
+    let mut asked = client.fetch_metadata(topic, limit);
+    for _ in 1..ASKED_MAX {
+        match asked {
+            Err(KafkaError::MetadataFetch(RDKafkaErrorCode::DestroyBroker)) => {
+                asked = client.fetch_metadata(topic, limit);
+            }
+            _ => break,
+        }
+    }
+    asked
+}
+
 fn partitions(client: &Client, topic: &str) -> Result<Option<usize>, (BrokerErrorKind, String)> {
-    let metadata = client.fetch_metadata(Some(topic), ANSWER);
+    let metadata = metadata(client, Some(topic), ANSWER);
     let metadata = metadata.map_err(|error| errors::told(&error))?;
     let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
         return Ok(None);
