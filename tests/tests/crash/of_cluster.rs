@@ -32,6 +32,8 @@ pub(crate) async fn leader_killed() -> Outcome {
         scene.at(&url);
         let killing = async |scene: &mut Scene| {
             scene.delayed().await?;
+            // A member that was made a moment before its server is killed is not there when that comes back.
+            scene.all_safe().await?;
             let mut leader = None;
             until("every queue has all its members", 2 * LIMIT, async || {
                 leader = leader_with_all(&management, &name).await;

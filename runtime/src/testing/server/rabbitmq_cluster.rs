@@ -1,13 +1,10 @@
 //! RabbitMQ servers that are one cluster.
 
 use std::fmt;
-use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::local::LocalServer;
 use super::rabbitmq::{
@@ -17,8 +14,8 @@ use super::url;
 use super::workplace::{Workplace, free_ports};
 use super::{Launch, ServerError, ServerFixture};
 
-/// How long a server may take to say which nodes run.
-const ANSWER: Duration = Duration::from_secs(5);
+/// What a server logs at the end of its start.
+const STARTED: &str = "Server startup complete";
 
 /// RabbitMQ servers that are one cluster; see [`RabbitMqNode::start_cluster`].
 #[non_exhaustive]
@@ -114,19 +111,19 @@ impl RabbitMqNode {
         let first = self.launch(program, &alone)?;
         // What would join a node that is not there yet becomes a cluster of its own.
         first.wait_ready(limit).await?;
+        started(&first, limit).await?;
         let first_name = amqp_port(&first).map(node_name).unwrap_or_default();
         let among = Among {
             names: Some(port),
             joins: Some(&first_name),
         };
         let mut servers = vec![first];
-        // One after the other: two that join at once can wait for each other's locks, and so can whoever uses
-        // the cluster before all of them run.
+        // One after the other: two that join at once can wait for each other's locks.
         while servers.len() < count {
             let next = self.launch(program, &among)?;
             next.wait_ready(limit).await?;
+            started(&next, limit).await?;
             servers.push(next);
-            all_run(&servers, limit).await?;
         }
         let places = servers.iter().filter_map(amqp_port);
         let places: Vec<String> = places.map(|port| format!("127.0.0.1:{port}")).collect();
@@ -138,43 +135,21 @@ impl RabbitMqNode {
     }
 }
 
-/// Waits until every server sees all of them run.
-async fn all_run(servers: &[ServerFixture], limit: Duration) -> Result<(), ServerError> {
+/// Waits until a server that answers has come to the end of its start: a virtual host that is made before is
+/// waited for in vain.
+async fn started(server: &ServerFixture, limit: Duration) -> Result<(), ServerError> {
     let begun = Instant::now();
-    for server in servers {
-        loop {
-            let seen = match timeout(ANSWER, running(server)).await {
-                Ok(Ok(seen)) if seen == servers.len() => break,
-                Ok(Ok(seen)) => format!("it sees {seen} of {} nodes run", servers.len()),
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => format!("no answer within {} s", ANSWER.as_secs()),
-            };
-            if begun.elapsed() > limit {
-                return Err(ServerError::NotReady {
-                    server: KIND,
-                    waited: limit,
-                    last: seen,
-                });
-            }
-            sleep(Duration::from_millis(100)).await;
+    while !server.logs().contains(STARTED) {
+        if begun.elapsed() > limit {
+            return Err(ServerError::NotReady {
+                server: KIND,
+                waited: limit,
+                last: format!("it has not logged `{STARTED}`"),
+            });
         }
+        sleep(Duration::from_millis(50)).await;
     }
     Ok(())
-}
-
-/// How many nodes a server sees run.
-async fn running(server: &ServerFixture) -> io::Result<usize> {
-    let url = server.management_url().unwrap_or_default();
-    let place = url.rsplit('@').next().unwrap_or_default();
-    let mut stream = TcpStream::connect(place).await?;
-    // As the user `guest`, in the form whose answers end with the connection.
-    let request =
-        "GET /api/nodes?columns=running HTTP/1.0\r\nauthorization: Basic Z3Vlc3Q6Z3Vlc3Q=\r\n\r\n";
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await?;
-    let answer = String::from_utf8_lossy(&answer);
-    Ok(answer.matches("\"running\":true").count())
 }
 
 /// Where the nodes find each other. It has to outlive each of them.
