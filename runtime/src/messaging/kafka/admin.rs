@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::messaging::{BrokerError, BrokerErrorKind, Start, TopologyMode};
 
-use super::core::Core;
+use super::core::{Core, Link};
 use super::errors;
 use super::later::is_level;
 use super::link::{Topic, Watch, client_id};
@@ -24,6 +24,8 @@ use super::topology::{self, Part, Source};
 
 /// How long the cluster may take to make topics.
 const MAKE_LIMIT: Duration = Duration::from_secs(30);
+/// How often all of it is done where the cluster is there and a connection was not.
+const APPLIED_MAX: usize = 3;
 /// How long it may take until a new topic is known to the server that we ask.
 const KNOWN_LIMIT: Duration = Duration::from_secs(10);
 const KNOWN_PAUSE: Duration = Duration::from_millis(25);
@@ -46,6 +48,24 @@ pub(super) type First = HashMap<(String, i32), i64>;
 
 /// Makes, or as its mode says checks, everything that is wanted.
 pub(super) async fn apply(core: &Arc<Core>, wanted: &[Wanted]) -> Result<First, BrokerError> {
+    let mut applied = apply_once(core, wanted).await;
+    for _ in 1..APPLIED_MAX {
+        match applied {
+            // A client that is new gives up its first connection when it knows the servers by their numbers, and
+            // what it was asked at that moment is lost. All of this can be done again.
+            Err(error)
+                if error.kind() == BrokerErrorKind::Unreachable
+                    && *core.link.borrow() == Link::Up =>
+            {
+                applied = apply_once(core, wanted).await;
+            }
+            _ => break,
+        }
+    }
+    applied
+}
+
+async fn apply_once(core: &Arc<Core>, wanted: &[Wanted]) -> Result<First, BrokerError> {
     let there = core.ask_for_topics().await?;
     for topic in &there {
         if wanted.iter().any(|one| is_topic(&one.part, &topic.name)) {
