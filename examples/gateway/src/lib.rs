@@ -45,7 +45,7 @@ pub trait Prices {
 }
 
 async fn no_price(error: CallError, id: &u32) -> Result<Option<u64>, CallError> {
-    eprintln!("product {id} has no price for now: {error}");
+    eprintln!("product {id} is shown without a price: {error}");
     Ok(None)
 }
 
@@ -64,7 +64,7 @@ pub trait Reviews {
 pub struct Page {
     /// What it is about.
     pub product: Product,
-    /// What it costs, if that is known for now.
+    /// What it costs, if that is known.
     pub cents: Option<u64>,
     /// What customers wrote.
     pub reviews: Vec<String>,
