@@ -31,7 +31,7 @@ const SCHEMES: &[&str] = if cfg!(feature = "tls") {
 /// | `discovery.*` | | see `Backends`: who tells where the instances are |
 /// | `host` | as discovery says, or the address | the name by which all instances are called, wherever they are: the one in their certificate, and in the requests |
 /// | `timeout` | `10s` | of a call, all its attempts and waits included |
-/// | `attempt_timeout` | what remains | of one attempt. Where it is not set, what may be repeated is sent to another instance too when half of the time is over, as a repeat, and the first answer counts |
+/// | `attempt_timeout` | what remains | of one attempt. Where neither it nor `hedge` is set, and more than one attempt may be made, what may be repeated is sent to another instance too when half of the time is over, as a repeat, and the first answer counts |
 /// | `retry.attempts` | 3 | all attempts, the first one included |
 /// | `retry.first`, `retry.max` | `50ms`, `2s` | the longest waits before the first repeat and of all |
 /// | `retry.jitter` | `full` | how the waits are drawn: from nothing to the longest; `equal`: from half of it; `decorrelated`: from `first` to three times the wait before; `none`: the longest |
