@@ -2,16 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+use tokio::time::{Instant, timeout_at};
 
 use crate::discovery::endpoint::WEIGHT_MAX;
 use crate::discovery::{Endpoint, EndpointSet};
 
 use super::Records;
+
+/// How long the targets that stand by may take for their addresses, all together.
+const STANDBY_MAX: Duration = Duration::from_secs(1);
 
 /// The endpoints, and for how many seconds the answer lives if that was said. That there is nothing lives for
 /// no time: who looks for a service waits for the first instance.
@@ -22,7 +27,7 @@ pub(super) struct Asker {
     name: String,
     records: Records,
     scheme: String,
-    known: Known,
+    pub(super) known: Known,
 }
 
 /// The addresses of each name and family at its last answer. Where one of the two families fails,
@@ -79,15 +84,32 @@ impl Asker {
         let mut ttl = found.ttl;
         let mut asked = BTreeSet::new();
         let mut endpoints = Vec::new();
+        let first = by_priority.keys().next().copied();
+        // For all that stand by together: whoever answers nothing there must not keep the others unknown.
+        let mut patience = None;
         for (priority, services) in &by_priority {
             // Weights are for choosing within a priority.
             let heaviest = services.iter().map(|srv| srv.weight).max();
             for srv in services {
                 asked.insert(srv.target.clone());
-                let (addresses, of_target) = match self.addresses(resolver, &srv.target).await {
+                let stands_by = Some(*priority) != first && !endpoints.is_empty();
+                let answer = if stands_by {
+                    let until = *patience.get_or_insert_with(|| Instant::now() + STANDBY_MAX);
+                    timeout_at(until, self.addresses(resolver, &srv.target))
+                        .await
+                        .unwrap_or_else(|_| Err("no answer in time".to_owned()))
+                } else {
+                    self.addresses(resolver, &srv.target).await
+                };
+                let (addresses, of_target) = match answer {
                     Ok(answer) => answer,
                     // A target that stands by is no reason to do without what is known of the others.
-                    Err(_) if !endpoints.is_empty() => (self.known(&srv.target), None),
+                    Err(_)
+                        if !endpoints.is_empty()
+                            && (stands_by || !self.known(&srv.target).is_empty()) =>
+                    {
+                        (self.known(&srv.target), None)
+                    }
                     Err(why) => return Err(why),
                 };
                 ttl = least(ttl, of_target);

@@ -247,6 +247,42 @@ async fn a_target_that_fails_takes_nothing_from_what_others_said() {
 }
 
 #[tokio::test]
+async fn targets_that_stand_by_and_say_nothing_do_not_keep_the_others_unknown() {
+    let dns = DnsServer::start().await;
+    let (mut asker, resolver) = asker(&dns, Records::Srv, HTTP);
+    let standbys = (0..20).map(|n| service(2, 1, &format!("standby-{n}.test.")));
+    let records = standbys.chain([service(1, 1, "a.test.")]).collect();
+    dns.say(HTTP, SRV, Says::Records(60, records));
+    dns.say("a.test.", A, Says::Records(60, vec![address("10.0.0.1")]));
+    dns.say("a.test.", AAAA, Says::Nothing(60));
+    for n in 0..20 {
+        for family in [A, AAAA] {
+            dns.say(&format!("standby-{n}.test."), family, Says::Silence);
+        }
+    }
+    // One of them alone would take all of a question's time, 2 s, and its repeats.
+    let answer = timeout(Duration::from_secs(10), asker.ask(&resolver)).await;
+    assert_eq!(answer.expect("in time").unwrap().0.len(), 1);
+}
+
+#[tokio::test]
+async fn a_target_of_which_nothing_is_known_makes_no_smaller_set() {
+    let dns = DnsServer::start().await;
+    let (mut asker, resolver) = asker(&dns, Records::Srv, HTTP);
+    let records = vec![service(1, 1, "a.test."), service(1, 1, "b.test.")];
+    dns.say(HTTP, SRV, Says::Records(60, records));
+    for (failing, fine) in [("a.test.", "b.test."), ("b.test.", "a.test.")] {
+        dns.say(fine, A, Says::Records(1, vec![address("10.0.0.1")]));
+        dns.say(fine, AAAA, Says::Nothing(1));
+        for family in [A, AAAA] {
+            dns.say(failing, family, Says::Failure);
+        }
+        asker.known.clear();
+        asker.ask(&resolver).await.unwrap_err();
+    }
+}
+
+#[tokio::test]
 async fn answers_too_long_for_a_packet_are_whole() {
     let dns = DnsServer::start().await;
     let records = (0..200).map(|port| service(1, 8_000 + port, "a.test."));

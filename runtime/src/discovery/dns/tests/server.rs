@@ -25,6 +25,8 @@ pub(crate) enum Says {
     NoName(u32),
     /// The server fails.
     Failure,
+    /// It says nothing.
+    Silence,
 }
 
 /// The server; it ends when it is dropped.
@@ -134,6 +136,7 @@ impl Zone {
             Record::from_rdata(name("test."), ttl, RData::SOA(soa))
         };
         match says {
+            Says::Silence => return None,
             Says::Records(ttl, records) => {
                 let mut owner = query.name().clone();
                 for data in records {
