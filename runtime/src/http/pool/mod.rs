@@ -58,7 +58,10 @@ impl Target {
     /// It did not answer for `took`, while another did.
     pub(super) fn was_outdone(&self, took: Duration, now: Instant) {
         self.counts.failed.record(1.0);
-        self.failed(None, took, now);
+        self.load.failed(took, None, now);
+        if let Some(breaker) = &self.breaker {
+            breaker.found_failing(now);
+        }
     }
 
     fn failed(&self, permit: Option<CircuitPermit>, took: Duration, now: Instant) {

@@ -246,6 +246,22 @@ impl CircuitBreaker {
         admitted.map(|(generation, probe)| self.permit(generation, probe, now))
     }
 
+    /// What is called was found failing by somebody who has no permit: by a check, or because it said nothing
+    /// while another one answered. It counts as a failed call, or as that of the probe that is under way,
+    /// which then says nothing any more.
+    pub fn found_failing(&self, now: Instant) {
+        if let Ok(permit) = self.acquire(now) {
+            return permit.record(Signal::Failure, now);
+        }
+        let half_open = {
+            let control = self.control();
+            (control.state == CircuitState::HalfOpen).then_some(control.generation)
+        };
+        if let Some(generation) = half_open {
+            self.probed(generation, Some(false), now);
+        }
+    }
+
     /// Whether a call would be let through at `now`. Takes no probe.
     #[must_use]
     pub fn is_open(&self, now: Instant) -> bool {

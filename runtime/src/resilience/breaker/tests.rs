@@ -248,6 +248,32 @@ async fn a_call_that_is_given_up_says_nothing() {
 }
 
 #[test]
+fn a_probe_whose_failure_another_call_finds_out_opens_the_circuit_again() {
+    let (breaker, seen) = observed(CircuitBreakerOptions {
+        probes: 1,
+        ..options()
+    });
+    let mut now = Instant::now();
+    for _ in 0..3 {
+        assert!(run(&breaker, Signal::Failure, now));
+    }
+    now += 10_000 * MS;
+    let probe = breaker.acquire(now).expect("a probe");
+    now += 100 * MS;
+    breaker.found_failing(now);
+    assert_eq!(breaker.state(), CircuitState::Open);
+    // What was given up says nothing about the circuit that it opened.
+    drop(probe);
+    assert!(breaker.is_open(now));
+    let states = [
+        CircuitState::Open,
+        CircuitState::HalfOpen,
+        CircuitState::Open,
+    ];
+    assert_eq!(*seen.lock().unwrap(), states);
+}
+
+#[test]
 fn a_stampede_at_the_instant_of_half_open_gets_two_probes() {
     let breaker = CircuitBreaker::new(options());
     let now = Instant::now();
