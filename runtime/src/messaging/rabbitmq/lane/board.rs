@@ -39,8 +39,11 @@ struct State {
 #[derive(Default)]
 struct Ready {
     list: Mutex<Vec<usize>>,
-    /// Rings when a publish can go on that nobody waits for.
+    /// Rings when a publish can go on that nobody waits for, or that others wait for too.
     bell: Arc<Notify>,
+    /// A verdict or a place depends on the next turn, and whoever waits for the publish that is woken next may
+    /// be busy with something else.
+    urgent: AtomicBool,
 }
 
 /// An open publish.
@@ -75,9 +78,11 @@ impl Wake for Seat {
 
     fn wake_by_ref(self: &Arc<Self>) {
         lock(&self.ready.list).push(self.at);
-        if self.abandoned.load(Ordering::SeqCst) {
+        let abandoned = self.abandoned.load(Ordering::SeqCst);
+        if abandoned || self.ready.urgent.load(Ordering::SeqCst) {
             self.ready.bell.notify_one();
-        } else {
+        }
+        if !abandoned {
             self.task.wake();
         }
     }
@@ -136,6 +141,8 @@ impl Board {
         });
         if state.poll(at) {
             self.serve(&mut state, 1);
+        } else {
+            self.note_urgent(&state);
         }
         drop(state);
         Publishing {
@@ -169,6 +176,17 @@ impl Board {
             let idle = state.free.len() == state.open.len();
             state.ledger.close(idle);
             self.places.add_permits(resolved);
+        }
+        self.note_urgent(state);
+    }
+
+    /// Has the bell rung at the next wake where more than one waits for what it brings.
+    fn note_urgent(&self, state: &State) {
+        let urgent = state.ledger.holds_some() || self.places.available_permits() == 0;
+        self.ready.urgent.store(urgent, Ordering::SeqCst);
+        // What was woken just before has not seen it.
+        if urgent && !lock(&self.ready.list).is_empty() {
+            self.ready.bell.notify_one();
         }
     }
 }

@@ -106,6 +106,11 @@ impl Ledger {
         }
     }
 
+    /// Whether some wait for others to be acknowledged.
+    pub(super) fn holds_some(&self) -> bool {
+        !self.held.is_empty()
+    }
+
     /// Answers what can be answered after a batch; `idle` if nothing is open any more.
     pub(super) fn close(&mut self, idle: bool) {
         if self.returned.is_empty() && self.held.is_empty() && self.unclear.is_empty() {

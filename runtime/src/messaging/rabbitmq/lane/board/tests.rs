@@ -84,6 +84,32 @@ async fn who_has_stopped_waiting_holds_nobody_up() {
 }
 
 #[tokio::test]
+async fn who_is_busy_with_something_else_holds_nobody_up() {
+    let board = Board::new(2);
+    let (first, mut one) = begin(&board, 1).await;
+    let (second, two) = begin(&board, 2).await;
+    // It has been looked at, and is not again before the others have gone on.
+    assert!(futures_util::poll!(&mut one).is_pending());
+    second.resolve(Resolved::Acked(Some(1)));
+    let waiting = tokio::spawn(verdict(two));
+    while board.places.available_permits() < 1 {
+        tokio::task::yield_now().await;
+    }
+    first.resolve(Resolved::Acked(None));
+    let verdict_of_two = timeout(LIMIT, waiting).await.expect("an answer").unwrap();
+    assert!(matches!(verdict_of_two, Verdict::Confirmed));
+    assert!(matches!(verdict(one).await, Verdict::Unroutable));
+    // Nor where every place is taken by those who do not look.
+    let (third, mut three) = begin(&board, 3).await;
+    let (_fourth, four) = begin(&board, 4).await;
+    assert!(futures_util::poll!(&mut three).is_pending());
+    third.resolve(Resolved::Acked(None));
+    let place = timeout(LIMIT, board.places.acquire()).await;
+    assert!(place.is_ok(), "the place of the third is free");
+    drop(four);
+}
+
+#[tokio::test]
 async fn a_channel_that_ends_leaves_nobody_without_an_answer() {
     let board = Board::new(8);
     let error = || Error::from(io::Error::from(io::ErrorKind::ConnectionReset));
