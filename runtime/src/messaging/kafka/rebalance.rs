@@ -11,7 +11,7 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Reb
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::TopicPartitionList;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::admin;
 use super::assigned::{Assigned, Kind};
@@ -110,6 +110,13 @@ impl Group {
             let Some((member, kind)) = owner(&members, topic) else {
                 continue;
             };
+            if kind == Kind::Ignored && partition == 0 {
+                info!(
+                    group = &*self.id,
+                    "topic `{topic}` fits a pattern and is not read: its name is one of those for retries, dead \
+                     letters and replies; subscribe to it by its name if it is yours"
+                );
+            }
             let note = committed
                 .as_ref()
                 .and_then(|committed| committed.find_partition(topic, partition))

@@ -395,14 +395,17 @@ impl Settings {
         Ok(config)
     }
 
-    /// How long a partition that is to be given up waits for its handlers.
+    /// How long a partition that is to be given up waits for its handlers, and again for its last commit. Both
+    /// have to fit between two polls, or the group goes on without this member.
     pub(super) fn revoke_bound(&self) -> Duration {
         let session = if self.new_protocol {
             self.revoke_wait
         } else {
             self.session_timeout / 2
         };
-        self.revoke_wait.min(session)
+        self.revoke_wait
+            .min(session)
+            .min(self.max_poll_interval / 3)
     }
 
     /// Whether we show the server a certificate.
@@ -656,6 +659,18 @@ mod tests {
             assert_eq!(faults.len(), 1, "{faults:?}");
             assert!(faults[0].contains(expected), "{faults:?}");
         }
+    }
+
+    #[test]
+    fn a_partition_is_given_up_between_two_polls() {
+        let short = Config::new().with("brokers.main.max_poll_interval", "9s");
+        let (settings, faults) = read(&short);
+        assert_eq!(faults, [""; 0]);
+        assert_eq!(settings.revoke_bound(), Duration::from_secs(3));
+        assert_eq!(
+            read(&Config::new()).0.revoke_bound(),
+            Duration::from_secs(5)
+        );
     }
 
     #[test]
