@@ -77,6 +77,14 @@ impl Note {
         note
     }
 
+    /// The finished offsets from `next` on.
+    fn unread(&self, next: i64) -> Vec<(i64, i64)> {
+        let ranges = self.done.iter().filter(|(_, end)| *end > next);
+        ranges
+            .map(|(first, end)| (*first.max(&next), *end))
+            .collect()
+    }
+
     fn is_done(&self, offset: i64) -> bool {
         self.done
             .iter()
@@ -270,7 +278,18 @@ impl Ledger {
                 }
             };
         }
+        // What the former owner finished and was not read yet is finished for the next one too.
+        let mut unread = self.before.unread(self.next);
+        if let (Some((_, end)), Some((first, last))) = (&mut run, unread.first().copied())
+            && *end == first
+        {
+            *end = last;
+            unread.remove(0);
+        }
         write(&mut note, run);
+        for range in unread {
+            write(&mut note, Some(range));
+        }
         note
     }
 
@@ -374,6 +393,29 @@ mod tests {
         let mut next = Ledger::new(Note::parse(&note));
         let read: Vec<_> = (0..4).map(|offset| next.enter(offset)).collect();
         assert_eq!(read, [Read::Again, Read::Finished, Read::Again, Read::New]);
+    }
+
+    #[test]
+    fn an_owner_that_read_a_part_hands_on_what_it_was_told_of_the_rest() {
+        let told = Note {
+            handed_out: 12,
+            done: vec![(1, 4), (6, 8), (9, 11)],
+        };
+        let mut short = Ledger::new(told.clone());
+        short.enter(0);
+        assert!(short.hand_out(0, message(0)));
+        let (offset, note) = short.last_commit().unwrap();
+        assert_eq!((offset, Note::parse(&note)), (0, told.clone()));
+        // It read into the second range, and finished what lay before it.
+        let mut longer = Ledger::new(told);
+        longer.enter(0);
+        for offset in 1..7 {
+            longer.enter(offset);
+        }
+        assert!(longer.hand_out(5, message(5)) && longer.finish(5));
+        let (offset, note) = longer.last_commit().unwrap();
+        assert_eq!(offset, 0);
+        assert_eq!(note, "interline1 12 1-4 5-8 9-11");
     }
 
     #[test]

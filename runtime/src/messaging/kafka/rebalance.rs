@@ -98,7 +98,11 @@ impl Group {
             Ok(committed) => Some(committed),
             Err(error) => {
                 // The server still has the positions; only what was finished above them is not known.
-                debug!(group = &*self.id, "no notes beside the positions: {error}");
+                warn!(
+                    group = &*self.id,
+                    "what was finished out of order in these partitions may be handled again: the cluster did not \
+                     say what is noted beside their positions: {error}"
+                );
                 None
             }
         };
