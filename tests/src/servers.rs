@@ -1,11 +1,14 @@
 //! The servers that the cases of one test program share.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
+use interline::messaging::{BrokerError, Connected, MessageBroker};
 use interline::testing::{
     FaultProxy, KafkaNode, RabbitMqNode, RedisNode, ServerError, ServerFixture,
 };
 use tokio::sync::OnceCell;
+use tokio::time::{Instant, sleep};
 
 use crate::management::{Management, ManagementError};
 
@@ -33,6 +36,25 @@ impl Server {
             Self::Redis => RedisNode::available(),
         }
     }
+}
+
+/// Connects to a server that runs. That a first attempt fails, as it can on a busy machine, is no matter of
+/// the cases that call this; the adapter goes on trying.
+///
+/// # Errors
+///
+/// As [`MessageBroker::connect`].
+///
+/// # Panics
+///
+/// Panics if there is no connection after 30 s.
+pub async fn connect(broker: &dyn MessageBroker) -> Result<(), BrokerError> {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while broker.connect().await? != Connected::Yes {
+        assert!(Instant::now() < deadline, "never connected");
+        sleep(Duration::from_millis(10)).await;
+    }
+    Ok(())
 }
 
 /// The RabbitMQ server of this test program, started by the first case that asks and ended with the

@@ -7,7 +7,7 @@ use interline::Config;
 use interline::config::Faults;
 use interline::message::TopicPattern;
 use interline::messaging::kafka::{Kafka, Position};
-use interline::messaging::{BrokerContext, Connected, Group, MessageBroker, Subscription};
+use interline::messaging::{BrokerContext, Group, MessageBroker, Subscription};
 use interline_tests::{kafka_shares, servers};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -38,9 +38,7 @@ impl Topics {
         let section = config.section("brokers.main");
         let broker = Kafka::read(&context, &section, &mut Faults::new());
         let outside = Arc::new(broker.ok_or_else(|| Trouble::new("the url is no good"))?);
-        ensure(outside.connect().await? == Connected::Yes, || {
-            "the server is not there".to_owned()
-        })?;
+        servers::connect(&*outside).await?;
         for queue in ["sink.ledger.output", "ledger.ledger.input"] {
             let wanted = Arc::new(subscription(queue)?);
             outside.apply(&outside.topology(&[wanted])).await?;

@@ -8,8 +8,7 @@ use interline::config::{Config, Faults};
 use interline::message::{Incoming, MessageId, Outgoing, Place, TopicPattern};
 use interline::messaging::kafka::Kafka;
 use interline::messaging::{
-    BrokerContext, Connected, Consumer, ConsumerState, Delivery, Group, MessageBroker, Settled,
-    Subscription,
+    BrokerContext, Consumer, ConsumerState, Delivery, Group, MessageBroker, Settled, Subscription,
 };
 use interline::observability::metrics::InMemoryMetrics;
 use interline_tests::servers;
@@ -76,7 +75,7 @@ impl Stage {
         change: impl FnOnce(Config) -> Config,
     ) -> Result<Arc<Kafka>, Error> {
         let broker = self.process(instance, change);
-        assert_eq!(broker.connect().await?, Connected::Yes);
+        servers::connect(&*broker).await?;
         Ok(broker)
     }
 

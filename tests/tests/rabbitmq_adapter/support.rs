@@ -9,8 +9,8 @@ use interline::message::headers::name;
 use interline::message::{Incoming, MessageId, Outgoing, TopicPattern};
 use interline::messaging::rabbitmq::RabbitMq;
 use interline::messaging::{
-    BrokerContext, Connected, ConnectionState, Consumer, ConsumerState, Delivery, Group,
-    MessageBroker, Settled, Subscription,
+    BrokerContext, ConnectionState, Consumer, ConsumerState, Delivery, Group, MessageBroker,
+    Settled, Subscription,
 };
 use interline::observability::metrics::InMemoryMetrics;
 use interline_tests::management::Management;
@@ -39,7 +39,7 @@ impl Stage {
         let vhost = Vhost::create_on(servers::rabbitmq().await?).await?;
         let metrics = InMemoryMetrics::default();
         let broker = broker(&vhost.url, "one", &metrics, change);
-        assert_eq!(broker.connect().await?, Connected::Yes);
+        servers::connect(&*broker).await?;
         Ok(Self {
             vhost,
             metrics,

@@ -9,8 +9,8 @@ use interline::message::headers::name;
 use interline::message::{Incoming, MessageId, Outgoing, TopicPattern};
 pub use interline::messaging::redis::RedisStreams as Broker;
 use interline::messaging::{
-    BrokerContext, Connected, Consumer, ConsumerState, Delivery, Group, MessageBroker, Settled,
-    Settlement, Subscription,
+    BrokerContext, Consumer, ConsumerState, Delivery, Group, MessageBroker, Settled, Settlement,
+    Subscription,
 };
 use interline::observability::metrics::InMemoryMetrics;
 use interline::testing::ServerFixture;
@@ -49,7 +49,7 @@ impl Stage {
         let database = Database::create_on(server).await?;
         let metrics = InMemoryMetrics::default();
         let broker = broker(&database.url, "one", &metrics, change);
-        assert_eq!(broker.connect().await?, Connected::Yes);
+        servers::connect(&*broker).await?;
         Ok(Self {
             database,
             metrics,
@@ -64,7 +64,7 @@ impl Stage {
         change: impl FnOnce(Config) -> Config,
     ) -> Result<Arc<Broker>, Error> {
         let broker = broker(&self.database.url, instance, &self.metrics, change);
-        assert_eq!(broker.connect().await?, Connected::Yes);
+        servers::connect(&*broker).await?;
         Ok(broker)
     }
 
