@@ -18,7 +18,7 @@ cases![
 
 #[subscriber(
     group = "many",
-    batch(max = 5, wait = "300ms"),
+    batch(max = 5, wait = "1s"),
     concurrency = 1,
     retry(attempts = 3, first = "100ms")
 )]
@@ -69,7 +69,7 @@ async fn a_batch_is_full_or_old_enough(world: Arc<World>) -> Ending {
     process.publish(&Work::new("alone", "")).await;
     probe.expect("alone#1").await;
     let waited = begun.elapsed();
-    assert!(waited >= Duration::from_millis(290), "{waited:?}");
+    assert!(waited >= Duration::from_millis(990), "{waited:?}");
     process.stop().await;
     world.until_left("many", "work", 0).await;
     Ok(())
@@ -140,7 +140,8 @@ async fn each_message_of_a_batch_has_its_own_fate(world: Arc<World>) -> Ending {
 
 #[subscriber(
     group = "whole",
-    batch(max = 3, wait = "300ms"),
+    // Never so long: every batch of the case is full.
+    batch(max = 3, wait = "10s"),
     concurrency = 1,
     timeout = "1s",
     retry(attempts = 2, first = "100ms")
