@@ -216,8 +216,8 @@ async fn an_empty_list_is_believed_after_a_while() {
     let running = registry.till("patience = \"300ms\"").await;
     let shop: ShopClient = running.client().expect("a configured service");
     shop.item("7").await.unwrap();
-    registry.list(&[]);
     let begun = Instant::now();
+    registry.list(&[]);
     let error = loop {
         if let Err(error) = shop.item("7").await {
             break error;

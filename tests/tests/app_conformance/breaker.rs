@@ -53,11 +53,11 @@ async fn a_breaker_stops_fetching_and_tries_one_at_a_time(world: Arc<World>) -> 
         let subscription = process.running.health().subscriptions.remove(0);
         (subscription.state, subscription.breaker)
     };
+    let begun = Instant::now();
     for at in 0..ALL {
         process.publish(&Work::new(&at.to_string(), "")).await;
     }
     until("it opens", || health().1 == CircuitState::Open).await;
-    let begun = Instant::now();
     // Four, and what had begun beside the last of them.
     let mut failed = probe.take(4).await.len();
     while failed < 8 {

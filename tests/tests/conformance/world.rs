@@ -275,6 +275,12 @@ impl World {
         kafka_shares::until_committed(&bench.direct, &bench.prefix, LIMIT).await
     }
 
+    /// Whether what was settled just before a cut may come again, marked as redelivered: RabbitMQ forgets
+    /// acknowledgements that its queue has not written when a connection ends.
+    pub(crate) fn repeats_after_a_cut(&self) -> bool {
+        matches!(self.bench, Bench::RabbitMq(_))
+    }
+
     /// How often something was taken from a process of ours with which went what it had settled last. Only
     /// then may that come again.
     pub(crate) fn losses(&self) -> u64 {
@@ -421,10 +427,15 @@ impl Reader {
 
     /// Nothing comes for a while.
     pub(crate) async fn expect_quiet(&mut self) {
-        let came = timeout(QUIET, self.deliveries.recv()).await;
-        if let Ok(Some(delivery)) = came {
-            panic!("`{}` came", text(&delivery.incoming));
+        if let Some(incoming) = self.next_unless_quiet().await {
+            panic!("`{}` came", text(&incoming));
         }
+    }
+
+    /// What comes in a while in which nothing should.
+    pub(crate) async fn next_unless_quiet(&mut self) -> Option<Arc<Incoming>> {
+        let came = timeout(QUIET, self.deliveries.recv()).await;
+        came.ok().flatten().map(|delivery| delivery.incoming)
     }
 }
 

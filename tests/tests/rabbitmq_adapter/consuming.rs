@@ -330,7 +330,7 @@ async fn killed_server() -> Outcome {
     let back = Instant::now();
     let again = inbox.next().await;
     assert!(
-        back.elapsed() < Duration::from_secs(2),
+        back.elapsed() < Duration::from_secs(10),
         "{:?}",
         back.elapsed()
     );
