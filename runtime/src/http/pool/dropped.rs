@@ -3,7 +3,9 @@
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::resilience::{Bulkhead, CircuitBreakerOptions, RateLimiter, RetryBudget};
+use crate::resilience::{
+    Bulkhead, CircuitBreaker, CircuitBreakerOptions, RateLimiter, RetryBudget, Signal,
+};
 
 use super::tests::{WISH, pool, seeded, set};
 use super::*;

@@ -1,5 +1,8 @@
 //! The endpoints of one service with what is known of each, and the choice among them.
 
+mod lease;
+mod target;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -9,124 +12,16 @@ use tokio::time::Instant;
 
 use crate::clock::Rng;
 use crate::discovery::{Endpoint, EndpointSet};
-use crate::resilience::{
-    Candidate, CircuitBreaker, CircuitPermit, EndpointHealth, Load, LoadBalancer, OutlierOptions,
-    Outliers, PickContext, Picker, Signal,
-};
+use crate::resilience::{Load, LoadBalancer, OutlierOptions, Outliers, PickContext, Picker};
 
 use super::checks::Checked;
-use super::endpoints::{Counts, Maker};
+use super::endpoints::Maker;
 use super::transport::{Door, Transport};
 use super::views::ServiceEndpoint;
+use target::Member;
 
-/// What is kept of one endpoint for as long as it is one, whatever happens to others.
-#[derive(Debug)]
-pub(super) struct Target {
-    /// Tells it from every other that the pool has ever had.
-    id: u64,
-    pub(super) url: Arc<str>,
-    pub(super) door: Option<Arc<Door>>,
-    pub(super) transport: Arc<Transport>,
-    pub(super) checked: Checked,
-    load: Load,
-    health: Arc<EndpointHealth>,
-    breaker: Option<CircuitBreaker>,
-    counts: Counts,
-}
-
-impl Target {
-    /// What stands before the path of a request.
-    pub(super) fn origin(&self) -> &str {
-        self.door.as_ref().map_or(&self.url, |door| door.origin())
-    }
-
-    /// Whether it is this one, called by the same name.
-    fn is(&self, endpoint: &Endpoint, host: Option<&str>) -> bool {
-        self.door.as_ref().map(|door| door.host()) == endpoint.host().or(host)
-    }
-
-    /// It answered after `took`.
-    fn answered(&self, took: Duration, now: Instant) {
-        // What is remembered are the failures for which it was left alone.
-        if self.health.is_ejected() {
-            self.load.forget();
-        }
-        self.load.succeeded(took, now);
-        self.counts.answered.record(1.0);
-    }
-
-    /// It did not answer for `took`, while another did.
-    pub(super) fn was_outdone(&self, took: Duration, now: Instant) {
-        self.counts.failed.record(1.0);
-        self.load.failed(took, None, now);
-        if let Some(breaker) = &self.breaker {
-            breaker.found_failing(now);
-        }
-    }
-
-    fn failed(&self, permit: Option<CircuitPermit>, took: Duration, now: Instant) {
-        self.load.failed(took, None, now);
-        let another = || self.breaker.as_ref()?.acquire(now).ok();
-        if let Some(permit) = permit.or_else(another) {
-            permit.record(Signal::Failure, now);
-        }
-    }
-
-    /// Whether it gets calls like the others; where so many are unwell that all do, each does.
-    fn is_awake(&self, panicking: bool, now: Instant) -> bool {
-        panicking || !self.checked.is_down() && !self.is_resting(now)
-    }
-
-    /// Whether it is left alone at `now`.
-    fn is_resting(&self, now: Instant) -> bool {
-        self.health.is_ejected() && self.is_refusing(now)
-    }
-
-    fn is_refusing(&self, now: Instant) -> bool {
-        let breaker = self.breaker.as_ref();
-        breaker.is_some_and(|breaker| breaker.is_open(now))
-    }
-}
-
-/// An endpoint with what the set says of it.
-#[derive(Debug)]
-struct Member {
-    target: Arc<Target>,
-    priority: u16,
-    weight: u32,
-    zone: Option<Box<str>>,
-}
-
-impl Candidate for Member {
-    fn name(&self) -> &str {
-        &self.target.url
-    }
-
-    fn load(&self) -> &Load {
-        &self.target.load
-    }
-
-    fn weight(&self) -> u32 {
-        self.weight
-    }
-
-    fn zone(&self) -> Option<&str> {
-        self.zone.as_deref()
-    }
-
-    fn warmth(&self, now: Instant) -> f64 {
-        self.target.health.warmth(now)
-    }
-
-    fn cost(&self, now: Instant) -> f64 {
-        // It was left alone, and its time is over: with its failures still in mind nobody would ever
-        // find out that it works again.
-        if self.target.health.is_ejected() && !self.target.is_refusing(now) {
-            return 0.0;
-        }
-        self.target.load.cost(now) / self.warmth(now)
-    }
-}
+pub(super) use lease::{Held, Lease};
+pub(super) use target::Target;
 
 /// All endpoints at one moment. Another set is another pool, with the same targets where an endpoint
 /// is still there.
@@ -422,100 +317,6 @@ fn median(members: &[Member], now: Instant) -> Option<Duration> {
     let mut averages: Vec<Duration> = averages.collect();
     averages.sort_unstable();
     averages.get(averages.len() / 2).copied()
-}
-
-/// An endpoint for the time of one attempt. Dropped without a result, because the call was given up or
-/// another attempt was faster, it counts neither as success nor as failure.
-#[derive(Debug)]
-pub(super) struct Lease<'p> {
-    pub(super) target: &'p Arc<Target>,
-    /// `None` where the endpoint is tried although its breaker is open, and where it has none.
-    permit: Option<CircuitPermit>,
-    begun: Instant,
-    recorded: bool,
-    shared: &'p Arc<Shared>,
-}
-
-impl Lease<'_> {
-    /// The attempt has ended, and this is what it told of the endpoint.
-    pub(super) fn record(mut self, signal: Signal, left_alone: Option<Duration>, now: Instant) {
-        let took = now.saturating_duration_since(self.begun);
-        self.recorded = true;
-        match signal {
-            Signal::Success => self.target.answered(took, now),
-            Signal::Failure | Signal::Refused => {
-                self.target.load.failed(took, left_alone, now);
-                self.target.counts.failed.record(1.0);
-            }
-            _ => {}
-        }
-        if let Some(permit) = self.permit.take() {
-            permit.record(signal, now);
-        }
-    }
-
-    /// The answer has begun and is right so far; the endpoint is busy with it until it ends.
-    pub(super) fn hold(mut self, now: Instant) -> Held {
-        let took = now.saturating_duration_since(self.begun);
-        self.recorded = true;
-        self.target.answered(took, now);
-        // The lease counts until it is dropped, and that is now.
-        self.target.load.begin();
-        self.shared.in_flight.fetch_add(1, Ordering::Relaxed);
-        Held {
-            permit: self.permit.take().and_then(|permit| permit.answered(now)),
-            target: Arc::clone(self.target),
-            shared: Arc::clone(self.shared),
-        }
-    }
-}
-
-impl Drop for Lease<'_> {
-    fn drop(&mut self) {
-        if !self.recorded {
-            // One that never answers in time would else keep the measurements of its good days.
-            let now = Instant::now();
-            let took = now.saturating_duration_since(self.begun);
-            // What was given up at once says nothing.
-            if took >= Duration::from_millis(1) {
-                self.target.load.outlasted(took, now);
-            }
-        }
-        self.target.load.end();
-        self.shared.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// An endpoint for the time in which its answer comes.
-#[derive(Debug)]
-pub(super) struct Held {
-    target: Arc<Target>,
-    shared: Arc<Shared>,
-    permit: Option<CircuitPermit>,
-}
-
-impl Held {
-    pub(super) fn url(&self) -> Arc<str> {
-        Arc::clone(&self.target.url)
-    }
-
-    /// The answer broke off.
-    pub(super) fn broke(&mut self, now: Instant) {
-        // A probe told of the beginning.
-        let permit = self.permit.take();
-        self.target.failed(permit, Duration::ZERO, now);
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        // As far as somebody wanted to read it, it was right.
-        if let Some(permit) = self.permit.take() {
-            permit.record(Signal::Success, Instant::now());
-        }
-        self.target.load.end();
-        self.shared.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 #[cfg(test)]

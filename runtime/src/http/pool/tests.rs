@@ -1,6 +1,7 @@
 use crate::clock::TokioClock;
 use crate::config::{Config, Faults};
 use crate::discovery::Backends;
+use crate::resilience::{Candidate, Signal};
 
 use super::super::settings::ServiceSettings;
 use super::super::stack::Surroundings;

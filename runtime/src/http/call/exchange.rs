@@ -1,0 +1,185 @@
+//! The way of a call from its parts to the answer: everything that depends on no type.
+
+use std::sync::Arc;
+
+use http::header::{ACCEPT, HeaderName, HeaderValue, USER_AGENT};
+use http::{HeaderMap, Method};
+use tokio::time::Instant;
+use tracing::Instrument;
+
+use crate::clock::later;
+use crate::message::Headers;
+use crate::observability::TraceContext;
+
+use super::super::cache::{Cached, Key};
+use super::super::context::Ambient;
+use super::super::error::{CallErrorKind, CallFailure, Sent};
+use super::super::events::Again;
+use super::super::stack::{Answer, Prepared, Stack};
+use super::{Call, Reading};
+
+static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+impl Call {
+    /// Sends it as often as it takes.
+    pub(super) async fn exchange(mut self, reading: Reading) -> Result<Answer, Box<CallFailure>> {
+        let meta = &self.meta;
+        if let Some(flaw) = self.flaw {
+            let failure = CallFailure::new(CallErrorKind::Request, &meta.call, flaw);
+            return Err(Box::new(failure));
+        }
+        let ambient = Ambient::current();
+        let now = Instant::now();
+        let limits = [
+            Some(later(now, meta.decided.timeout)),
+            // Longer than the clock goes is no limit.
+            self.options
+                .timeout
+                .and_then(|limit| now.checked_add(limit)),
+            self.options.deadline,
+            ambient.as_ref().and_then(Ambient::deadline),
+        ];
+        let deadline = limits.into_iter().flatten().min().unwrap_or(now);
+        let mut decided = meta.decided;
+        if self.options.no_retry || ambient.as_ref().is_some_and(Ambient::is_repeat) {
+            decided.attempts = 1;
+        }
+        if !self.query.is_empty() {
+            self.path.push('?');
+            self.path.push_str(&self.query);
+        }
+        let trace = self.stack.trace(ambient.as_ref());
+        let span = tracing::info_span!(
+            "call",
+            otel.name = %meta.call.method,
+            otel.kind = "client",
+            service = &*meta.call.service,
+            trace_id = tracing::field::Empty,
+        );
+        if !span.is_disabled() {
+            span.record("trace_id", trace.trace_id());
+        }
+        if let Some(accept) = reading.accept {
+            let accept = HeaderValue::from_static(accept);
+            self.headers.entry(ACCEPT).or_insert(accept);
+        }
+        self.stack
+            .add_headers(&mut self.headers, &trace, ambient.as_ref());
+        let kept_under = self.meta.cache.as_ref().map(|rules| {
+            let headers = [&self.headers, &self.options.headers];
+            let fine = reading.not_found_is_fine;
+            let key = Key::new(&self.meta.method, &self.path, &headers, fine);
+            (Arc::clone(rules), key)
+        });
+        if self.keyed && !self.headers.contains_key(&IDEMPOTENCY_KEY) {
+            let key = self.stack.new_key();
+            self.headers.insert(IDEMPOTENCY_KEY.clone(), key);
+        }
+        self.headers
+            .extend(std::mem::take(&mut self.options.headers));
+        let safe = [Method::GET, Method::HEAD, Method::PUT, Method::DELETE];
+        let prepared = Prepared {
+            call: Arc::clone(&meta.call),
+            method: meta.method.clone(),
+            target: self.path,
+            headers: self.headers,
+            body: self.body,
+            repeatable: self.keyed || safe.contains(&meta.method),
+            decided,
+            times: meta.times.clone(),
+            deadline,
+            hash: self.options.hash,
+            zone: self.options.zone,
+            streamed: reading.streamed,
+            not_found_is_fine: reading.not_found_is_fine,
+            not_modified_is_fine: false,
+        };
+        if let Some((rules, key)) = kept_under {
+            let cached = Cached {
+                stack: self.stack,
+                prepared: Arc::new(prepared),
+                rules,
+                key,
+            };
+            return cached.call().instrument(span).await;
+        }
+        let writing = Writing(Some((&*self.stack, &prepared)));
+        let result = self.stack.call(&prepared).instrument(span).await;
+        let sent = result.as_ref();
+        writing.ended(sent.map_or_else(|failure| failure.sent, |_| Sent::Yes));
+        let mut answer = result?;
+        if self.meta.reconnects {
+            answer.again = Some(Again {
+                stack: self.stack,
+                prepared: Arc::new(prepared),
+            });
+        }
+        Ok(answer)
+    }
+}
+
+/// A call that may write something. Given up, it may have, or still will: what is kept does not count any
+/// more then, either.
+struct Writing<'c>(Option<(&'c Stack, &'c Prepared)>);
+
+impl Writing<'_> {
+    fn ended(mut self, sent: Sent) {
+        if sent == Sent::No {
+            self.0 = None;
+        }
+    }
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        if let Some((stack, prepared)) = self.0 {
+            stack.written(prepared);
+        }
+    }
+}
+
+impl Stack {
+    /// Where the call stands in its trace.
+    fn trace(&self, ambient: Option<&Ambient>) -> TraceContext {
+        let rng = &self.environment.rng;
+        match ambient {
+            Some(ambient) => ambient.trace().child(rng),
+            None => TraceContext::root(rng),
+        }
+    }
+
+    /// The headers that every call has. What the call itself says stays.
+    fn add_headers(
+        &self,
+        headers: &mut HeaderMap,
+        trace: &TraceContext,
+        ambient: Option<&Ambient>,
+    ) {
+        let mut ours = Headers::new();
+        trace.write(&mut ours);
+        if let Some(ambient) = ambient {
+            ambient.write_correlation(&mut ours);
+        }
+        for (name, value) in ours.iter() {
+            let name = HeaderName::from_bytes(name.as_bytes());
+            let text = value.to_text();
+            let value = text.and_then(|text| HeaderValue::from_str(&text).ok());
+            if let (Ok(name), Some(value)) = (name, value) {
+                headers.entry(name).or_insert(value);
+            }
+        }
+        if let Ok(agent) = HeaderValue::from_str(&self.environment.caller) {
+            headers.entry(USER_AGENT).or_insert(agent);
+        }
+        let json = HeaderValue::from_static("application/json, */*;q=0.5");
+        headers.entry(ACCEPT).or_insert(json);
+    }
+
+    fn new_key(&self) -> HeaderValue {
+        let uuid = uuid::Builder::from_random_bytes(self.environment.rng.bytes16()).into_uuid();
+        let mut buffer = uuid::Uuid::encode_buffer();
+        let text = uuid.hyphenated().encode_lower(&mut buffer);
+        // Hexadecimal digits and dashes always fit.
+        HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
+    }
+}
