@@ -73,8 +73,8 @@ impl Event {
 
 /// The events of a server as they come: what a method returns as `Result<EventStream, ..>`.
 ///
-/// Silence longer than `stream_idle_timeout` (30 s) counts as a lost connection; servers send comments
-/// to prevent that. A stream that breaks or ends is over, unless the method says `#[reconnect]`: then it
+/// Silence longer than `stream_idle_timeout` (30 s) counts as a lost connection, though not as a failure
+/// of the instance; servers send comments to prevent that. A stream that breaks or ends is over, unless the method says `#[reconnect]`: then it
 /// is asked for again after the time that the server named (3 s), with `Last-Event-ID`, until that has
 /// failed ten times in a row, was refused, or was answered 204.
 ///
@@ -194,7 +194,9 @@ impl Again {
             return Err(CallError::new(Box::new(failure), None));
         }
         let rest = answer.rest.take();
-        Ok(Some(rest.map_or_else(ByteStream::empty, ByteStream::of)))
+        Ok(Some(
+            rest.map_or_else(ByteStream::empty, ByteStream::of_events),
+        ))
     }
 }
 

@@ -146,7 +146,7 @@ impl Read for Events {
             ));
         }
         let bytes = answer.rest.take();
-        let bytes = bytes.map_or_else(ByteStream::empty, ByteStream::of);
+        let bytes = bytes.map_or_else(ByteStream::empty, ByteStream::of_events);
         Ok(EventStream::of(
             bytes,
             answer.bytes_max,

@@ -64,7 +64,7 @@ const SCHEMES: &[&str] = if cfg!(feature = "tls") {
 /// | `protocol` | `auto` | HTTP/2 where a server of TLS offers it; or `http1`, `http2` (in the clear too) |
 /// | `cache.enabled` | `true` | whether methods with `#[cache]` keep answers |
 /// | `cache.bytes_max` | `32MiB` | the room for all answers of the service |
-/// | `stream_idle_timeout` | `30s` | the longest silence within an answer that is read while it comes |
+/// | `stream_idle_timeout` | `30s` | the longest silence within an answer that is read while it comes; with a longer one the stream ends with an error, which counts as a failure of the instance unless it is a stream of events |
 /// | `response_bytes_max` | `16MiB` | longer answers are errors; of what is no success so much is kept, and at most 64 KiB |
 /// | `methods.NAME.timeout`, .. | | what is said of one method above |
 #[derive(Clone, Debug)]

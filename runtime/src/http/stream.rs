@@ -20,8 +20,11 @@ use super::transport::Cause;
 /// The bytes of an answer as they come: what a method returns as `Result<ByteStream, ..>`.
 ///
 /// The deadline of the call is that of the answer's beginning; from then on each piece has to come
-/// within `stream_idle_timeout` (30 s), and there is no limit on all of them. A stream that breaks is not
-/// repeated. Dropped, it ends the request. Until then it is one of the calls that run at once.
+/// within `stream_idle_timeout` (30 s), and there is no limit on all of them. A stream that breaks, or in
+/// which nothing comes for longer, is a failure of the instance and of the service, and is not repeated:
+/// it ends with an error of the kind [`ConnectionLost`](CallErrorKind::ConnectionLost) or
+/// [`Timeout`](CallErrorKind::Timeout). The time in which nobody asks for the next piece does not count
+/// as long as one is there. Dropped, it ends the request. Until then it is one of the calls that run at once.
 ///
 /// ```no_run
 /// # async fn example(mut picture: interline::http::ByteStream) -> Result<(), interline::CallError> {
@@ -46,6 +49,9 @@ pub(super) struct Rest {
     pub(super) endpoint: Arc<str>,
     pub(super) attempts: u32,
     pub(super) idle: Duration,
+    /// Whether one who is silent for longer than that has failed: events come when they happen, and bytes
+    /// have a reader who waits for them.
+    pub(super) may_be_quiet: bool,
     /// Counts while nothing comes.
     pub(super) silence: Option<Pin<Box<Sleep>>>,
     pub(super) endpoint_is_busy: Held,
@@ -92,6 +98,12 @@ impl ByteStream {
 
     pub(super) fn of(rest: Rest) -> Self {
         Self(Source::Wire(Box::new(rest)))
+    }
+
+    /// One of events, between which it may be quiet.
+    pub(super) fn of_events(mut rest: Rest) -> Self {
+        rest.may_be_quiet = true;
+        Self::of(rest)
     }
 
     /// The call that it answers.
@@ -156,6 +168,9 @@ impl Rest {
                     let idle = self.idle;
                     let silence = self.silence.get_or_insert_with(|| Box::pin(sleep(idle)));
                     ready!(silence.as_mut().poll(cx));
+                    if !self.may_be_quiet {
+                        self.broke();
+                    }
                     let text = format!(
                         "nothing more of the answer came within {} ms (`stream_idle_timeout`)",
                         idle.as_millis()
@@ -167,6 +182,7 @@ impl Rest {
         }
     }
 
+    /// The answer ends before its end, which is a failure of whoever gave it.
     fn broke(&mut self) {
         let now = Instant::now();
         self.endpoint_is_busy.broke(now);

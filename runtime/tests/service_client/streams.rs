@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use interline::http::{ByteStream, CallErrorKind, HttpClient};
+use interline::resilience::CircuitState;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -116,6 +117,49 @@ async fn a_stream_that_breaks_is_a_failure() {
     let error = shop.get("/stream").receive_stream().await.unwrap_err();
     assert_eq!(error.kind(), CallErrorKind::CircuitBreakerOpen);
     assert_eq!(count.load(Ordering::SeqCst), 3);
+}
+
+/// Begins at once, and then nothing comes for so long that nobody waits for it: bytes, or events.
+fn stalled(seen: &crate::server::Seen) -> Reply {
+    let silence = Duration::from_secs(60);
+    match &*seen.target {
+        "/stream" => Reply::status(200)
+            .body("begun")
+            .pieces(&[(silence, "more")]),
+        _ => Reply::status(200)
+            .header("content-type", "text/event-stream")
+            .body("data: begun\n\n")
+            .pieces(&[(silence, "more")]),
+    }
+}
+
+#[tokio::test]
+async fn a_stream_in_which_nothing_comes_any_more_is_a_failure() {
+    let server = Server::start(stalled).await;
+    let lines = "breaker.consecutive = 3\nbreaker.open = \"60s\"\nstream_idle_timeout = \"200ms\"";
+    let running = till(&[server.url()], lines).await;
+    let shop = running.manager().http_client("shop").unwrap();
+    // It may be quiet between two events, and who goes away before the end has not waited.
+    for _ in 0..4 {
+        let mut events = shop.get("/events").receive_events().await.unwrap();
+        assert_eq!(events.next().await.unwrap().unwrap().data, "begun");
+        let error = events.next().await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), CallErrorKind::Timeout);
+        drop(begun(&shop).await);
+    }
+    assert_eq!(shop.circuit().unwrap().state(), CircuitState::Closed);
+    for _ in 0..3 {
+        let mut stream = begun(&shop).await;
+        let error = stream.next().await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), CallErrorKind::Timeout);
+        assert!(error.to_string().contains("stream_idle_timeout"), "{error}");
+        assert!(stream.next().await.is_none());
+    }
+    let error = shop.get("/stream").receive_stream().await.unwrap_err();
+    assert_eq!(error.kind(), CallErrorKind::CircuitBreakerOpen);
+    let of_endpoint = shop.endpoints()[0].circuit.clone().unwrap();
+    assert_eq!(of_endpoint.state(), CircuitState::Open);
+    assert_eq!(server.count(), 11);
 }
 
 #[tokio::test]

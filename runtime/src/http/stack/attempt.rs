@@ -105,6 +105,7 @@ impl Stack {
             endpoint: endpoint.url(),
             attempts,
             idle: self.settings.stream_idle_timeout,
+            may_be_quiet: false,
             silence: None,
             endpoint_is_busy: endpoint,
             // Until it is known that the answer is that of the call.
