@@ -1,4 +1,4 @@
-//! How many attempts start, and how many of them are second ones, with what is counted of both.
+//! How many attempts start, and how many of them are repeats or second ones, with what is counted of them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 #[cfg(feature = "redis")]
 use crate::observability::metrics::RATE_ALONE;
 use crate::observability::metrics::{HEDGES, MetricsSink, RATE_LIMITED, Series};
-use crate::resilience::{self, HedgeBudget, RateLimited, RateLimiter};
+use crate::resilience::{self, HedgeBudget, RateLimited, RateLimiter, RetryBudget};
 #[cfg(feature = "redis")]
 use crate::resilience::{Granted, NoTurn, SharedRateLimiter, SharedTurn};
 
@@ -146,6 +146,38 @@ impl Turn<'_> {
             Right::Own(turn) => turn.take(),
             #[cfg(feature = "redis")]
             Right::Shared(turn) => turn.take(),
+        }
+    }
+}
+
+/// A repeat that may be made. Dropped before it is, another may be.
+#[derive(Debug)]
+#[must_use = "a repeat that is dropped goes back"]
+pub(super) struct Repeat<'b> {
+    budget: Option<&'b RetryBudget>,
+    taken: Instant,
+}
+
+impl<'b> Repeat<'b> {
+    /// One of those that may be made at `now`, if there is one.
+    pub(super) fn withdraw(budget: &'b RetryBudget, now: Instant) -> Option<Self> {
+        // Not made where there is none: dropping it would give it back.
+        budget.withdraw(now).then(|| Self {
+            budget: Some(budget),
+            taken: now,
+        })
+    }
+
+    /// It is sent.
+    pub(super) fn sent(mut self) {
+        self.budget = None;
+    }
+}
+
+impl Drop for Repeat<'_> {
+    fn drop(&mut self) {
+        if let Some(budget) = self.budget {
+            budget.give_back(self.taken);
         }
     }
 }

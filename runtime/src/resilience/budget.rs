@@ -51,9 +51,27 @@ impl RetryBudget {
         let [calls, repeats, _] = self.window.sums(now);
         let allowed = f64::from(repeats) <= (self.share * f64::from(calls)).max(self.floor);
         if !allowed {
-            self.window.take_back(now, [0, 1, 0]);
+            self.give_back(now);
         }
         allowed
+    }
+
+    /// Gives back a repeat that was taken at `then` and not made.
+    ///
+    /// ```
+    /// use interline::resilience::RetryBudget;
+    /// use tokio::time::Instant;
+    ///
+    /// let budget = RetryBudget::new(1.0, 0);
+    /// let now = Instant::now();
+    /// budget.deposit(now);
+    /// assert!(budget.withdraw(now));
+    /// budget.give_back(now);
+    /// assert!(budget.withdraw(now));
+    /// assert!(!budget.withdraw(now));
+    /// ```
+    pub fn give_back(&self, then: Instant) {
+        self.window.take_back(then, [0, 1, 0]);
     }
 }
 
@@ -70,6 +88,22 @@ mod tests {
         let allowed = (0..1_000).filter(|_| budget.withdraw(now)).count();
         assert_eq!(allowed, 200);
         assert!(!budget.withdraw(now + Duration::from_secs(11)));
+    }
+
+    #[test]
+    fn a_repeat_that_was_not_made_may_be_made_later() {
+        let budget = RetryBudget::new(0.0, 1);
+        let now = Instant::now();
+        assert!((0..10).all(|_| budget.withdraw(now)));
+        (0..4).for_each(|_| budget.give_back(now));
+        let soon = now + Duration::from_secs(5);
+        assert_eq!((0..10).filter(|_| budget.withdraw(soon)).count(), 4);
+        // What was taken so long ago that it does not count any more gives nothing, and takes nothing of
+        // what has been counted since in its place.
+        let late = now + Duration::from_secs(20);
+        assert!((0..10).all(|_| budget.withdraw(late)));
+        (0..10).for_each(|_| budget.give_back(now));
+        assert!(!budget.withdraw(late));
     }
 
     #[test]

@@ -38,31 +38,34 @@ impl Window {
     /// Adds to the counts at `now`.
     pub(crate) fn add(&self, now: Instant, counts: Counts) {
         self.change(now, |held| {
+            let held = held.unwrap_or_default();
             let mut sums = [0, 1, 2].map(|at| held[at].saturating_add(counts[at]));
             // Where one count no longer fits, all are halved: what they say as ratios stays true.
             while sums.iter().any(|sum| u64::from(*sum) > MASK) {
                 sums = sums.map(|sum| sum / 2);
             }
-            sums
+            Some(sums)
         });
     }
 
-    /// Takes back what was added at `now`.
-    pub(crate) fn take_back(&self, now: Instant, counts: Counts) {
-        self.change(now, |held| {
-            [0, 1, 2].map(|at| held[at].saturating_sub(counts[at]))
+    /// Takes back what was added at `then`, however long ago that was.
+    pub(crate) fn take_back(&self, then: Instant, counts: Counts) {
+        self.change(then, |held| {
+            // Otherwise it has left the span, and a later piece stands in its place.
+            let held = held?;
+            Some([0, 1, 2].map(|at| held[at].saturating_sub(counts[at])))
         });
     }
 
-    fn change(&self, now: Instant, change: impl Fn(Counts) -> Counts) {
-        let piece = self.piece(now);
+    /// Changes the counts of the piece at `at`, which are `None` where there are none yet or no more.
+    fn change(&self, at: Instant, change: impl Fn(Option<Counts>) -> Option<Counts>) {
+        let piece = self.piece(at);
         let bucket = &self.buckets[usize::try_from(piece % BUCKETS).unwrap_or_default()];
         let tag = piece & MASK;
-        // The closure always gives a value, so the update always happens.
+        // Where the closure gives nothing there is nothing to change.
         let _ = bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
-            let current = word >> (3 * BITS) == tag;
-            let held = if current { unpack(word) } else { [0; 3] };
-            Some(pack(tag, change(held)))
+            let held = (word >> (3 * BITS) == tag).then(|| unpack(word));
+            Some(pack(tag, change(held)?))
         });
     }
 

@@ -7,7 +7,9 @@ use interline::http::CallErrorKind;
 use interline::observability::metrics::{CIRCUIT_CHANGES, CLIENT_ATTEMPTS, HEDGES};
 
 use crate::server::{Reply, Server};
-use crate::shop::{HedgingShop, ITEM, Shop, ShopClient, ShopWithHedges, client, item, measured};
+use crate::shop::{
+    HedgingShop, ITEM, Shop, ShopClient, ShopWithHedges, client, item, measured, till,
+};
 
 /// So long that who waits for it fails the test by its time limit.
 const NEVER: Duration = Duration::from_secs(60);
@@ -144,6 +146,53 @@ async fn the_second_request_comes_when_the_first_takes_longer_than_usual() {
         shop.item("7").await.unwrap();
     }
     assert_eq!(server.count(), before + 40);
+}
+
+#[tokio::test]
+async fn a_second_request_at_half_of_the_time_that_is_not_sent_is_no_repeat() {
+    let late = |_: &_| Reply::status(503).after(Duration::from_millis(2_500));
+    let (one, two) = (Server::start(late).await, Server::start(late).await);
+    // One repeat may be made. The rate allows the first request and no second one, also later.
+    let lines = "timeout = \"4s\"\nretry.budget = 1.0\nretry.floor = 0\nretry.first = \"1ms\"\n\
+                 rate.count = 1\nrate.per = \"1h\"";
+    let running = till(&[one.url(), two.url()], lines).await;
+    let shop = running.manager().http_client("shop").unwrap();
+    let error = shop.get("/item").receive_nothing().await.unwrap_err();
+    assert_eq!(one.count() + two.count(), 1);
+    let text = error.to_string();
+    assert!(
+        text.contains("the rate allows no further attempt"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn no_second_request_goes_to_one_that_is_not_answering() {
+    let late = |_: &_| Reply::json(ITEM).after(Duration::from_millis(2_500));
+    let (one, two) = (Server::start(late).await, Server::start(late).await);
+    let running = till(&[one.url(), two.url()], "timeout = \"4s\"").await;
+    let shop = running.manager().http_client("shop").unwrap();
+    let calling = tokio::spawn({
+        let shop = shop.clone();
+        async move { shop.get("/item").receive_nothing().await }
+    });
+    let begun = Instant::now();
+    while one.count() + two.count() == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "nobody is asked");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // Before half of the time is over, the other one is left alone.
+    let asked = if one.count() == 1 {
+        one.url()
+    } else {
+        two.url()
+    };
+    let endpoints = shop.endpoints();
+    let mut others = endpoints.iter().filter(|other| *other.url != *asked);
+    let other = others.next().unwrap().circuit.clone();
+    other.unwrap().force_open();
+    calling.await.unwrap().unwrap();
+    assert_eq!(one.count() + two.count(), 1);
 }
 
 #[tokio::test]

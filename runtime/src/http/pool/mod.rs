@@ -233,6 +233,17 @@ impl Pool {
         Some(self.lease(place, tried, now))
     }
 
+    /// The same, and never one that the call has been to.
+    pub(super) fn pick_other(
+        &self,
+        tried: &mut Tried,
+        wish: Wish<'_>,
+        now: Instant,
+    ) -> Option<Lease<'_>> {
+        let place = self.new_awake_place(tried, &self.context(wish, now))?;
+        Some(self.lease(place, tried, now))
+    }
+
     fn context<'w>(&self, wish: Wish<'w>, now: Instant) -> PickContext<'w> {
         PickContext {
             hash: wish.hash,
@@ -244,6 +255,15 @@ impl Pool {
 
     /// One of those that are not left alone; one that the call has not been to where there is one.
     fn awake_place(&self, tried: &Tried, context: &PickContext<'_>) -> Option<usize> {
+        self.new_awake_place(tried, context).or_else(|| {
+            // Where it has been, something answers; where nobody is called, it would only wait.
+            let panicking = self.shared.outliers.is_panicking();
+            self.place(context, &|target| target.is_awake(panicking, context.now))
+        })
+    }
+
+    /// One that the call has not been to and that is not left alone.
+    fn new_awake_place(&self, tried: &Tried, context: &PickContext<'_>) -> Option<usize> {
         let now = context.now;
         let panicking = self.shared.outliers.is_panicking();
         let new = |target: &Target| !tried.contains(target.id);
@@ -256,8 +276,6 @@ impl Pool {
             .find_map(|tier| self.place_in(tier, context, &|target| new(target) && sound(target)))
             .or_else(|| self.place_in(last, context, &|target| new(target) && awake(target)))
             .or_else(|| self.place(context, &|target| new(target) && awake(target)))
-            // Where it has been, something answers; where nobody is called, it would only wait.
-            .or_else(|| self.place(context, &awake))
     }
 
     fn place(&self, context: &PickContext<'_>, usable: &dyn Fn(&Target) -> bool) -> Option<usize> {

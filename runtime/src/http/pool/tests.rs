@@ -187,8 +187,9 @@ fn a_repeat_goes_back_rather_than_to_one_that_is_left_alone() {
         let mut tried = Tried::default();
         assert!(pool.has_other(&tried, now), "{balance}");
         for attempt in 0..6 {
-            let lease = match attempt % 2 {
-                0 => pool.pick(&mut tried, WISH, now),
+            let lease = match attempt {
+                0 | 2 | 4 => pool.pick(&mut tried, WISH, now),
+                1 => pool.pick_other(&mut tried, WISH, now),
                 _ => pool.pick_awake(&mut tried, WISH, now),
             };
             let lease = lease.expect("two are healthy");
@@ -196,6 +197,8 @@ fn a_repeat_goes_back_rather_than_to_one_that_is_left_alone() {
             assert_eq!(pool.has_other(&tried, now), attempt == 0, "{balance}");
         }
         assert_ne!(tried.ids[0], tried.ids[1], "{balance}");
+        // It has been to both.
+        assert!(pool.pick_other(&mut tried, WISH, now).is_none());
     }
 }
 

@@ -6,7 +6,7 @@ use http::StatusCode;
 use tokio::time::{Instant, sleep_until};
 
 use super::super::error::{CallErrorKind, CallFailure, Sent};
-use super::super::limits::Refused;
+use super::super::limits::{Refused, Repeat};
 use super::super::pool::{Tried, Wish};
 use super::Stack;
 use super::classify::Verdict;
@@ -14,6 +14,9 @@ use super::request::{Answer, Prepared};
 
 /// Why a call is not repeated that could be.
 const NO_TIME: &str = "there is no time for another attempt";
+
+/// Why another is not.
+const NO_REPEAT: &str = "too many recent calls were repeated for another attempt";
 
 impl Stack {
     /// Tries until it works, or there is no use in trying.
@@ -30,6 +33,7 @@ impl Stack {
         let mut before: Option<CallFailure> = None;
         let mut waited = None;
         let (mut turn, mut has_turn) = (None, false);
+        let mut repeat: Option<Repeat<'_>> = None;
         loop {
             if let (Some(limiter), false) = (&self.limiter, has_turn) {
                 match limiter.enter(prepared.deadline).await {
@@ -51,6 +55,9 @@ impl Stack {
             };
             if let Some(turn) = turn.take() {
                 turn.used();
+            }
+            if let Some(repeat) = repeat.take() {
+                repeat.sent();
             }
             let second = match attempt == 1 && attempts_max > 1 {
                 true => self.second_after(prepared, &pool, &tried),
@@ -106,21 +113,24 @@ impl Stack {
                     wait
                 }
             };
-            let next = Instant::now() + wait;
-            let why = if attempt >= attempts_max {
-                None
-            } else if next >= prepared.deadline {
-                Some(NO_TIME)
-            } else if !free && !self.budget.withdraw(Instant::now()) {
-                Some("too many recent calls were repeated for another attempt")
-            } else {
-                sleep_until(next).await;
-                attempt += 1;
-                has_turn = false;
-                before = Some(failure);
-                continue;
-            };
-            return Err(Box::new(given_up(failure, why)));
+            let now = Instant::now();
+            let next = now + wait;
+            if attempt >= attempts_max {
+                return Err(Box::new(given_up(failure, None)));
+            }
+            if next >= prepared.deadline {
+                return Err(Box::new(given_up(failure, Some(NO_TIME))));
+            }
+            if !free {
+                repeat = Repeat::withdraw(&self.budget, now);
+                if repeat.is_none() {
+                    return Err(Box::new(given_up(failure, Some(NO_REPEAT))));
+                }
+            }
+            sleep_until(next).await;
+            attempt += 1;
+            has_turn = false;
+            before = Some(failure);
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use super::super::error::{CallErrorKind, Sent};
-use super::super::limits::{Second, Turn};
+use super::super::limits::{Repeat, Second, Turn};
 use super::super::pool::{Lease, Pool, Tried};
 use super::Stack;
 use super::attempt::Attempted;
@@ -91,7 +91,12 @@ impl Stack {
         let pool = self.pool.load_full();
         let Some((allowed, lease)) = allowed.and_then(|allowed| {
             let wish = self.wish(prepared);
-            let lease = pool.pick_awake(tried, wish, Instant::now())?;
+            let now = Instant::now();
+            let lease = match after {
+                After::Usual(_) => pool.pick_awake(tried, wish, now)?,
+                // Beside itself, one that never answers would not answer either.
+                After::Half(_) => pool.pick_other(tried, wish, now)?,
+            };
             Some((allowed, lease))
         }) else {
             return alone(first.await);
@@ -145,30 +150,36 @@ impl Stack {
         if prepared.body.is_begun() {
             return None;
         }
-        let second = match after {
-            After::Usual(_) => Some(self.hedging.withdraw()?),
+        let right = match after {
+            After::Usual(_) => Right::Second(self.hedging.withdraw()?),
             // It is a repeat, if one that does not wait for the end of the first.
-            After::Half(_) if self.budget.withdraw(Instant::now()) => None,
-            After::Half(_) => return None,
+            After::Half(_) => Right::Repeat(Repeat::withdraw(&self.budget, Instant::now())?),
         };
         let turn = match &self.limiter {
             Some(limiter) => Some(limiter.enter_now().await?),
             None => None,
         };
-        Some(Allowed { second, turn })
+        Some(Allowed { right, turn })
     }
+}
+
+/// What is taken for a second request.
+enum Right<'s> {
+    Repeat(Repeat<'s>),
+    Second(Second<'s>),
 }
 
 /// The right to send a second request. Dropped before that, it goes back to where it came from.
 struct Allowed<'s> {
-    second: Option<Second<'s>>,
+    right: Right<'s>,
     turn: Option<Turn<'s>>,
 }
 
 impl Allowed<'_> {
     fn sent(self) {
-        if let Some(second) = self.second {
-            second.sent();
+        match self.right {
+            Right::Repeat(repeat) => repeat.sent(),
+            Right::Second(second) => second.sent(),
         }
         if let Some(turn) = self.turn {
             turn.used();
