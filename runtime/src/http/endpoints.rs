@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use crate::discovery::Endpoint;
 use crate::observability::metrics::{
     CIRCUIT_CHANGES, CLIENT_ATTEMPTS, EJECTED, EJECTIONS, Labels, MetricsSink, Series,
 };
@@ -13,6 +14,7 @@ use crate::resilience::{
 
 use super::settings::ServiceSettings;
 use super::stack::Surroundings;
+use super::transport::Door;
 
 /// Makes what belongs to one endpoint.
 #[derive(Debug)]
@@ -22,6 +24,8 @@ pub(super) struct Maker {
     breaker: Option<CircuitBreakerOptions>,
     /// The name by which they are called that have none of their own.
     host: Option<Arc<str>>,
+    /// Whether all are spoken to in HTTP/2, with TLS or without.
+    is_http2: bool,
     ejected: Series,
 }
 
@@ -43,6 +47,7 @@ impl Maker {
             service: Arc::clone(service),
             environment: environment.clone(),
             host: settings.host.clone(),
+            is_http2: settings.security.is_http2(),
             // A mesh has many endpoints behind the one address: that one of them fails says nothing of
             // the others, and leaving it alone is the mesh's business.
             breaker: settings.breaker.filter(|_| !settings.mesh),
@@ -52,6 +57,11 @@ impl Maker {
 
     pub(super) fn host(&self) -> Option<&str> {
         self.host.as_deref()
+    }
+
+    /// How it is called by its name, where it has one.
+    pub(super) fn door(&self, endpoint: &Endpoint) -> Option<Arc<Door>> {
+        Door::of(endpoint, self.host(), self.is_http2).map(Arc::new)
     }
 
     pub(super) fn counts(&self, url: &str) -> Counts {

@@ -89,6 +89,11 @@ impl Security {
         }
     }
 
+    /// Whether HTTP/2 is spoken, without asking.
+    pub(super) fn is_http2(&self) -> bool {
+        self.protocol == Protocol::Http2
+    }
+
     /// How often to look whether the files have changed; `None` for never, or where there is none.
     pub(super) fn look_every(&self) -> Option<Duration> {
         self.look_every.filter(|_| self.has_files())

@@ -208,6 +208,40 @@ impl State {
 }
 
 #[tokio::test]
+async fn instances_are_called_by_one_name_also_in_the_clear() {
+    for (way, protocol) in [(Way::Http1, "auto"), (Way::Http2, "http2")] {
+        let [one, two] = Server::start_two(|_| Reply::json(ITEM), way).await;
+        let lines = format!(
+            "host = \"shop.test\"\nprotocol = \"{protocol}\"\nbalance = \"round_robin\"\n\
+             [services.shop.health]\nevery = \"10ms\"\npath = \"/how\""
+        );
+        let shop = client(&[one.url(), two.url()], &lines).await;
+        for _ in 0..10 {
+            assert_eq!(shop.item("7").await.unwrap(), item());
+        }
+        let name = format!("shop.test:{}", one.port());
+        for server in [&one, &two] {
+            // Those that ask how they are do it by the name, too.
+            let begun = Instant::now();
+            while !server
+                .seen()
+                .iter()
+                .any(|seen| seen.target.ends_with("/how"))
+            {
+                assert!(begun.elapsed() < Duration::from_secs(30), "nobody asks");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            let seen = server.seen();
+            let calls = seen.iter().filter(|seen| !seen.target.ends_with("/how"));
+            assert_eq!(calls.count(), 5, "{protocol}");
+            for seen in seen {
+                assert_eq!(seen.names(), [&*name], "{protocol}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_a_server_gives_back_is_sent_again_whatever_it_is() {
     const REFUSED_STREAM: u32 = 7;
     for act in [Act::Leave, Act::Reset(REFUSED_STREAM)] {

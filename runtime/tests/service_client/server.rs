@@ -38,6 +38,15 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
+    /// Whom it is for, in each place that says it: `:authority`, and `host`.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let target: hyper::Uri = self.target.parse().expect("an address");
+        let authority = target.authority().map(ToString::to_string);
+        let host = self.headers.get("host");
+        let host = host.map(|host| host.to_str().expect("a text").to_owned());
+        authority.into_iter().chain(host).collect()
+    }
+
     pub(crate) fn header(&self, name: &str) -> &str {
         let value = self.headers.get(name);
         value.map_or("", |value| value.to_str().expect("a text"))
@@ -141,15 +150,18 @@ impl Server {
         Self::on(listener, script, way)
     }
 
-    /// At this address, if it is free.
-    #[cfg(feature = "tls")]
-    pub(crate) async fn start_at(
-        address: &str,
-        script: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
+    /// Two instances of one port, which a name with that port does not tell apart.
+    pub(crate) async fn start_two(
+        script: impl Fn(&Seen) -> Reply + Clone + Send + Sync + 'static,
         way: Way,
-    ) -> Option<Self> {
-        let listener = TcpListener::bind(address).await.ok()?;
-        Some(Self::on(listener, script, way))
+    ) -> [Self; 2] {
+        loop {
+            let one = Self::start_with(script.clone(), way.clone()).await;
+            let beside = format!("127.0.0.2:{}", one.port());
+            if let Ok(listener) = TcpListener::bind(beside).await {
+                return [one, Self::on(listener, script, way)];
+            }
+        }
     }
 
     /// Also at every other address of the loopback.

@@ -16,7 +16,7 @@ use crate::resilience::{Load, LoadBalancer, OutlierOptions, Outliers, PickContex
 
 use super::checks::Checked;
 use super::endpoints::Maker;
-use super::transport::{Door, Transport};
+use super::transport::Transport;
 use super::views::ServiceEndpoint;
 use target::Member;
 
@@ -154,7 +154,7 @@ impl Pool {
         Target {
             id: self.shared.made.fetch_add(1, Ordering::Relaxed),
             url: url.into(),
-            door: Door::of(endpoint, maker.host()).map(Arc::new),
+            door: maker.door(endpoint),
             transport: Arc::clone(&self.shared.transport),
             checked: Checked::new(&health),
             load: match expected {

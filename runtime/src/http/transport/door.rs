@@ -17,8 +17,8 @@ pub(in super::super) struct Door {
     host: Box<str>,
     /// Where its requests go, as they say it: up to the path.
     origin: Box<str>,
-    /// Where its connections go, with TLS. In the clear they go where `origin` says, and the name is in a
-    /// header.
+    /// Where its connections go, with TLS or HTTP/2. With HTTP/1 in the clear they go where `origin` says,
+    /// and the name is in a header.
     authority: Option<Box<str>>,
     header: Option<HeaderValue>,
     /// Its own clients, by the number of their generation: one that all share would use the connections of
@@ -27,22 +27,27 @@ pub(in super::super) struct Door {
 }
 
 impl Door {
-    /// `None` where the instance is called as its address says.
-    pub(in super::super) fn of(endpoint: &Endpoint, host: Option<&str>) -> Option<Self> {
+    /// `None` where the instance is called as its address says. A request of HTTP/2 says the name in its
+    /// `:authority`, which is that of its address: beside it, a header would be another name.
+    pub(in super::super) fn of(
+        endpoint: &Endpoint,
+        host: Option<&str>,
+        is_http2: bool,
+    ) -> Option<Self> {
         let host = endpoint.host().or(host)?;
         let (url, scheme) = (endpoint.url(), endpoint.scheme());
         let authority = endpoint.authority();
         let (_, port) = authority.rsplit_once(':')?;
         let named = format!("{host}:{port}");
-        let is_secure = scheme == "https";
+        let is_direct = is_http2 || scheme == "https";
         Some(Self {
             host: host.into(),
-            origin: match is_secure {
+            origin: match is_direct {
                 true => format!("{scheme}://{named}").into(),
                 false => url.into(),
             },
-            header: HeaderValue::from_str(&named).ok().filter(|_| !is_secure),
-            authority: is_secure.then(|| authority.into()),
+            header: HeaderValue::from_str(&named).ok().filter(|_| !is_direct),
+            authority: is_direct.then(|| authority.into()),
             clients: Mutex::default(),
         })
     }
