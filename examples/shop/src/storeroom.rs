@@ -49,6 +49,10 @@ impl Storeroom {
         self.metrics.count(CLIENT_DURATION, &labels)
     }
 
+    fn all_calls(&self) -> u64 {
+        self.metrics.count(CLIENT_DURATION, &[("service", "stock")])
+    }
+
     fn attempts(&self, url: &str, outcome: &str) -> f64 {
         let labels = [
             ("service", "stock"),
@@ -94,7 +98,7 @@ impl Storeroom {
             + self.attempts(self.moody.url(), "answered");
         self.shelf.reserved() == orders
             && self.calls("answered") == orders as u64
-            && self.calls("failed") == 0
+            && self.all_calls() == orders as u64
             && answered == orders as f64
             && self.attempts(self.moody.url(), "failed") == self.moody.failed() as f64
     }

@@ -210,7 +210,7 @@ impl CheckSettings {
         let request = Outgoing {
             method: Method::GET,
             door: target.door.clone(),
-            url: format!("{}{path}", target.origin()),
+            url: target.address().of(path),
             headers: HeaderMap::new(),
             body: Body::None,
             streamed: false,

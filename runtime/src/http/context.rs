@@ -175,16 +175,14 @@ impl Ambient {
         }
     }
 
-    pub(super) fn write_correlation(&self, headers: &mut Headers) {
+    /// What it belongs to, and what caused it where that is a message.
+    pub(super) fn correlation(&self) -> (String, Option<String>) {
         match self {
-            Self::Request(context) => {
-                headers.set(name::CORRELATION_ID, context.correlation_id().to_owned());
-            }
+            Self::Request(context) => (context.correlation_id().to_owned(), None),
             Self::Message(scope) => {
                 let correlation = Correlation::following(scope.input());
-                headers.set(name::CORRELATION_ID, correlation.correlation_id);
                 let cause = correlation.causation_id.as_str().to_owned();
-                headers.set(name::CAUSATION_ID, cause);
+                (correlation.correlation_id, Some(cause))
             }
         }
     }

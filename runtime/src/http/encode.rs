@@ -1,5 +1,7 @@
 //! Percent-encoding.
 
+use std::fmt;
+
 /// Adds `text` with everything encoded but letters, digits and `-._~`, which never mean anything in a
 /// URL.
 pub(super) fn component(target: &mut String, text: &str) {
@@ -12,6 +14,16 @@ pub(super) fn component(target: &mut String, text: &str) {
             target.push(char::from(DIGITS[usize::from(byte >> 4)]));
             target.push(char::from(DIGITS[usize::from(byte & 15)]));
         }
+    }
+}
+
+/// What is written to it is added as [`component`] does.
+pub(super) struct Components<'t>(pub(super) &'t mut String);
+
+impl fmt::Write for Components<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        component(self.0, text);
+        Ok(())
     }
 }
 

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::discovery::Endpoint;
 use crate::observability::metrics::{
-    CIRCUIT_CHANGES, CLIENT_ATTEMPTS, EJECTED, EJECTIONS, Labels, MetricsSink, Series,
+    CIRCUIT_CHANGES, CIRCUIT_OPEN, CLIENT_ATTEMPTS, EJECTED, EJECTIONS, Labels, MetricsSink, Series,
 };
 use crate::resilience::{
     CircuitBreaker, CircuitBreakerOptions, CircuitState, EndpointHealth, Outliers, Transition,
@@ -137,15 +137,58 @@ pub(super) fn observer(
         series(CircuitState::HalfOpen),
         series(CircuitState::Closed),
     );
+    let labels = vec![Arc::clone(&service), Arc::clone(&endpoint)];
+    let shown = Shown::closed(Series::of(metrics, CIRCUIT_OPEN, labels));
     move |change| match change.to {
         CircuitState::Open | CircuitState::ForcedOpen => {
             open.record(1.0);
+            shown.0.record(1.0);
             tracing::warn!(service = &*service, endpoint = &*endpoint, "circuit opened");
         }
-        CircuitState::HalfOpen => half_open.record(1.0),
+        CircuitState::HalfOpen => {
+            half_open.record(1.0);
+            shown.0.record(0.5);
+        }
         _ => {
             closed.record(1.0);
+            shown.0.record(0.0);
             tracing::info!(service = &*service, endpoint = &*endpoint, "circuit closed");
         }
+    }
+}
+
+/// The state of a circuit as it is shown. That of an endpoint that has gone does not stay open for ever.
+struct Shown(Series);
+
+impl Shown {
+    fn closed(series: Series) -> Self {
+        series.record(0.0);
+        Self(series)
+    }
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        self.0.record(0.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observability::metrics::InMemoryMetrics;
+
+    #[test]
+    fn a_circuit_that_is_gone_is_not_shown_as_open() {
+        let metrics = InMemoryMetrics::default();
+        let tell = observer(&"orders".into(), "http://a:80", Some(&metrics));
+        let shown = || metrics.sum(CIRCUIT_OPEN, &[("endpoint", "http://a:80")]);
+        tell(Transition {
+            from: CircuitState::Closed,
+            to: CircuitState::Open,
+        });
+        assert_eq!(shown(), 1.0);
+        drop(tell);
+        assert_eq!(shown(), 0.0);
     }
 }

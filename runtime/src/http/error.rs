@@ -47,6 +47,36 @@ pub enum CallErrorKind {
     TooLarge,
 }
 
+impl CallErrorKind {
+    /// How many kinds there are.
+    pub(super) const COUNT: usize = Self::TooLarge as usize + 1;
+
+    /// The name in metrics.
+    ///
+    /// ```
+    /// use interline::http::CallErrorKind;
+    ///
+    /// assert_eq!(CallErrorKind::BulkheadFull.as_str(), "bulkhead_full");
+    /// ```
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::BulkheadFull => "bulkhead_full",
+            Self::CircuitBreakerOpen => "circuit_open",
+            Self::Connect => "connect",
+            Self::ConnectionLost => "connection_lost",
+            Self::Decode => "decode",
+            Self::RateLimited => "rate_limited",
+            Self::Request => "request",
+            Self::RetryExhausted => "retry_exhausted",
+            Self::ServiceDiscovery => "service_discovery",
+            Self::Status => "status",
+            Self::Timeout => "timeout",
+            Self::TooLarge => "too_large",
+        }
+    }
+}
+
 /// Whether the service may have seen the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Sent {

@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout_at};
 
 #[cfg(feature = "redis")]
 use crate::observability::metrics::RATE_ALONE;
-use crate::observability::metrics::{HEDGES, MetricsSink, RATE_LIMITED, Series};
+use crate::observability::metrics::{HEDGES, MetricsSink, RATE_LIMITED, RETRIES, Series};
 use crate::resilience::{self, HedgeBudget, RateLimited, RateLimiter, RetryBudget};
 #[cfg(feature = "redis")]
 use crate::resilience::{Granted, NoTurn, SharedRateLimiter, SharedTurn};
@@ -150,34 +150,79 @@ impl Turn<'_> {
     }
 }
 
-/// A repeat that may be made. Dropped before it is, another may be.
+/// How many repeats may be made.
 #[derive(Debug)]
-#[must_use = "a repeat that is dropped goes back"]
-pub(super) struct Repeat<'b> {
-    budget: Option<&'b RetryBudget>,
-    taken: Instant,
+pub(super) struct Repeats {
+    budget: RetryBudget,
+    sent: Series,
+    refused: Series,
 }
 
-impl<'b> Repeat<'b> {
+impl Repeats {
+    pub(super) fn new(
+        budget: RetryBudget,
+        service: &Arc<str>,
+        metrics: Option<&dyn MetricsSink>,
+    ) -> Self {
+        let series = |outcome: &str| {
+            let labels = vec![Arc::clone(service), outcome.into()];
+            Series::of(metrics, RETRIES, labels)
+        };
+        Self {
+            budget,
+            sent: series("sent"),
+            refused: series("refused"),
+        }
+    }
+
+    /// Counts a call: it earns its share of a repeat.
+    pub(super) fn deposit(&self, now: Instant) {
+        self.budget.deposit(now);
+    }
+
     /// One of those that may be made at `now`, if there is one.
-    pub(super) fn withdraw(budget: &'b RetryBudget, now: Instant) -> Option<Self> {
+    pub(super) fn withdraw(&self, now: Instant) -> Option<Repeat<'_>> {
+        let allowed = self.budget.withdraw(now);
+        if !allowed {
+            self.refused.record(1.0);
+        }
         // Not made where there is none: dropping it would give it back.
-        budget.withdraw(now).then(|| Self {
-            budget: Some(budget),
-            taken: now,
+        allowed.then(|| Repeat {
+            repeats: self,
+            taken: Some(now),
         })
     }
 
+    /// One that costs no server anything, and nothing of what may be made.
+    pub(super) fn free(&self) -> Repeat<'_> {
+        Repeat {
+            repeats: self,
+            taken: None,
+        }
+    }
+}
+
+/// A repeat that may be made. Dropped before it is, another may be.
+#[derive(Debug)]
+#[must_use = "a repeat that is dropped goes back"]
+pub(super) struct Repeat<'r> {
+    repeats: &'r Repeats,
+    /// When it was, if it has to be given back.
+    taken: Option<Instant>,
+}
+
+impl Repeat<'_> {
     /// It is sent.
     pub(super) fn sent(mut self) {
-        self.budget = None;
+        self.taken = None;
+        self.repeats.sent.record(1.0);
     }
 }
 
 impl Drop for Repeat<'_> {
     fn drop(&mut self) {
-        if let Some(budget) = self.budget {
-            budget.give_back(self.taken);
+        if let Some(taken) = self.taken {
+            self.repeats.budget.give_back(taken);
         }
     }
 }

@@ -37,6 +37,7 @@ mod events;
 mod judge;
 mod limits;
 mod options;
+mod places;
 mod pool;
 mod problem;
 mod query;

@@ -11,9 +11,10 @@ use futures_core::Stream;
 use http_body::Body as _;
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::resilience::{BulkheadPermit, CircuitPermit, Signal};
+use crate::resilience::{CircuitPermit, Signal};
 
 use super::error::{CallError, CallErrorKind, CallFailure, CallName, Sent};
+use super::places::Place;
 use super::pool::Held;
 use super::transport::Cause;
 
@@ -61,12 +62,12 @@ pub(super) struct Rest {
 /// What a call has taken until the whole answer has come.
 pub(super) struct Ongoing {
     permit: Option<CircuitPermit>,
-    _place: BulkheadPermit,
+    _place: Place,
 }
 
 impl Ongoing {
     /// The answer began at `now`.
-    pub(super) fn new(place: BulkheadPermit, permit: Option<CircuitPermit>, now: Instant) -> Self {
+    pub(super) fn new(place: Place, permit: Option<CircuitPermit>, now: Instant) -> Self {
         Self {
             permit: permit.and_then(|permit| permit.answered(now)),
             _place: place,

@@ -81,15 +81,19 @@ impl TraceContext {
             return;
         }
         headers.push(name::TRACEPARENT, self.traceparent());
+        for (name, value) in self.carried() {
+            headers.set(name, value.to_owned());
+        }
+    }
+
+    /// What vendors have added, and what travels with the trace, each under its name.
+    pub(crate) fn carried(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let carried = [
             (name::TRACESTATE, &self.state),
             (name::BAGGAGE, &self.baggage),
         ];
-        for (name, value) in carried {
-            if let Some(value) = value {
-                headers.set(name, value.clone());
-            }
-        }
+        let carried = carried.into_iter();
+        carried.filter_map(|(name, value)| Some((name, value.as_deref()?)))
     }
 
     fn parse(text: &str) -> Option<Self> {

@@ -53,7 +53,7 @@ macro_rules! catalogue {
 }
 
 catalogue! {
-    /// How long a call of another service took, with all its attempts.
+    /// How long a call of another service took, with all its attempts; `answered`, or why it was not: the kind of its error.
     CLIENT_DURATION = Histogram "http.client.call.duration" in "s" by ["service", "method", "outcome"];
     /// Whether the connection to a broker is up (1) or not (0).
     CONNECTION_UP = Gauge "interline.broker.connected" in "1" by ["broker"];
@@ -65,20 +65,30 @@ catalogue! {
     CLIENT_CACHE = Counter "interline.client.cache" in "{call}" by ["service", "method", "outcome"];
     /// Circuits that opened, half-opened or closed; of the whole service where no endpoint is named.
     CIRCUIT_CHANGES = Counter "interline.client.circuit_changes" in "{change}" by ["service", "endpoint", "state"];
+    /// Whether a circuit is open (1), half-open (0.5) or closed (0); that of the whole service where no endpoint is named.
+    CIRCUIT_OPEN = Gauge "interline.client.circuit_open" in "1" by ["service", "endpoint"];
     /// Endpoints of a service that are left alone because they are worse than the others.
     EJECTED = Gauge "interline.client.ejected" in "{endpoint}" by ["service"];
     /// Endpoints that were left alone because they were worse than the others.
     EJECTIONS = Counter "interline.client.ejections" in "{ejection}" by ["service", "endpoint"];
+    /// Endpoints to which calls of a service go.
+    CLIENT_ENDPOINTS = Gauge "interline.client.endpoints" in "{endpoint}" by ["service"];
     /// Calls that a fallback answered because the service did not.
     CLIENT_FALLBACKS = Counter "interline.client.fallbacks" in "{call}" by ["service", "method"];
     /// Active checks of endpoints.
     HEALTH_CHECKS = Counter "interline.client.health_checks" in "{check}" by ["service", "outcome"];
     /// Second requests that were sent because the first took long, and whether they answered first.
     HEDGES = Counter "interline.client.hedges" in "{attempt}" by ["service", "outcome"];
+    /// Calls that run at once, with the answers that are still being read.
+    CALLS_IN_FLIGHT = Gauge "interline.client.in_flight" in "{call}" by ["service"];
     /// Attempts for which an instance kept a shared rate alone, because Redis did not answer.
     RATE_ALONE = Counter "interline.client.rate_alone" in "{attempt}" by ["service"];
     /// Attempts that the configured rate of a service did not allow.
     RATE_LIMITED = Counter "interline.client.rate_limited" in "{attempt}" by ["service"];
+    /// Repeats: `sent`, or `refused` because too many recent calls were repeated. Second requests that are sent at half of the time are among them.
+    RETRIES = Counter "interline.client.retries" in "{attempt}" by ["service", "outcome"];
+    /// Calls that wait because as many run as may.
+    CALLS_WAITING = Gauge "interline.client.waiting" in "{call}" by ["service"];
     /// Whether the breaker of a subscription has stopped its fetching (1) or not (0).
     BREAKER_OPEN = Gauge "interline.consumer.breaker_open" in "1" by ["subscription"];
     /// Messages moved to the dead letters.

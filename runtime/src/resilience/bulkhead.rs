@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 #[derive(Debug)]
 pub struct Bulkhead {
     places: Arc<Semaphore>,
+    concurrency: usize,
     waiting: AtomicUsize,
     line: usize,
 }
@@ -40,9 +41,49 @@ impl Bulkhead {
         let places = concurrency.clamp(1, Semaphore::MAX_PERMITS);
         Self {
             places: Arc::new(Semaphore::new(places)),
+            concurrency: places,
             waiting: AtomicUsize::new(0),
             line,
         }
+    }
+
+    /// How many places are taken.
+    ///
+    /// ```
+    /// use interline::resilience::Bulkhead;
+    ///
+    /// let bulkhead = Bulkhead::new(2, 0);
+    /// let place = bulkhead.try_enter();
+    /// assert_eq!((bulkhead.running(), bulkhead.waiting()), (1, 0));
+    /// drop(place);
+    /// assert_eq!(bulkhead.running(), 0);
+    /// ```
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.concurrency - self.places.available_permits()
+    }
+
+    /// How many wait in line.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Takes a place if one is free.
+    ///
+    /// ```
+    /// use interline::resilience::Bulkhead;
+    ///
+    /// let bulkhead = Bulkhead::new(1, 0);
+    /// let place = bulkhead.try_enter();
+    /// assert!(place.is_some() && bulkhead.try_enter().is_none());
+    /// drop(place);
+    /// assert!(bulkhead.try_enter().is_some());
+    /// ```
+    #[must_use]
+    pub fn try_enter(&self) -> Option<BulkheadPermit> {
+        let place = Arc::clone(&self.places).try_acquire_owned();
+        place.ok().map(BulkheadPermit)
     }
 
     /// Takes a place, waiting in line until `deadline`.
@@ -50,8 +91,8 @@ impl Bulkhead {
     /// # Errors
     /// [`BulkheadFull`] if the line is full, or nobody made room in time.
     pub async fn enter(&self, deadline: Instant) -> Result<BulkheadPermit, BulkheadFull> {
-        if let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() {
-            return Ok(BulkheadPermit(permit));
+        if let Some(place) = self.try_enter() {
+            return Ok(place);
         }
         let Some(_waiting) = Waiting::join(&self.waiting, self.line) else {
             return Err(BulkheadFull);

@@ -33,6 +33,7 @@ mod hedges;
 mod http2;
 #[cfg(feature = "tower")]
 mod layers;
+mod measures;
 mod rates;
 mod registration;
 mod retries;

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use http::header::{ACCEPT, HeaderName, HeaderValue, USER_AGENT};
-use http::{HeaderMap, Method};
+use http::HeaderMap;
+use http::header::{ACCEPT, Entry, HeaderName, HeaderValue, USER_AGENT};
 use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::clock::later;
-use crate::message::Headers;
+use crate::message::headers::name;
 use crate::observability::TraceContext;
 
 use super::super::cache::{Cached, Key};
@@ -18,28 +18,38 @@ use super::super::events::Again;
 use super::super::stack::{Answer, Prepared, Stack};
 use super::{Call, Reading};
 
+static CAUSATION_ID: HeaderName = HeaderName::from_static(name::CAUSATION_ID);
+static CORRELATION_ID: HeaderName = HeaderName::from_static(name::CORRELATION_ID);
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+static TRACEPARENT: HeaderName = HeaderName::from_static(name::TRACEPARENT);
+
+/// As many headers as most requests have.
+const USUAL: usize = 6;
 
 impl Call {
-    /// Sends it as often as it takes.
-    pub(super) async fn exchange(mut self, reading: Reading) -> Result<Answer, Box<CallFailure>> {
+    /// Sends it as often as it takes. It begins at `now`, which becomes the moment at which it has ended.
+    pub(super) async fn exchange(
+        mut self,
+        reading: Reading,
+        now: &mut Instant,
+    ) -> Result<Answer, Box<CallFailure>> {
         let meta = &self.meta;
         if let Some(flaw) = self.flaw {
             let failure = CallFailure::new(CallErrorKind::Request, &meta.call, flaw);
             return Err(Box::new(failure));
         }
         let ambient = Ambient::current();
-        let now = Instant::now();
+        let begun = *now;
         let limits = [
-            Some(later(now, meta.decided.timeout)),
+            Some(later(begun, meta.decided.timeout)),
             // Longer than the clock goes is no limit.
             self.options
                 .timeout
-                .and_then(|limit| now.checked_add(limit)),
+                .and_then(|limit| begun.checked_add(limit)),
             self.options.deadline,
             ambient.as_ref().and_then(Ambient::deadline),
         ];
-        let deadline = limits.into_iter().flatten().min().unwrap_or(now);
+        let deadline = limits.into_iter().flatten().min().unwrap_or(begun);
         let mut decided = meta.decided;
         if self.options.no_retry || ambient.as_ref().is_some_and(Ambient::is_repeat) {
             decided.attempts = 1;
@@ -75,16 +85,17 @@ impl Call {
             let key = self.stack.new_key();
             self.headers.insert(IDEMPOTENCY_KEY.clone(), key);
         }
-        self.headers
-            .extend(std::mem::take(&mut self.options.headers));
-        let safe = [Method::GET, Method::HEAD, Method::PUT, Method::DELETE];
+        if !self.options.headers.is_empty() {
+            self.headers
+                .extend(std::mem::take(&mut self.options.headers));
+        }
         let prepared = Prepared {
             call: Arc::clone(&meta.call),
             method: meta.method.clone(),
             target: self.path,
             headers: self.headers,
             body: self.body,
-            repeatable: self.keyed || safe.contains(&meta.method),
+            repeatable: self.keyed || meta.repeatable,
             decided,
             times: meta.times.clone(),
             deadline,
@@ -101,10 +112,12 @@ impl Call {
                 rules,
                 key,
             };
-            return cached.call().instrument(span).await;
+            let result = cached.call().instrument(span).await;
+            *now = Instant::now();
+            return result;
         }
         let writing = Writing(Some((&*self.stack, &prepared)));
-        let result = self.stack.call(&prepared).instrument(span).await;
+        let result = self.stack.call_at(&prepared, now).instrument(span).await;
         let sent = result.as_ref();
         writing.ended(sent.map_or_else(|failure| failure.sent, |_| Sent::Yes));
         let mut answer = result?;
@@ -138,6 +151,13 @@ impl Drop for Writing<'_> {
     }
 }
 
+/// Adds a header that the call does not have. What no header can hold is left out.
+fn add(headers: &mut HeaderMap, name: &HeaderName, text: String) {
+    if let (Entry::Vacant(place), Ok(value)) = (headers.entry(name), HeaderValue::try_from(text)) {
+        place.insert(value);
+    }
+}
+
 impl Stack {
     /// Where the call stands in its trace.
     fn trace(&self, ambient: Option<&Ambient>) -> TraceContext {
@@ -155,21 +175,23 @@ impl Stack {
         trace: &TraceContext,
         ambient: Option<&Ambient>,
     ) {
-        let mut ours = Headers::new();
-        trace.write(&mut ours);
-        if let Some(ambient) = ambient {
-            ambient.write_correlation(&mut ours);
-        }
-        for (name, value) in ours.iter() {
-            let name = HeaderName::from_bytes(name.as_bytes());
-            let text = value.to_text();
-            let value = text.and_then(|text| HeaderValue::from_str(&text).ok());
-            if let (Ok(name), Some(value)) = (name, value) {
-                headers.entry(name).or_insert(value);
+        // At once, with those of each attempt.
+        headers.reserve(USUAL);
+        if !headers.contains_key(&TRACEPARENT) {
+            add(headers, &TRACEPARENT, trace.traceparent());
+            for (name, value) in trace.carried() {
+                add(headers, &HeaderName::from_static(name), value.to_owned());
             }
         }
-        if let Ok(agent) = HeaderValue::from_str(&self.environment.caller) {
-            headers.entry(USER_AGENT).or_insert(agent);
+        if let Some(ambient) = ambient {
+            let (correlation, cause) = ambient.correlation();
+            add(headers, &CORRELATION_ID, correlation);
+            if let Some(cause) = cause {
+                add(headers, &CAUSATION_ID, cause);
+            }
+        }
+        if let Some(agent) = &self.agent {
+            headers.entry(USER_AGENT).or_insert_with(|| agent.clone());
         }
         let json = HeaderValue::from_static("application/json, */*;q=0.5");
         headers.entry(ACCEPT).or_insert(json);

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use http::Method;
 
@@ -9,9 +10,12 @@ use crate::observability::metrics::{CLIENT_DURATION, CLIENT_FALLBACKS, Labels, S
 use crate::resilience::UsualTime;
 
 use super::super::cache::{CacheSettings, Rules};
-use super::super::error::CallName;
+use super::super::error::{CallErrorKind, CallName};
 use super::super::options::{CallSettings, Decided};
 use super::super::stack::Stack;
+
+/// What may be done twice, as the standard says (RFC 9110, 9.2.2).
+const IDEMPOTENT: [Method; 4] = [Method::GET, Method::HEAD, Method::PUT, Method::DELETE];
 
 /// What is the same for every call of one method.
 #[derive(Debug)]
@@ -19,13 +23,16 @@ pub(in super::super) struct Meta {
     pub(super) call: Arc<CallName>,
     pub(super) method: Method,
     pub(super) keyed: bool,
+    /// Whether it does the same when it is done twice, also without a key.
+    pub(super) repeatable: bool,
     pub(super) reconnects: bool,
     pub(super) cache: Option<Arc<Rules>>,
     pub(super) decided: Decided,
     /// How long its attempts usually take, where second requests go by that.
     pub(super) times: Option<Arc<UsualTime>>,
-    pub(super) answered: Series,
-    pub(super) failed: Series,
+    answered: Series,
+    /// By the kind of the error; made when it is needed, as most methods never fail in most ways.
+    failed: [OnceLock<Series>; CallErrorKind::COUNT],
     /// Made when it is needed: most methods have no fallback.
     pub(super) fallbacks: OnceLock<Series>,
 }
@@ -38,29 +45,21 @@ impl Meta {
         keyed: bool,
         layers: &[CallSettings],
     ) -> Self {
-        let series = |outcome: &str| {
-            let labels: Labels = vec![Arc::clone(&stack.service), (*name).into(), outcome.into()];
-            Series::of(
-                stack.environment.metrics.as_deref(),
-                CLIENT_DURATION,
-                labels,
-            )
+        let call = CallName {
+            service: Arc::clone(&stack.service),
+            method: name,
         };
-        let (answered, failed) = (series("answered"), series("failed"));
-        let service = Arc::clone(&stack.service);
         Self {
-            call: Arc::new(CallName {
-                service,
-                method: name,
-            }),
+            answered: duration(&call, "answered", stack),
+            failed: Default::default(),
+            call: Arc::new(call),
+            repeatable: IDEMPOTENT.contains(&method),
             method,
             keyed,
             reconnects: false,
             cache: None,
             decided: Decided::of(layers),
             times: None,
-            answered,
-            failed,
             fallbacks: OnceLock::new(),
         }
     }
@@ -89,6 +88,19 @@ impl Meta {
         self
     }
 
+    /// A call has ended after `took`, with an answer or an error of this kind.
+    pub(super) fn ended(&self, stack: &Stack, error: Option<CallErrorKind>, took: Duration) {
+        if !self.answered.is_enabled() {
+            return;
+        }
+        let series = match error {
+            None => &self.answered,
+            Some(kind) => self.failed[kind as usize]
+                .get_or_init(|| duration(&self.call, kind.as_str(), stack)),
+        };
+        series.record(took.as_secs_f64());
+    }
+
     /// The fallback gives what the service did not.
     pub(in super::super) fn falls_back(&self, stack: &Stack, why: &str) {
         let series = self.fallbacks.get_or_init(|| {
@@ -101,4 +113,15 @@ impl Meta {
         let (service, method) = (&*self.call.service, &*self.call.method);
         tracing::debug!(service, method, why, "the fallback answers");
     }
+}
+
+/// How long the calls took that ended like this.
+fn duration(call: &CallName, outcome: &str, stack: &Stack) -> Series {
+    let labels: Labels = vec![
+        Arc::clone(&call.service),
+        (*call.method).into(),
+        outcome.into(),
+    ];
+    let sink = stack.environment.metrics.as_deref();
+    Series::of(sink, CLIENT_DURATION, labels)
 }

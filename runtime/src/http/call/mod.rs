@@ -3,7 +3,7 @@
 mod exchange;
 mod meta;
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -24,6 +24,9 @@ use super::stream::ByteStream;
 use super::{encode, query};
 
 pub(super) use meta::Meta;
+
+/// Room for most paths, with their query.
+const PATH: usize = 96;
 
 /// How the answer will be read.
 struct Reading {
@@ -53,7 +56,7 @@ impl Call {
             meta: Arc::clone(meta),
             options: options.clone(),
             keyed: meta.keyed,
-            path: String::new(),
+            path: String::with_capacity(PATH),
             query: String::new(),
             headers: HeaderMap::new(),
             body: Body::None,
@@ -72,14 +75,19 @@ impl Call {
     /// sent.
     #[doc(hidden)]
     pub fn value(mut self, name: &str, value: &dyn fmt::Display) -> Self {
-        let text = value.to_string();
-        // Both would silently be another path: the one of the parent, or of everything.
-        if text.is_empty() {
-            self.note(|| format!("`{name}` is empty, and a part of a path cannot be"));
-        } else if matches!(&*text, "." | "..") {
-            self.note(|| format!("`{name}` is `{text}`, which a path cannot hold as a part"));
+        let begin = self.path.len();
+        if write!(encode::Components(&mut self.path), "{value}").is_err() {
+            self.note(|| format!("`{name}` cannot be written"));
         }
-        encode::component(&mut self.path, &text);
+        // Both would silently be another path: the one of the parent, or of everything.
+        let flaw = match &self.path[begin..] {
+            "" => format!("`{name}` is empty, and a part of a path cannot be"),
+            text @ ("." | "..") => {
+                format!("`{name}` is `{text}`, which a path cannot hold as a part")
+            }
+            _ => return self,
+        };
+        self.note(|| flaw);
         self
     }
 
@@ -238,14 +246,15 @@ impl Call {
     /// [`CallError`] says what happened.
     #[doc(hidden)]
     pub async fn send<R: Read, E: DeserializeOwned>(self) -> Result<R::Output, CallError<E>> {
-        let meta = Arc::clone(&self.meta);
+        let (meta, stack) = (Arc::clone(&self.meta), Arc::clone(&self.stack));
         let begun = Instant::now();
+        let mut now = begun;
         let reading = Reading {
             not_found_is_fine: R::NOT_FOUND_IS_FINE,
             streamed: R::STREAMED,
             accept: R::ACCEPT,
         };
-        let answer = self.exchange(reading).await;
+        let answer = self.exchange(reading, &mut now).await;
         let result = answer.and_then(|answer| {
             let mut received = Received(answer);
             R::read(&mut received).map_err(|why| {
@@ -258,14 +267,8 @@ impl Call {
                 Box::new(failure.with_body(received.0.body))
             })
         });
-        let series = if result.is_ok() {
-            &meta.answered
-        } else {
-            &meta.failed
-        };
-        if series.is_enabled() {
-            series.record(begun.elapsed().as_secs_f64());
-        }
+        let error = result.as_ref().err().map(|failure| failure.kind);
+        meta.ended(&stack, error, now.saturating_duration_since(begun));
         result.map_err(|failure| {
             let problem = if failure.is_json() {
                 serde_json::from_slice(&failure.body).ok()

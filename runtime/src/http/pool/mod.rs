@@ -16,7 +16,7 @@ use crate::resilience::{Load, LoadBalancer, OutlierOptions, Outliers, PickContex
 
 use super::checks::Checked;
 use super::endpoints::Maker;
-use super::transport::Transport;
+use super::transport::{Address, Transport};
 use super::views::ServiceEndpoint;
 use target::Member;
 
@@ -154,6 +154,7 @@ impl Pool {
         Target {
             id: self.shared.made.fetch_add(1, Ordering::Relaxed),
             url: url.into(),
+            address: Address::new(url),
             door: maker.door(endpoint),
             transport: Arc::clone(&self.shared.transport),
             checked: Checked::new(&health),

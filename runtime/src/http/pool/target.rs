@@ -10,7 +10,7 @@ use crate::resilience::{Candidate, CircuitBreaker, CircuitPermit, EndpointHealth
 
 use super::super::checks::Checked;
 use super::super::endpoints::Counts;
-use super::super::transport::{Door, Transport};
+use super::super::transport::{Address, Door, Transport};
 
 /// What is kept of one endpoint for as long as it is one, whatever happens to others.
 #[derive(Debug)]
@@ -18,6 +18,7 @@ pub(in super::super) struct Target {
     /// Tells it from every other that the pool has ever had.
     pub(super) id: u64,
     pub(in super::super) url: Arc<str>,
+    pub(super) address: Address,
     pub(in super::super) door: Option<Arc<Door>>,
     pub(in super::super) transport: Arc<Transport>,
     pub(in super::super) checked: Checked,
@@ -28,9 +29,10 @@ pub(in super::super) struct Target {
 }
 
 impl Target {
-    /// What stands before the path of a request.
-    pub(in super::super) fn origin(&self) -> &str {
-        self.door.as_ref().map_or(&self.url, |door| door.origin())
+    /// Where requests go, as they say it.
+    pub(in super::super) fn address(&self) -> &Address {
+        let door = self.door.as_ref();
+        door.map_or(&self.address, |door| door.address())
     }
 
     /// Whether it is this one, called by the same name.

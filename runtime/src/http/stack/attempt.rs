@@ -21,14 +21,15 @@ use super::request::{Answer, Prepared};
 pub(super) type Attempted = Result<Answer, Box<(CallFailure, Verdict)>>;
 
 impl Stack {
-    /// Tries once.
+    /// Tries once, from `now` on until what is `now` then.
     pub(super) async fn attempt(
         &self,
         prepared: &Prepared,
         lease: Lease<'_>,
         attempt: u32,
+        now: &mut Instant,
     ) -> Attempted {
-        let begun = Instant::now();
+        let begun = *now;
         let limit = prepared.decided.attempt_timeout;
         // Longer than the clock goes is no limit.
         let until = limit.and_then(|limit| begun.checked_add(limit));
@@ -36,7 +37,7 @@ impl Stack {
         let outgoing = prepared.outgoing(lease.target, attempt, until - begun);
         let endpoint = Arc::clone(&lease.target.url);
         let result = timeout_at(until, lease.target.transport.send(outgoing)).await;
-        let now = Instant::now();
+        *now = Instant::now();
         let (result, signal) = match result {
             Err(_) => {
                 let took = now.saturating_duration_since(begun);
@@ -50,7 +51,7 @@ impl Stack {
                 let signal = self.settings.judge.signal(incoming.status);
                 let result = if is_fine(prepared, incoming.status) {
                     if let Some(body) = incoming.rest.take() {
-                        let rest = self.rest(prepared, body, lease.hold(now), attempt);
+                        let rest = self.rest(prepared, body, lease.hold(*now), attempt);
                         let answer = self.answer(incoming, endpoint, attempt);
                         return Ok(Answer {
                             rest: Some(rest),
@@ -72,7 +73,7 @@ impl Stack {
             .as_ref()
             .err()
             .and_then(|(failure, _)| failure.retry_after);
-        lease.record(signal, left_alone, now);
+        lease.record(signal, left_alone, *now);
         result.map_err(Box::new)
     }
 

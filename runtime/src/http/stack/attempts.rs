@@ -19,11 +19,15 @@ const NO_TIME: &str = "there is no time for another attempt";
 const NO_REPEAT: &str = "too many recent calls were repeated for another attempt";
 
 impl Stack {
-    /// Tries until it works, or there is no use in trying.
-    pub(super) async fn attempts(&self, prepared: &Prepared) -> Result<Answer, Box<CallFailure>> {
+    /// Tries from `now` on until it works, or there is no use in trying, and that is `now` then.
+    pub(super) async fn attempts(
+        &self,
+        prepared: &Prepared,
+        now: &mut Instant,
+    ) -> Result<Answer, Box<CallFailure>> {
         let mut tried = Tried::default();
         let mut sent = Sent::No;
-        self.budget.deposit(Instant::now());
+        self.repeats.deposit(*now);
         // A mesh repeats by itself, and both together would multiply.
         let attempts_max = match self.settings.mesh {
             true => 1,
@@ -36,19 +40,23 @@ impl Stack {
         let mut repeat: Option<Repeat<'_>> = None;
         loop {
             if let (Some(limiter), false) = (&self.limiter, has_turn) {
-                match limiter.enter(prepared.deadline).await {
+                let entered = limiter.enter(prepared.deadline).await;
+                *now = Instant::now();
+                match entered {
                     Ok(given) => turn = Some(given),
                     Err(refused) => return Err(no_turn(prepared, before, refused)),
                 }
             }
             has_turn = true;
-            if Instant::now() >= prepared.deadline {
+            if *now >= prepared.deadline {
                 return Err(no_time(prepared, before));
             }
             let pool = self.pool.load_full();
             let wish = self.wish(prepared);
-            let Some(lease) = pool.pick(&mut tried, wish, Instant::now()) else {
-                if self.first_answer(prepared.deadline).await {
+            let Some(lease) = pool.pick(&mut tried, wish, *now) else {
+                let answered = self.first_answer(prepared.deadline).await;
+                *now = Instant::now();
+                if answered {
                     continue;
                 }
                 return Err(self.nowhere(prepared, before));
@@ -60,19 +68,20 @@ impl Stack {
                 repeat.sent();
             }
             let second = match attempt == 1 && attempts_max > 1 {
-                true => self.second_after(prepared, &pool, &tried),
+                true => self.second_after(prepared, &pool, &tried, *now),
                 false => None,
             };
             let result = match second {
                 Some(after) => {
-                    let hedged = self.hedged(prepared, lease, &mut tried, after).await;
+                    let hedging = self.hedged(prepared, lease, &mut tried, after, now);
+                    let hedged = hedging.await;
                     attempt = hedged.attempts;
                     hedged.result
                 }
                 None => {
-                    let begun = Instant::now();
-                    let result = self.attempt(prepared, lease, attempt).await;
-                    prepared.note(begun, &result);
+                    let begun = *now;
+                    let result = self.attempt(prepared, lease, attempt, now).await;
+                    prepared.note(&result, now.saturating_duration_since(begun));
                     result
                 }
             };
@@ -97,7 +106,7 @@ impl Stack {
             if !may {
                 return Err(Box::new(failure));
             }
-            let other = self.pool.load().has_other(&tried, Instant::now());
+            let other = self.pool.load().has_other(&tried, *now);
             let elsewhere = other && matches!(verdict, Verdict::NotSent);
             // It costs no server anything, so it costs nothing of the budget, once.
             let free = elsewhere && attempt == 1;
@@ -113,21 +122,22 @@ impl Stack {
                     wait
                 }
             };
-            let now = Instant::now();
-            let next = now + wait;
+            let next = *now + wait;
             if attempt >= attempts_max {
                 return Err(Box::new(given_up(failure, None)));
             }
             if next >= prepared.deadline {
                 return Err(Box::new(given_up(failure, Some(NO_TIME))));
             }
-            if !free {
-                repeat = Repeat::withdraw(&self.budget, now);
-                if repeat.is_none() {
-                    return Err(Box::new(given_up(failure, Some(NO_REPEAT))));
-                }
+            repeat = match free {
+                true => Some(self.repeats.free()),
+                false => self.repeats.withdraw(*now),
+            };
+            if repeat.is_none() {
+                return Err(Box::new(given_up(failure, Some(NO_REPEAT))));
             }
             sleep_until(next).await;
+            *now = Instant::now();
             attempt += 1;
             has_turn = false;
             before = Some(failure);

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
+
+use crate::clock::later;
 
 use super::super::error::{CallErrorKind, Sent};
 use super::super::limits::{Repeat, Second, Turn};
@@ -44,6 +46,7 @@ impl Stack {
         prepared: &Prepared,
         pool: &Pool,
         tried: &Tried,
+        now: Instant,
     ) -> Option<After> {
         if !prepared.may_be_sent_twice() {
             return None;
@@ -52,40 +55,45 @@ impl Stack {
             return Some(After::Usual(wait));
         }
         // Who limits each attempt has said what to do, and where there is no other it would not help.
-        let now = Instant::now();
         let alone = prepared.decided.attempt_timeout.is_some() || !pool.has_other(tried, now);
         let left = prepared.deadline.saturating_duration_since(now);
         (!alone).then_some(After::Half(left / 2))
     }
 
     /// Tries once, and a second time beside when there is no answer after a while and the budget allows
-    /// it. The first answer counts; the other attempt is given up, which is nobody's failure.
+    /// it. The first answer counts; the other attempt is given up, which is nobody's failure. It begins at
+    /// `now`, which becomes the moment at which it has ended.
     pub(super) async fn hedged(
         &self,
         prepared: &Prepared,
         lease: Lease<'_>,
         tried: &mut Tried,
         after: After,
+        now: &mut Instant,
     ) -> Hedged {
-        let begun = Instant::now();
+        let begun = *now;
         let asked = Arc::clone(lease.target);
         let first = async {
-            let result = self.attempt(prepared, lease, 1).await;
-            prepared.note(begun, &result);
-            result
+            let mut ended = begun;
+            let result = self.attempt(prepared, lease, 1, &mut ended).await;
+            prepared.note(&result, ended.saturating_duration_since(begun));
+            (result, ended)
         };
         tokio::pin!(first);
-        let alone = |result| Hedged {
-            result,
-            attempts: 1,
+        let alone = |(result, ended), now: &mut Instant| {
+            *now = ended;
+            Hedged {
+                result,
+                attempts: 1,
+            }
         };
-        if let Ok(result) = timeout(after.wait(), &mut first).await {
-            return alone(result);
+        if let Ok(first) = timeout_at(later(begun, after.wait()), &mut first).await {
+            return alone(first, now);
         }
         // The first goes on while the second is asked for.
         let allowed = tokio::select! {
             biased;
-            result = &mut first => return alone(result),
+            first = &mut first => return alone(first, now),
             allowed = self.may_hedge(prepared, after) => allowed,
         };
         let pool = self.pool.load_full();
@@ -99,22 +107,23 @@ impl Stack {
             };
             Some((allowed, lease))
         }) else {
-            return alone(first.await);
+            return alone(first.await, now);
         };
         allowed.sent();
-        let second = self.attempt(prepared, lease, 2);
+        let mut of_its_own = Instant::now();
+        let second = self.attempt(prepared, lease, 2, &mut of_its_own);
         tokio::pin!(second);
         let (result, of_second) = tokio::select! {
             biased;
-            result = &mut first => (result, false),
+            (result, _) = &mut first => (result, false),
             result = &mut second => (result, true),
         };
         if of_second && result.is_ok() {
             // How long the first would have taken nobody knows, but longer than this.
-            prepared.outlasted(begun);
+            let now = Instant::now();
+            prepared.outlasted(now - begun);
             // Who was silent for half of all the time has failed.
             if matches!(after, After::Half(_)) {
-                let now = Instant::now();
                 asked.was_outdone(now - begun, now);
             }
         }
@@ -129,7 +138,7 @@ impl Stack {
         // A failure that another attempt may mend waits for the one that is on its way.
         let (mut result, of_second) = match (decided, of_second) {
             (true, of_second) => (result, of_second),
-            (false, true) => (first.await, false),
+            (false, true) => (first.await.0, false),
             (false, false) => (second.await, true),
         };
         // What either has sent may have been seen.
@@ -140,6 +149,7 @@ impl Stack {
         if matches!(after, After::Usual(_)) {
             self.hedging.ended(of_second && result.is_ok());
         }
+        *now = Instant::now();
         let attempts = 2;
         let result = result.map(|answer| Answer { attempts, ..answer });
         Hedged { result, attempts }
@@ -153,7 +163,7 @@ impl Stack {
         let right = match after {
             After::Usual(_) => Right::Second(self.hedging.withdraw()?),
             // It is a repeat, if one that does not wait for the end of the first.
-            After::Half(_) => Right::Repeat(Repeat::withdraw(&self.budget, Instant::now())?),
+            After::Half(_) => Right::Repeat(self.repeats.withdraw(Instant::now())?),
         };
         let turn = match &self.limiter {
             Some(limiter) => Some(limiter.enter_now().await?),
@@ -208,22 +218,22 @@ impl Prepared {
         }
     }
 
-    /// A first attempt that began then has ended with this.
-    pub(super) fn note(&self, begun: Instant, result: &Attempted) {
+    /// A first attempt has ended with this after `took`.
+    pub(super) fn note(&self, result: &Attempted, took: Duration) {
         let Some(times) = &self.times else {
             return;
         };
         match result {
-            Ok(_) => times.record(begun.elapsed()),
-            Err(failed) if failed.0.kind == CallErrorKind::Timeout => self.outlasted(begun),
+            Ok(_) => times.record(took),
+            Err(failed) if failed.0.kind == CallErrorKind::Timeout => self.outlasted(took),
             Err(_) => {}
         }
     }
 
-    /// An attempt that began then was not answered until now.
-    fn outlasted(&self, begun: Instant) {
+    /// An attempt was not answered within this time.
+    fn outlasted(&self, time: Duration) {
         if let Some(times) = &self.times {
-            times.outlasted(begun.elapsed());
+            times.outlasted(time);
         }
     }
 }

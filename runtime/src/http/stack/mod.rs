@@ -11,19 +11,21 @@ mod whereabouts;
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
+use http::HeaderValue;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::clock::{Clock, Rng};
 use crate::discovery::Whereabouts;
-use crate::observability::metrics::MetricsSink;
+use crate::observability::metrics::{CLIENT_ENDPOINTS, MetricsSink, Series};
 use crate::resilience::{Bulkhead, CircuitBreaker, RetryBudget, UsualTime};
 
 use super::cache::Cache;
 use super::endpoints::{Maker, observer};
 use super::error::{CallErrorKind, CallFailure};
-use super::limits::{Hedging, Limiter};
+use super::limits::{Hedging, Limiter, Repeats};
 use super::options::Decided;
+use super::places::Places;
 use super::pool::{Pool, Tried, Wish};
 use super::settings::ServiceSettings;
 use super::stream::Ongoing;
@@ -41,14 +43,17 @@ pub(super) use request::{ATTEMPT, Answer, Prepared};
 pub(crate) struct Stack {
     pub(super) service: Arc<str>,
     pub(super) environment: Surroundings,
+    /// Who calls, as requests say it; `None` where no header can.
+    pub(super) agent: Option<HeaderValue>,
     pub(super) settings: ServiceSettings,
     pool: ArcSwap<Pool>,
     transport: Arc<Transport>,
     /// Whether it is known where the service is, if only that it is nowhere.
     resolved: watch::Sender<bool>,
-    bulkhead: Bulkhead,
+    places: Places,
+    endpoints: Series,
     breaker: Option<CircuitBreaker>,
-    budget: RetryBudget,
+    repeats: Repeats,
     limiter: Option<Limiter>,
     hedging: Hedging,
     /// How long the attempts of calls without a trait usually take, where second requests go by that.
@@ -100,18 +105,22 @@ impl Stack {
         let pool = Pool::empty(maker, Arc::clone(&transport), balance, outliers, rng);
         let rate = settings.rate.as_ref();
         let limiter = rate.map(|rate| Limiter::new(rate, &service, metrics));
+        let bulkhead = Bulkhead::new(settings.concurrency, settings.queue);
+        let budget = RetryBudget::new(settings.budget, settings.floor);
         let hedging = Hedging::new(settings.hedge_share, &service, metrics);
         let this = Self {
             pool: ArcSwap::from_pointee(pool),
             transport,
             resolved: watch::Sender::new(false),
-            bulkhead: Bulkhead::new(settings.concurrency, settings.queue),
+            places: Places::new(bulkhead, &service, metrics),
+            endpoints: Series::of(metrics, CLIENT_ENDPOINTS, vec![Arc::clone(&service)]),
             breaker,
             limiter,
             hedging,
             times: Decided::of(&[settings.call]).usual_time(),
-            budget: RetryBudget::new(settings.budget, settings.floor),
+            repeats: Repeats::new(budget, &service, metrics),
             cache: OnceLock::new(),
+            agent: HeaderValue::from_str(&environment.caller).ok(),
             service,
             environment,
             settings,
@@ -158,17 +167,35 @@ impl Stack {
 
     /// Makes the call.
     pub(super) async fn call(&self, prepared: &Prepared) -> Result<Answer, Box<CallFailure>> {
+        self.call_at(prepared, &mut Instant::now()).await
+    }
+
+    /// Makes the call at `now`, which becomes the moment at which it has ended: looking at the clock costs
+    /// as much as all that is counted of a call, and is done again only where time may have passed.
+    pub(super) async fn call_at(
+        &self,
+        prepared: &Prepared,
+        now: &mut Instant,
+    ) -> Result<Answer, Box<CallFailure>> {
         let refuse = |kind, text| Box::new(CallFailure::new(kind, &prepared.call, text));
-        let Ok(place) = self.bulkhead.enter(prepared.deadline).await else {
-            let text = format!(
-                "{} calls run and {} wait, as many as may; nobody finished in time",
-                self.settings.concurrency, self.settings.queue
-            );
-            return Err(refuse(CallErrorKind::BulkheadFull, text));
+        let place = match self.places.try_enter() {
+            Some(place) => place,
+            None => {
+                let entered = self.places.enter(prepared.deadline).await;
+                *now = Instant::now();
+                let Ok(place) = entered else {
+                    let text = format!(
+                        "{} calls run and {} wait, as many as may; nobody finished in time",
+                        self.settings.concurrency, self.settings.queue
+                    );
+                    return Err(refuse(CallErrorKind::BulkheadFull, text));
+                };
+                place
+            }
         };
         let permit = match &self.breaker {
             None => None,
-            Some(breaker) => match breaker.acquire(Instant::now()) {
+            Some(breaker) => match breaker.acquire(*now) {
                 Ok(permit) => Some(permit),
                 Err(open) => {
                     let text = format!("{open}, because calls to the service failed");
@@ -178,15 +205,14 @@ impl Stack {
                 }
             },
         };
-        let mut result = self.attempts(prepared).await;
-        let now = Instant::now();
+        let mut result = self.attempts(prepared, now).await;
         if let Ok(Answer {
             rest: Some(rest), ..
         }) = &mut result
         {
-            rest.call_goes_on = Some(Ongoing::new(place, permit, now));
+            rest.call_goes_on = Some(Ongoing::new(place, permit, *now));
         } else if let Some(permit) = permit {
-            permit.record(signal_of_call(&self.settings.judge, &result), now);
+            permit.record(signal_of_call(&self.settings.judge, &result), *now);
         }
         result
     }

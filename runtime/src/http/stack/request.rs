@@ -86,17 +86,17 @@ impl Prepared {
     /// What is sent to this endpoint as this attempt, for whose answer there is so much time.
     pub(super) fn outgoing(&self, target: &Target, attempt: u32, left: Duration) -> Outgoing {
         let mut headers = self.headers.clone();
-        headers.insert(ATTEMPT.clone(), HeaderValue::from(attempt));
+        let number = match attempt {
+            1 => HeaderValue::from_static("1"),
+            _ => HeaderValue::from(attempt),
+        };
+        headers.insert(ATTEMPT.clone(), number);
         let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
         headers.insert(TIMEOUT.clone(), HeaderValue::from(millis));
-        let origin = target.origin();
-        let mut whole = String::with_capacity(origin.len() + self.target.len());
-        whole.push_str(origin);
-        whole.push_str(&self.target);
         Outgoing {
             method: self.method.clone(),
             door: target.door.clone(),
-            url: whole,
+            url: target.address().of(&self.target),
             headers,
             body: self.body.clone(),
             streamed: self.streamed,

@@ -17,7 +17,9 @@ impl Stack {
     /// and calls that run at one that is not there any more go on.
     pub(super) fn apply(&self, endpoints: &EndpointSet) {
         let pool = self.pool.load_full();
-        self.pool.store(Arc::new(pool.with(endpoints)));
+        let pool = pool.with(endpoints);
+        self.endpoints.record(pool.targets().count() as f64);
+        self.pool.store(Arc::new(pool));
         self.resolved.send_replace(true);
     }
 

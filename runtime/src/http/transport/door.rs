@@ -8,6 +8,8 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use crate::discovery::Endpoint;
 
+use super::address::Address;
+
 /// As many generations of clients are in use at once: that of now, and one that leaves.
 const GENERATIONS: usize = 2;
 
@@ -15,9 +17,9 @@ const GENERATIONS: usize = 2;
 #[derive(Debug)]
 pub(in super::super) struct Door {
     host: Box<str>,
-    /// Where its requests go, as they say it: up to the path.
-    origin: Box<str>,
-    /// Where its connections go, with TLS or HTTP/2. With HTTP/1 in the clear they go where `origin` says,
+    /// Where its requests go, as they say it.
+    address: Address,
+    /// Where its connections go, with TLS or HTTP/2. With HTTP/1 in the clear they go where `address` says,
     /// and the name is in a header.
     authority: Option<Box<str>>,
     header: Option<HeaderValue>,
@@ -42,9 +44,9 @@ impl Door {
         let is_direct = is_http2 || scheme == "https";
         Some(Self {
             host: host.into(),
-            origin: match is_direct {
-                true => format!("{scheme}://{named}").into(),
-                false => url.into(),
+            address: match is_direct {
+                true => Address::new(&format!("{scheme}://{named}")),
+                false => Address::new(url),
             },
             header: HeaderValue::from_str(&named).ok().filter(|_| !is_direct),
             authority: is_direct.then(|| authority.into()),
@@ -56,9 +58,8 @@ impl Door {
         &self.host
     }
 
-    /// What stands before the path.
-    pub(in super::super) fn origin(&self) -> &str {
-        &self.origin
+    pub(in super::super) fn address(&self) -> &Address {
+        &self.address
     }
 
     /// The name, where the request itself does not say it.

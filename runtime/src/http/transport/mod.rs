@@ -1,5 +1,6 @@
 //! One request to one endpoint, over reqwest.
 
+mod address;
 mod clients;
 mod door;
 
@@ -19,6 +20,8 @@ use super::error::ERROR_BYTES_MAX;
 use super::tls::Security;
 
 use clients::Clients;
+
+pub(super) use address::Address;
 pub(super) use door::Door;
 
 /// How often a connection of HTTP/2 on which calls wait is tested.
@@ -45,7 +48,8 @@ pub(super) struct Outgoing {
     pub(super) method: Method,
     /// Where the instance has a name of its own.
     pub(super) door: Option<Arc<Door>>,
-    pub(super) url: String,
+    /// Where to, or why there is no such place.
+    pub(super) url: Result<reqwest::Url, Cause>,
     pub(super) headers: HeaderMap,
     pub(super) body: Body,
     /// Whether the body of a success is left to whoever asked.
@@ -127,20 +131,18 @@ impl Transport {
     }
 
     pub(super) async fn send(&self, outgoing: Outgoing) -> Result<Incoming, TransportError> {
-        let (method, url, door) = (outgoing.method, outgoing.url, outgoing.door.as_deref());
+        let door = outgoing.door.as_deref();
+        let url = outgoing.url.map_err(TransportError::Request)?;
         let mut headers = outgoing.headers;
         if let Some(host) = door.and_then(Door::header) {
             headers.entry(HOST).or_insert_with(|| host.clone());
         }
-        let request = self
-            .clients
-            .with(door, |client| client.request(method, url));
-        let request = request.map_err(|why| TransportError::Request(Cause(why)))?;
-        let mut request = request.headers(headers);
-        if let Some(body) = outgoing.body.to_reqwest() {
-            request = request.body(body);
-        }
-        let response = request.send().await;
+        let mut request = reqwest::Request::new(outgoing.method, url);
+        *request.headers_mut() = headers;
+        *request.body_mut() = outgoing.body.to_reqwest();
+        let sending = self.clients.with(door, |client| client.execute(request));
+        let sending = sending.map_err(|why| TransportError::Request(Cause(why)))?;
+        let response = sending.await;
         let mut response = response.map_err(|error| match outgoing.body.has_failed() {
             true => TransportError::Body(Cause::of(&error)),
             false => classify(&error),
