@@ -22,8 +22,10 @@ mod properties;
 mod publish;
 mod rebalance;
 mod replies;
+mod session;
 mod settings;
 mod stuck;
+mod thread;
 mod topology;
 
 use std::fmt;

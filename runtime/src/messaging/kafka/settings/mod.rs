@@ -1,12 +1,16 @@
 //! `[brokers.NAME]` of kind `kafka`.
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+mod address;
+mod clients;
+mod tls;
 
-use rdkafka::ClientConfig;
+use std::time::Duration;
 
 use crate::config::{Faults, Secret, Section};
 use crate::messaging::{BrokerErrorKind, TopologyMode};
+
+use self::address::parse;
+use self::tls::Tls;
 
 use super::properties;
 
@@ -16,9 +20,6 @@ const SECONDS_10: Duration = Duration::from_secs(10);
 /// Partitions of a topic that is made here, unless configured.
 const PARTITIONS_DEFAULT: i32 = 6;
 const NEEDS_FEATURE: &str = "asks for TLS or a password, which this build leaves out; add the feature `kafka-tls` of interline";
-/// The engine limits how large a message may be; the server has the last word.
-const MESSAGE_BYTES_MAX: &str = "1000000000";
-const RECEIVE_BYTES_MAX: &str = "1100000000";
 
 /// How the cluster is reached, and what is shared by everything on it.
 ///
@@ -70,22 +71,6 @@ pub(super) struct Settings {
     pub(super) connect_timeout: Duration,
     pub(super) retry_terminal: bool,
     properties: Vec<(String, String)>,
-}
-
-#[derive(Clone, Debug, Default)]
-struct Tls {
-    ca_file: Option<PathBuf>,
-    certificate_file: Option<PathBuf>,
-    key_file: Option<PathBuf>,
-}
-
-/// What a url says.
-#[derive(Debug, PartialEq, Eq)]
-struct Address {
-    tls: bool,
-    servers: String,
-    username: Option<String>,
-    password: Option<String>,
 }
 
 /// A mistake in words, with its kind.
@@ -231,170 +216,6 @@ impl Settings {
         }
     }
 
-    /// What every client begins with, its secrets read anew.
-    pub(super) fn client(&self, client_id: &str) -> Result<ClientConfig, Wrong> {
-        let unreadable =
-            |error: &dyn std::fmt::Display| (BrokerErrorKind::Configuration, error.to_string());
-        let url = self.url.read().map_err(|error| unreadable(&error))?;
-        let address = parse(url.expose())?;
-        let username = self.username.clone().or(address.username);
-        let password = match &self.password {
-            Some(password) => Some(
-                password
-                    .read()
-                    .map_err(|error| unreadable(&error))?
-                    .expose()
-                    .to_owned(),
-            ),
-            None => address.password,
-        };
-        let mut config = ClientConfig::new();
-        config
-            .set("bootstrap.servers", &address.servers)
-            .set("client.id", client_id)
-            .set("reconnect.backoff.ms", "100")
-            .set("reconnect.backoff.max.ms", "1500")
-            .set("socket.keepalive.enable", "true")
-            .set("socket.nagle.disable", "true")
-            .set(
-                "socket.connection.setup.timeout.ms",
-                self.connect_timeout.as_millis().to_string(),
-            )
-            .set("message.max.bytes", MESSAGE_BYTES_MAX)
-            .set("receive.message.max.bytes", RECEIVE_BYTES_MAX);
-        if username.is_some() && cfg!(not(feature = "kafka-tls")) {
-            return Err((BrokerErrorKind::Configuration, NEEDS_FEATURE.to_owned()));
-        }
-        let protocol = match (address.tls, username.is_some()) {
-            (false, false) => "plaintext",
-            (false, true) => "sasl_plaintext",
-            (true, false) => "ssl",
-            (true, true) => "sasl_ssl",
-        };
-        config.set("security.protocol", protocol);
-        if let Some(username) = username {
-            config
-                .set("sasl.mechanism", self.sasl.to_ascii_uppercase())
-                .set("sasl.username", username)
-                .set("sasl.password", password.unwrap_or_default());
-        }
-        if address.tls {
-            let files = [
-                ("ssl.ca.location", &self.tls.ca_file),
-                ("ssl.certificate.location", &self.tls.certificate_file),
-                ("ssl.key.location", &self.tls.key_file),
-            ];
-            for (key, file) in files {
-                if let Some(file) = file {
-                    self.tls.readable(file)?;
-                    config.set(key, file.display().to_string());
-                }
-            }
-        }
-        for (key, value) in &self.properties {
-            config.set(key, value);
-        }
-        Ok(config)
-    }
-
-    /// What a consumer that only looks is made of.
-    pub(super) fn reader(&self, client_id: &str, group: &str) -> Result<ClientConfig, Wrong> {
-        let mut config = self.client(client_id)?;
-        properties::keep_for_consumers(&mut config);
-        config
-            .set("group.id", group)
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
-            .set("allow.auto.create.topics", "false");
-        Ok(config)
-    }
-
-    /// What a member of a group is made of.
-    pub(super) fn member(&self, client_id: &str, group: &str) -> Result<ClientConfig, Wrong> {
-        let mut config = self.reader(client_id, group)?;
-        let defaults = [
-            // A fast reader would wait for a second each time its queue was full.
-            ("fetch.queue.backoff.ms", "5"),
-            ("fetch.wait.max.ms", "100"),
-            ("queued.max.messages.kbytes", "16384"),
-            ("topic.metadata.refresh.interval.ms", "10000"),
-            ("isolation.level", "read_committed"),
-            ("statistics.interval.ms", "5000"),
-        ];
-        for (key, value) in defaults {
-            if !self.properties.iter().any(|(own, _)| own == key) {
-                config.set(key, value);
-            }
-        }
-        if !self
-            .properties
-            .iter()
-            .any(|(own, _)| own == "socket.timeout.ms")
-        {
-            // A request that a dead connection swallowed holds back what waits for its answer; a minute,
-            // the library's default, would be long for a group whose session is over by then.
-            let limit = self
-                .session_timeout
-                .clamp(Duration::from_secs(3), SECONDS_10);
-            config.set("socket.timeout.ms", limit.as_millis().to_string());
-        }
-        // What a subscription has no position in did not exist when it was applied: it reads all of it.
-        config.set("auto.offset.reset", "earliest").set(
-            "max.poll.interval.ms",
-            self.max_poll_interval.as_millis().to_string(),
-        );
-        if self.new_protocol {
-            config.set("group.protocol", "consumer");
-        } else {
-            let session = self.session_timeout;
-            config.set("session.timeout.ms", session.as_millis().to_string());
-            let given = |key: &str| self.properties.iter().any(|(own, _)| own == key);
-            if !given("heartbeat.interval.ms") {
-                let beat = (session / 5).min(Duration::from_secs(3));
-                config.set("heartbeat.interval.ms", beat.as_millis().to_string());
-            }
-            if !given("partition.assignment.strategy") {
-                config.set("partition.assignment.strategy", "cooperative-sticky");
-            }
-        }
-        // With the new protocol it is the server that knows the session, and the key is refused.
-        if !self.new_protocol && self.max_poll_interval < self.session_timeout {
-            // The library wants a session that is not longer than this.
-            config.set(
-                "session.timeout.ms",
-                self.max_poll_interval.as_millis().to_string(),
-            );
-        }
-        if let Some(id) = &self.instance_id {
-            config.set("group.instance.id", id);
-        }
-        Ok(config)
-    }
-
-    /// What a producer is made of.
-    pub(super) fn producer(&self, client_id: &str) -> Result<ClientConfig, Wrong> {
-        let mut config = self.client(client_id)?;
-        properties::keep_for_producers(&mut config);
-        config
-            .set("enable.idempotence", "true")
-            .set("acks", "all")
-            .set("partitioner", "murmur2_random")
-            .set("compression.codec", self.compression);
-        let defaults = [("linger.ms", "1"), ("message.timeout.ms", "30000")];
-        for (key, value) in defaults {
-            let aliases = [key, "queue.buffering.max.ms", "delivery.timeout.ms"];
-            let given = |own: &str| {
-                own == key
-                    || (key == "linger.ms" && own == aliases[1])
-                    || (key == "message.timeout.ms" && own == aliases[2])
-            };
-            if !self.properties.iter().any(|(own, _)| given(own)) {
-                config.set(key, value);
-            }
-        }
-        Ok(config)
-    }
-
     /// How long a partition that is to be given up waits for its handlers, and again for its last commit. Both
     /// have to fit between two polls, or the group goes on without this member.
     pub(super) fn revoke_bound(&self) -> Duration {
@@ -427,114 +248,6 @@ impl Settings {
         self.username
             .clone()
             .or_else(|| address.and_then(|address| address.username))
-    }
-}
-
-fn parse(url: &str) -> Result<Address, Wrong> {
-    let wrong = |message: &str| (BrokerErrorKind::Configuration, message.to_owned());
-    let (scheme, rest) = url
-        .split_once("://")
-        .filter(|(scheme, _)| matches!(*scheme, "kafka" | "kafkas"))
-        .ok_or_else(|| wrong("must begin with `kafka://` or `kafkas://`"))?;
-    let tls = scheme == "kafkas";
-    let (userinfo, servers) = match rest.rsplit_once('@') {
-        Some((userinfo, servers)) => (Some(userinfo), servers),
-        None => (None, rest),
-    };
-    if (tls || userinfo.is_some()) && cfg!(not(feature = "kafka-tls")) {
-        return Err(wrong(NEEDS_FEATURE));
-    }
-    let servers = servers.strip_suffix('/').unwrap_or(servers);
-    let mut named = Vec::new();
-    for server in servers.split(',').map(str::trim) {
-        named.push(
-            with_port(server)
-                .ok_or_else(|| wrong("is not of the form `kafka://host:port,host:port`"))?,
-        );
-    }
-    let (username, password) = match userinfo {
-        None => (None, None),
-        Some(userinfo) => {
-            let (user, password) = userinfo.split_once(':').unwrap_or((userinfo, ""));
-            let decoded = |text: &str| {
-                decode(text).ok_or_else(|| wrong("has a `%` that two hex digits do not follow"))
-            };
-            (Some(decoded(user)?), Some(decoded(password)?))
-        }
-    };
-    Ok(Address {
-        tls,
-        servers: named.join(","),
-        username,
-        password,
-    })
-}
-
-/// `host:port` with the port filled in; a colon inside brackets belongs to an IPv6 address.
-fn with_port(server: &str) -> Option<String> {
-    let ok =
-        |host: &str| !host.is_empty() && !host.contains(['/', '?', ' ', '@']) && host.is_ascii();
-    match server.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => {
-            port.parse::<u16>().ok().filter(|_| ok(host))?;
-            Some(server.to_owned())
-        }
-        _ => ok(server).then(|| format!("{server}:{PORT_DEFAULT}")),
-    }
-}
-
-fn decode(text: &str) -> Option<String> {
-    let mut bytes = text.bytes();
-    let mut decoded = Vec::with_capacity(text.len());
-    while let Some(byte) = bytes.next() {
-        if byte != b'%' {
-            decoded.push(byte);
-            continue;
-        }
-        let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
-        let (high, low) = (digit(bytes.next())?, digit(bytes.next())?);
-        decoded.push(u8::try_from(high * 16 + low).ok()?);
-    }
-    String::from_utf8(decoded).ok()
-}
-
-impl Tls {
-    /// A file that cannot be read is told by its name, which the library does not do.
-    fn readable(&self, file: &Path) -> Result<(), Wrong> {
-        let Err(error) = std::fs::File::open(file) else {
-            return Ok(());
-        };
-        let key = if self.ca_file.as_deref() == Some(file) {
-            "ca_file"
-        } else if self.certificate_file.as_deref() == Some(file) {
-            "certificate_file"
-        } else {
-            "key_file"
-        };
-        let text = format!(
-            "`{}` of `tls.{key}` cannot be read: {error}",
-            file.display()
-        );
-        Err((BrokerErrorKind::Configuration, text))
-    }
-
-    fn read(section: &Section<'_>, faults: &mut Faults) -> Self {
-        let mut path = |key: &str| section.string(key, faults).map(PathBuf::from);
-        let tls = Self {
-            ca_file: path("ca_file"),
-            certificate_file: path("certificate_file"),
-            key_file: path("key_file"),
-        };
-        match (&tls.certificate_file, &tls.key_file) {
-            (Some(_), None) => {
-                faults.push(section.fault("key_file", "is missing beside `certificate_file`"));
-            }
-            (None, Some(_)) => {
-                faults.push(section.fault("certificate_file", "is missing beside `key_file`"));
-            }
-            _ => {}
-        }
-        tls
     }
 }
 
