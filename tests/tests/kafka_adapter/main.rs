@@ -7,6 +7,7 @@ mod groups;
 mod later;
 mod not_taken;
 mod positions;
+mod pressure;
 mod publishing;
 mod support;
 mod tls;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         topology::cases(),
         tls::cases(),
         connections::cases(),
+        pressure::cases(),
     ];
     let needing = |case: Case| case.needs(Server::Kafka).limit(Duration::from_secs(180));
     harness::run(cases.into_iter().flatten().map(needing))

@@ -190,9 +190,10 @@ impl Assigned {
             }
             taken
         };
-        let Some(mut incoming) = taken else {
+        let Some(incoming) = taken else {
             return self.member.stale();
         };
+        let mut incoming = Arc::unwrap_or_clone(incoming);
         change(&mut incoming);
         self.member.comes_again(me, offset, incoming);
         Settled::Yes
@@ -445,7 +446,7 @@ pub(in crate::messaging::kafka) mod tests {
         for offset in 0..3 {
             let mut incoming = record(&assigned, offset);
             assert!(assigned.enter(offset, &mut incoming));
-            assert!(lock(&assigned.ledger).hand_out(offset, incoming));
+            assert!(lock(&assigned.ledger).hand_out(offset, Arc::new(incoming)));
         }
         assert_eq!(assigned.finish(0), Settled::Yes);
         assert_eq!(assigned.finished_below(), 1);
@@ -495,7 +496,7 @@ pub(in crate::messaging::kafka) mod tests {
             for offset in 0..64 {
                 let mut incoming = record(&assigned, offset);
                 assert!(assigned.enter(offset, &mut incoming));
-                assert!(lock(&assigned.ledger).hand_out(offset, incoming));
+                assert!(lock(&assigned.ledger).hand_out(offset, Arc::new(incoming)));
             }
             let settling = Arc::clone(&assigned);
             let settled = std::thread::spawn(move || {

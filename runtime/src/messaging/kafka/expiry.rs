@@ -36,7 +36,7 @@ pub(super) fn of(headers: &Headers) -> Option<u64> {
 }
 
 /// Moves a message that has outlived its time, and that counts as out, to the dead letters.
-pub(super) async fn give_up(assigned: Arc<Assigned>, offset: i64, incoming: Incoming) {
+pub(super) async fn give_up(assigned: Arc<Assigned>, offset: i64, incoming: Arc<Incoming>) {
     let member = &assigned.member;
     let (core, subscription) = (&member.core, &member.subscription);
     let reason = Reason::Expired.as_str();

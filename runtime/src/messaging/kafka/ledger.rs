@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -44,7 +45,7 @@ enum State {
     /// In our hands, waiting for its turn or its time.
     Waiting,
     /// With the engine; kept so that it can be handed out again.
-    Out(Box<Incoming>),
+    Out(Arc<Incoming>),
     /// The engine had it, and it waits again.
     Back,
     Done,
@@ -144,11 +145,11 @@ impl Ledger {
     }
 
     /// It goes to the engine; false if it is not ours any more.
-    pub(super) fn hand_out(&mut self, offset: i64, incoming: Incoming) -> bool {
+    pub(super) fn hand_out(&mut self, offset: i64, incoming: Arc<Incoming>) -> bool {
         let Some(slot) = self.find(offset) else {
             return false;
         };
-        slot.state = State::Out(Box::new(incoming));
+        slot.state = State::Out(incoming);
         self.out += 1;
         self.changed = true;
         true
@@ -170,7 +171,7 @@ impl Ledger {
     }
 
     /// It is not out any more and comes again.
-    pub(super) fn take_back(&mut self, offset: i64) -> Option<Incoming> {
+    pub(super) fn take_back(&mut self, offset: i64) -> Option<Arc<Incoming>> {
         self.no_longer_out(offset, State::Back)
     }
 
@@ -179,13 +180,13 @@ impl Ledger {
         self.no_longer_out(offset, State::Waiting).is_some()
     }
 
-    fn no_longer_out(&mut self, offset: i64, becomes: State) -> Option<Incoming> {
+    fn no_longer_out(&mut self, offset: i64, becomes: State) -> Option<Arc<Incoming>> {
         let slot = self.find(offset)?;
         match std::mem::replace(&mut slot.state, becomes) {
             State::Out(incoming) => {
                 self.out -= 1;
                 self.changed = true;
-                Some(*incoming)
+                Some(incoming)
             }
             other => {
                 slot.state = other;
@@ -322,14 +323,19 @@ mod tests {
     use crate::message::{Headers, Origin, Place};
     use bytes::Bytes;
 
-    fn message(offset: i64) -> Incoming {
+    fn message(offset: i64) -> Arc<Incoming> {
         let place = Place::Kafka {
             topic: "t".into(),
             partition: 0,
             offset,
         };
         let origin = Origin::new("main".into(), place);
-        Incoming::new("t".into(), Bytes::new(), Headers::new(), origin)
+        Arc::new(Incoming::new(
+            "t".into(),
+            Bytes::new(),
+            Headers::new(),
+            origin,
+        ))
     }
 
     fn out(ledger: &mut Ledger, offsets: &[i64]) {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::Thread;
 
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::TrySendError;
@@ -21,9 +22,23 @@ use super::core::{Core, Link, lock};
 use super::expiry;
 use super::topology::Names;
 
-/// What may wait beyond the prefetch before the partitions are paused, and how little resumes them.
-const WAITING_MAX: usize = 1_024;
-const WAITING_BYTES_MAX: usize = 16 << 20;
+/// What may wait beyond the prefetch before reading stops for a while.
+const WAITING: usize = 4_096;
+const WAITING_BYTES: usize = 8 << 20;
+/// What may wait at most; beyond it nothing is taken, whatever is thrown away by that.
+const WAITING_MAX: usize = 4 * WAITING;
+const WAITING_BYTES_MAX: usize = 2 * WAITING_BYTES;
+
+/// How much more of a subscription may be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Room {
+    None,
+    /// Only what is at hand.
+    Scarce,
+    /// Between the marks: it stays as it is.
+    Some,
+    Plenty,
+}
 
 /// A message that was read and is not out yet.
 struct Ready {
@@ -44,7 +59,38 @@ struct Flow {
     stopped: bool,
     failed: Option<String>,
     joined: bool,
+    /// Who waits until there is plenty of room.
+    waits: Option<Thread>,
     deliveries: mpsc::Sender<Delivery>,
+}
+
+impl Flow {
+    fn room(&self, prefetch: usize) -> Room {
+        let most = WAITING.max(2 * prefetch);
+        let (ready, bytes) = (self.ready.len(), self.bytes);
+        if self.paused
+            || self.stopped
+            || ready >= WAITING_MAX.max(2 * prefetch)
+            || bytes >= WAITING_BYTES_MAX
+        {
+            Room::None
+        } else if ready >= most || bytes >= WAITING_BYTES {
+            Room::Scarce
+        } else if ready > most / 2 || bytes > WAITING_BYTES / 2 {
+            Room::Some
+        } else {
+            Room::Plenty
+        }
+    }
+
+    fn wake(&mut self, prefetch: usize) {
+        if self.waits.is_some()
+            && (self.stopped || self.room(prefetch) == Room::Plenty)
+            && let Some(thread) = self.waits.take()
+        {
+            thread.unpark();
+        }
+    }
 }
 
 /// The consumer of one subscription.
@@ -93,6 +139,7 @@ impl Member {
                 stopped: false,
                 failed: None,
                 joined: false,
+                waits: None,
                 deliveries,
             }),
             copying: AtomicUsize::new(0),
@@ -139,6 +186,11 @@ impl Member {
     }
 
     fn pump_locked(&self, flow: &mut Flow) {
+        self.hand_out(flow);
+        flow.wake(self.prefetch());
+    }
+
+    fn hand_out(&self, flow: &mut Flow) {
         while !flow.paused
             && !flow.stopped
             && flow.out < self.prefetch()
@@ -157,8 +209,9 @@ impl Member {
             if !assigned.is_live() || assigned.is_leaving() {
                 continue;
             }
+            let incoming = Arc::new(incoming);
             // It may be given up at any moment; then nobody would ever say that this one is not out.
-            if !lock(&assigned.ledger).hand_out(offset, incoming.clone()) {
+            if !lock(&assigned.ledger).hand_out(offset, Arc::clone(&incoming)) {
                 continue;
             }
             flow.out += 1;
@@ -251,15 +304,17 @@ impl Member {
             .sum();
     }
 
-    /// Whether its partitions are to be paused, given whether they are.
-    pub(super) fn is_full(&self, was_full: bool) -> bool {
-        let flow = lock(&self.flow);
-        // Between the marks it stays as it is: pausing throws away what was fetched.
-        let share = if was_full { 2 } else { 1 };
-        flow.paused
-            || flow.stopped
-            || flow.ready.len() >= WAITING_MAX.max(2 * self.prefetch()) / share
-            || flow.bytes >= WAITING_BYTES_MAX / share
+    /// How much more may be read.
+    pub(super) fn room(&self) -> Room {
+        lock(&self.flow).room(self.prefetch())
+    }
+
+    /// Wakes a thread as soon as there is plenty of room; false if there is.
+    pub(super) fn wake_with_room(&self, thread: Thread) -> bool {
+        let mut flow = lock(&self.flow);
+        let is_there = flow.stopped || flow.room(self.prefetch()) == Room::Plenty;
+        flow.waits = (!is_there).then_some(thread);
+        !is_there
     }
 
     /// Whether it was stopped and nothing of it is out.
@@ -295,6 +350,7 @@ impl Member {
         // Whoever gets the partitions next reads it again.
         flow.ready.clear();
         flow.bytes = 0;
+        flow.wake(self.prefetch());
     }
 
     /// Waits for copies that are on their way.

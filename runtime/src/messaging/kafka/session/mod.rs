@@ -1,9 +1,10 @@
 //! One consumer while it lives: it reads, hands over in batches, commits, and looks after its partitions.
 //! Polling never waits for a handler.
 
+mod room;
 mod subscriptions;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -14,11 +15,12 @@ use tracing::{info, warn};
 
 use crate::messaging::{BrokerError, BrokerErrorKind};
 
+use self::room::Reading;
 use self::subscriptions::Preparing;
 use super::batch;
 use super::core::{Link, lock};
 use super::errors;
-use super::group::{Client, Group, Role, pause};
+use super::group::{Client, Group, Role};
 use super::member::Member;
 use super::parked::Parked;
 use super::topology::Source;
@@ -52,7 +54,7 @@ pub(super) struct Session<'a> {
     subscribed: BTreeSet<String>,
     subscribed_at: Instant,
     rebalances: u64,
-    full: HashMap<u64, bool>,
+    room: Reading,
     parked: Parked,
     commit_at: Instant,
 }
@@ -70,7 +72,7 @@ impl<'a> Session<'a> {
             subscribed: BTreeSet::new(),
             subscribed_at: Instant::now(),
             rebalances: group.rebalances.load(Ordering::Acquire),
-            full: HashMap::new(),
+            room: Reading::default(),
             parked: Parked::default(),
             commit_at: Instant::now(),
         }
@@ -88,7 +90,10 @@ impl<'a> Session<'a> {
                 return End::Anew(Some(error));
             }
             self.parked.release();
-            self.look_at_room();
+            self.room.look(self.group, self.client, &mut self.parked);
+            for member in &self.prepared {
+                member.pump();
+            }
             let seeks = std::mem::take(&mut *lock(&self.group.seeks));
             for seek in seeks {
                 seek.run(self.group, self.client);
@@ -108,17 +113,16 @@ impl<'a> Session<'a> {
 
     /// Reads what is there, at most a batch, and hands it over.
     fn read(&mut self) -> Result<(), BrokerError> {
-        let mut wait = if self.full.values().any(|full| *full) {
-            POLL_FULL
-        } else {
-            POLL
-        };
+        let mut longest = POLL;
         if let Some(next) = self.parked.next_due() {
-            wait = wait.min(next);
+            longest = longest.min(next);
         }
         if !self.preparing.is_empty() {
-            wait = wait.min(POLL_FULL);
+            longest = longest.min(POLL_FULL);
         }
+        let Some(wait) = self.room.before_reading(self.group, &self.parked, longest) else {
+            return Ok(());
+        };
         let mut batch = batch::Batch::new(self.group, BATCH);
         let mut next = self.client.poll(wait);
         while let Some(polled) = next {
@@ -131,6 +135,7 @@ impl<'a> Session<'a> {
             }
             next = self.client.poll(Duration::ZERO);
         }
+        self.room.was_read(batch.is_full());
         batch.hand_over(self.client, &mut self.parked);
         Ok(())
     }
@@ -170,32 +175,6 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Pauses the partitions of subscriptions that are full, and resumes them with some room again.
-    fn look_at_room(&mut self) {
-        let all = lock(&self.group.assigned).clone();
-        self.full
-            .retain(|epoch, _| all.iter().any(|assigned| assigned.epoch == *epoch));
-        for assigned in &all {
-            let was = self.full.get(&assigned.epoch).copied().unwrap_or(false);
-            let is = assigned.member.is_full(was);
-            if was == is {
-                continue;
-            }
-            self.full.insert(assigned.epoch, is);
-            if self.parked.holds(assigned) {
-                // Paused as it is; what is parked decides.
-                continue;
-            }
-            pause(self.client, assigned, is);
-        }
-        let full = &self.full;
-        self.parked
-            .resume_idle(self.client, |epoch| full.get(&epoch).copied() == Some(true));
-        for member in &self.prepared {
-            member.pump();
-        }
-    }
-
     fn look_at_joined(&mut self) {
         if self.group.role != Role::Sources {
             return;
@@ -230,8 +209,7 @@ impl<'a> Session<'a> {
             let paused = all.iter().any(|assigned| {
                 *assigned.topic == **topic
                     && assigned.partition == *partition
-                    && (self.full.get(&assigned.epoch).copied() == Some(true)
-                        || self.parked.holds(assigned))
+                    && (self.room.is_paused(assigned) || self.parked.holds(assigned))
             });
             !paused && now.duration_since(stall.since) > limit
         });
