@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use interline::messaging::{
-    BrokerErrorKind, Connected, ConnectionState, DurabilityWeight, MessageBroker,
+    BrokerErrorKind, Connected, ConnectionState, ConsumerState, DurabilityWeight, MessageBroker,
 };
 use interline::observability::metrics::CONNECTION_UP;
 use interline::testing::ServerFixture;
@@ -11,6 +11,7 @@ use interline_tests::harness::Case;
 use interline_tests::servers;
 use tokio::time::Instant;
 
+use crate::acl;
 use crate::support::{
     Inbox, LIMIT, Outcome, Stage, close, eventually, message, publish, subscription, text,
 };
@@ -20,6 +21,14 @@ pub fn cases() -> Vec<Case> {
         Case::new("what_cannot_connect_says_so_without_the_password", refused),
         Case::new("a_cluster_that_comes_later_is_found", comes_later),
         Case::new("what_can_lose_messages_is_told", durability),
+        Case::new(
+            "a_cluster_where_one_server_may_acknowledge_is_told",
+            one_acknowledges,
+        ),
+        Case::new(
+            "what_may_not_be_read_any_more_is_told_until_it_may",
+            revoked,
+        ),
         Case::new("a_frozen_server_is_noticed_and_consuming_goes_on", frozen),
     ]
 }
@@ -85,9 +94,7 @@ async fn comes_later() -> Outcome {
     // A consumer and a publish may be there before the cluster.
     let mut inbox = Inbox::begin(&broker, subscription("t")).await?;
     proxy.restore().await?;
-    inbox
-        .until(|state| *state == interline::messaging::ConsumerState::Running)
-        .await;
+    inbox.until(|state| *state == ConsumerState::Running).await;
     publish(&broker, message("t", "1")).await;
     assert_eq!(text(&inbox.take().await), "1");
     assert_eq!(stage.metrics.sum(CONNECTION_UP, &[]), 1.0);
@@ -123,6 +130,69 @@ async fn durability() -> Outcome {
     );
     drop(inbox);
     close(&broker).await;
+    Ok(())
+}
+
+/// Two replicas are no use where one of them is enough to acknowledge.
+async fn one_acknowledges() -> Outcome {
+    let cluster = ServerFixture::kafka()
+        .config_line("min.insync.replicas=1")
+        .start_cluster(2)
+        .await?;
+    let stage = Stage::at(cluster.url());
+    let broker = stage.connected("one").await?;
+    let inbox = Inbox::open(&broker, subscription("t")).await?;
+    let wanted = [std::sync::Arc::new(subscription("t"))];
+    let concerns = broker.durability(&wanted).await?;
+    let told: Vec<String> = concerns.iter().map(ToString::to_string).collect();
+    assert_eq!(told.len(), 1, "{told:#?}");
+    assert!(
+        told[0].contains("`min.insync.replicas` is 1")
+            && told[0].contains("set `min.insync.replicas=2`"),
+        "{told:#?}"
+    );
+    assert_eq!(concerns[0].weight, DurabilityWeight::Loss);
+    drop(inbox);
+    close(&broker).await;
+    Ok(())
+}
+
+/// The library says once that a partition may not be read; it is told for as long as it is so.
+async fn revoked() -> Outcome {
+    let server = acl::server().await?;
+    let here = Stage::at(server.url());
+    let place = server.password_url().expect("it wants a password");
+    let place = place.trim_start_matches("kafka://");
+    let mut limited = Stage::at(format!("kafka://app:open-sesame@{place}"));
+    limited.prefix.clone_from(&here.prefix);
+    let other = here.connected("other").await?;
+    let broker = limited
+        .connected_with("one", |config| {
+            config
+                .with("brokers.main.partitions", 2)
+                .with("brokers.main.sasl", "plain")
+        })
+        .await?;
+    let mut inbox = Inbox::open(&broker, subscription("t")).await?;
+    publish(&other, message("t", "1")).await;
+    assert_eq!(text(&inbox.take().await), "1");
+    let topic = here.named("t");
+    acl::allow(&server, &topic, "User:app", acl::DESCRIBE).await?;
+    let denied = |state: &ConsumerState| matches!(state, ConsumerState::Failed(_));
+    inbox.until(denied).await;
+    // Through many looks at the group.
+    let end = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < end {
+        let state = inbox.consumer.state();
+        assert!(denied(&state), "{state:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    publish(&other, message("t", "2")).await;
+    acl::allow(&server, &topic, "User:app", acl::READ).await?;
+    assert_eq!(text(&inbox.take().await), "2");
+    inbox.until(|state| *state == ConsumerState::Running).await;
+    close(&broker).await;
+    close(&other).await;
     Ok(())
 }
 

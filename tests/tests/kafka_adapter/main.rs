@@ -1,5 +1,6 @@
 //! The Kafka adapter through its port, on a real server.
 
+mod acl;
 mod closing;
 mod connections;
 mod consuming;

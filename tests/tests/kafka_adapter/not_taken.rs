@@ -4,16 +4,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::join_all;
 use interline::messaging::MessageBroker;
-use interline::testing::ServerFixture;
 use interline_tests::harness::Case;
 use interline_tests::kafka_shares::{self, Share};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
 use rdkafka::message::{Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
+use crate::acl::{self, ALL, allow};
 use crate::later::{header, make_topic, records, schedule};
 use crate::support::{Error, LIMIT, Outcome, Stage, close, message};
 
@@ -121,38 +119,6 @@ async fn strange() -> Outcome {
     Ok(())
 }
 
-/// Has the server let only `nobody` do something with a topic. The client library has no call for it.
-async fn allow_only_nobody(server: &ServerFixture, topic: &str) -> Outcome {
-    let text = |text: &str| {
-        let length = i16::try_from(text.len()).expect("a short text");
-        [&length.to_be_bytes()[..], text.as_bytes()].concat()
-    };
-    let request = [
-        // CreateAcls, the first question of this connection.
-        vec![0, 30, 0, 1, 0, 0, 0, 1],
-        text("test"),
-        // One: of the topic of this very name.
-        vec![0, 0, 0, 1, 2],
-        text(topic),
-        vec![3],
-        text("User:nobody"),
-        text("*"),
-        // Everything is allowed.
-        vec![2, 3],
-    ]
-    .concat();
-    let mut stream = TcpStream::connect(server.url().trim_start_matches("kafka://")).await?;
-    let length = i32::try_from(request.len())?;
-    stream.write_all(&length.to_be_bytes()).await?;
-    stream.write_all(&request).await?;
-    let length = usize::try_from(stream.read_i32().await?)?;
-    let mut answer = vec![0; length];
-    stream.read_exact(&mut answer).await?;
-    // Behind its number, the throttling and the count stands the code.
-    assert_eq!(answer.get(12..14), Some(&[0, 0][..]), "{answer:?}");
-    Ok(())
-}
-
 /// What a process has of the levels, as soon as two share them.
 async fn share(stage: &Stage, client_id: &str) -> Result<Vec<(String, i32)>, Error> {
     let group = stage.named("interline.later");
@@ -200,15 +166,7 @@ async fn lay(stage: &Stage, (level, partition): (String, i32)) -> Outcome {
 }
 
 async fn forbidden() -> Outcome {
-    let server = ServerFixture::kafka()
-        .user("app", "open-sesame")
-        .config_line(
-            "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-        )
-        .config_line("super.users=User:ANONYMOUS")
-        .config_line("allow.everyone.if.no.acl.found=true")
-        .start()
-        .await?;
+    let server = acl::server().await?;
     let stage = Stage::at(server.url());
     let place = server.password_url().expect("it wants a password");
     let place = place.trim_start_matches("kafka://");
@@ -229,7 +187,7 @@ async fn forbidden() -> Outcome {
     let topic = stage.named("t");
     let topic = NewTopic::new(&topic, 1, TopicReplication::Fixed(1));
     admin.create_topics(&[topic], &AdminOptions::new()).await?;
-    allow_only_nobody(&server, &stage.named("t")).await?;
+    allow(&server, &stage.named("t"), "User:nobody", ALL).await?;
     let refused = may_not.publish(message("t", "refused")).await;
     refused.expect_err("it is not allowed");
     // Both take part from now on.

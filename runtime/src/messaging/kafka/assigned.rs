@@ -14,6 +14,7 @@ use crate::messaging::{BrokerError, Settled, Settler, Ticket, TopologyMode};
 
 use super::admin;
 use super::core::{Core, lock};
+use super::group::Role;
 use super::ledger::{Ledger, Note, Read};
 use super::member::{Copying, Member};
 use super::publish::{CopyError, Record};
@@ -32,6 +33,16 @@ pub(super) enum Kind {
     Retry(Duration),
     /// A pattern matched a topic of ours.
     Ignored,
+}
+
+impl Kind {
+    /// As what its group reads it.
+    pub(super) fn read_as(self) -> Role {
+        match self {
+            Self::Source | Self::Ignored => Role::Sources,
+            Self::Retry(_) => Role::Retries,
+        }
+    }
 }
 
 /// One assignment of one partition. Ends when the partition is given up; what is settled then is stale.

@@ -29,7 +29,7 @@ pub(super) type Client = BaseConsumer<Rebalancing>;
 
 /// What a group reads. Retries have a group of their own: the cluster shares out partitions by their
 /// number, and among those of retries a member could be left without any that matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Role {
     Sources,
     Retries,

@@ -1,6 +1,6 @@
 //! One subscription of a group: what was read and waits, what is out, and how it is.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::Thread;
@@ -20,6 +20,7 @@ use crate::observability::metrics::{CONSUMER_LAG, PARTITIONS_LOST, STALE_SETTLEM
 use super::assigned::{Assigned, Kind};
 use super::core::{Core, Link, lock};
 use super::expiry;
+use super::group::Role;
 use super::topology::Names;
 
 /// What may wait beyond the prefetch before reading stops for a while.
@@ -58,6 +59,8 @@ struct Flow {
     trickle: Option<usize>,
     stopped: bool,
     failed: Option<String>,
+    /// What it may not read, and why: the library says so once, until it is read again.
+    denied: HashMap<Role, String>,
     joined: bool,
     /// Who waits until there is plenty of room.
     waits: Option<Thread>,
@@ -138,6 +141,7 @@ impl Member {
                 trickle: None,
                 stopped: false,
                 failed: None,
+                denied: HashMap::new(),
                 joined: false,
                 waits: None,
                 deliveries,
@@ -169,6 +173,9 @@ impl Member {
             return;
         }
         flow.bytes += incoming.body.len();
+        if !flow.denied.is_empty() {
+            flow.denied.remove(&assigned.kind.read_as());
+        }
         // One that is tried again was in time.
         let is_first = assigned.kind == Kind::Source;
         let expires = is_first.then(|| expiry::of(&incoming.headers)).flatten();
@@ -343,6 +350,16 @@ impl Member {
         news
     }
 
+    /// The cluster does not let us read what it reads as `role`; true if that is news. Ends with the next message
+    /// of that, and with the consumer that was told so.
+    pub(super) fn set_denied(&self, role: Role, why: Option<String>) -> bool {
+        let mut flow = lock(&self.flow);
+        match why {
+            Some(why) => flow.denied.insert(role, why.clone()) != Some(why),
+            None => flow.denied.remove(&role).is_some(),
+        }
+    }
+
     /// Hands out nothing more, for good.
     pub(super) fn stop_now(&self) {
         let mut flow = lock(&self.flow);
@@ -427,7 +444,7 @@ impl Consumer for Member {
         let flow = lock(&self.flow);
         if flow.stopped {
             ConsumerState::Stopped
-        } else if let Some(why) = &flow.failed {
+        } else if let Some(why) = flow.failed.as_ref().or(flow.denied.values().next()) {
             ConsumerState::Failed(why.clone())
         } else if flow.paused {
             ConsumerState::Paused

@@ -109,8 +109,10 @@ impl Thread {
         for assigned in &all {
             assigned.end();
         }
-        if self.group.role == Role::Sources {
-            for member in self.group.members() {
+        for member in self.group.members() {
+            // The next consumer is told anew.
+            member.set_denied(self.group.role, None);
+            if self.group.role == Role::Sources {
                 member.set_joined(false);
             }
         }

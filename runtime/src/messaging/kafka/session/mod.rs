@@ -161,7 +161,7 @@ impl<'a> Session<'a> {
                 let text = format!("group `{}`: {}", self.group.id, errors::words(code));
                 let text = core.error(BrokerErrorKind::Permission, text).to_string();
                 for member in &self.prepared {
-                    if member.set_failed(Some(text.clone())) {
+                    if member.set_denied(self.group.role, Some(text.clone())) {
                         warn!(subscription = %member.subscription.label, "not consuming: {text}");
                     }
                 }
