@@ -55,6 +55,9 @@ pub(super) struct Group {
     pub(super) closed: watch::Sender<bool>,
     /// Partitions that the library reports as having messages and giving none, since when.
     pub(super) stalled: Mutex<HashMap<(String, i32), Stall>>,
+    /// The ends of partitions as the cluster said them last: one whose fetches are not answered, or not made,
+    /// knows of nothing new.
+    pub(super) ends: Mutex<HashMap<(String, i32), i64>>,
     pub(super) seeks: Mutex<Vec<Seek>>,
     pub(super) runtime: Handle,
 }
@@ -87,6 +90,7 @@ impl Group {
             closing: AtomicBool::new(false),
             closed: watch::Sender::new(false),
             stalled: Mutex::default(),
+            ends: Mutex::default(),
             seeks: Mutex::default(),
             runtime: Handle::current(),
         });

@@ -5,11 +5,13 @@ use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::Duration;
 
+use rdkafka::Offset;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::metadata::Metadata;
+use rdkafka::topic_partition_list::TopicPartitionList;
 use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
 
@@ -34,7 +36,17 @@ const TOLD_MAX: usize = 64;
 /// Every cluster with a group has it, and asking for one topic costs next to nothing.
 const PROBED: &str = "__consumer_offsets";
 
-type Answer<T> = oneshot::Sender<Result<T, (BrokerErrorKind, String)>>;
+/// What a question came to.
+pub(super) type Told<T> = Result<T, (BrokerErrorKind, String)>;
+type Answer<T> = oneshot::Sender<Told<T>>;
+
+/// Where a partition ends for whoever reads what is committed.
+#[derive(Clone, Debug)]
+pub(super) struct End {
+    pub(super) topic: String,
+    pub(super) partition: i32,
+    pub(super) offset: i64,
+}
 
 /// A topic of the cluster.
 #[derive(Clone, Debug)]
@@ -51,6 +63,8 @@ pub(super) enum Question {
     Topic(String, Answer<Option<usize>>),
     /// Every topic.
     Topics(Answer<Vec<Topic>>),
+    /// Where partitions end; those that nobody can say it of are left out.
+    Ends(Vec<(String, i32)>, Answer<Vec<End>>),
 }
 
 /// Receives what a client of the library tells beside its answers.
@@ -317,6 +331,12 @@ fn ask(client: Option<&Client>, question: Question) {
                 .and_then(|client| partitions(client, &topic));
             let _ = answer.send(asked);
         }
+        Question::Ends(partitions, answer) => {
+            let asked = client
+                .ok_or_else(unreachable)
+                .and_then(|client| ends(client, &partitions));
+            let _ = answer.send(asked);
+        }
         Question::Topics(answer) => {
             let asked = client.ok_or_else(unreachable).and_then(|client| {
                 let metadata = metadata(client, None, ANSWER);
@@ -358,6 +378,30 @@ pub(super) fn metadata<C: ConsumerContext>(
         }
     }
     asked
+}
+
+fn ends(client: &Client, partitions: &[(String, i32)]) -> Told<Vec<End>> {
+    let mut asked = TopicPartitionList::new();
+    for (topic, partition) in partitions {
+        // In place of a time it means the end. An offset that is asked for in this way ends before a transaction
+        // that is open, as reading does.
+        let added = asked.add_partition_offset(topic, *partition, Offset::End);
+        added.map_err(|error| errors::told(&error))?;
+    }
+    let found = client.offsets_for_times(asked, ANSWER);
+    let found = found.map_err(|error| errors::told(&error))?;
+    let known = found.elements().into_iter().filter_map(|element| {
+        let Offset::Offset(offset) = element.offset() else {
+            return None;
+        };
+        element.error().ok()?;
+        Some(End {
+            topic: element.topic().to_owned(),
+            partition: element.partition(),
+            offset,
+        })
+    });
+    Ok(known.collect())
 }
 
 fn partitions(client: &Client, topic: &str) -> Result<Option<usize>, (BrokerErrorKind, String)> {
@@ -403,6 +447,19 @@ impl Core {
     pub(super) async fn ask_for_topics(&self) -> Result<Vec<Topic>, BrokerError> {
         let (answer, asked) = oneshot::channel();
         self.ask(Question::Topics(answer), asked).await
+    }
+
+    /// Asks where partitions end; `None` if nobody can be asked now.
+    pub(super) fn begin_to_ask_for_ends(
+        &self,
+        partitions: Vec<(String, i32)>,
+    ) -> Option<oneshot::Receiver<Told<Vec<End>>>> {
+        let (answer, asked) = oneshot::channel();
+        let questions = lock(&self.questions);
+        let sent = questions
+            .as_ref()?
+            .try_send(Question::Ends(partitions, answer));
+        sent.is_ok().then_some(asked)
     }
 
     async fn ask<T>(

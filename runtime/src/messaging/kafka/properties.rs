@@ -63,6 +63,9 @@ const RESERVED: &[(&str, &str)] = &[
     ("transactional.id", "publishes are not transactional"),
 ];
 
+/// How often the library says how far it is; without it nobody sees a partition that stands still.
+const MEASURED_BY: &str = "statistics.interval.ms";
+
 /// What the protocol of Kafka 4 leaves to the server.
 const CLASSIC_ONLY: &[&str] = &[
     "group.protocol.type",
@@ -162,6 +165,13 @@ fn collect(
             );
             continue;
         }
+        if property == MEASURED_BY && value == "0" {
+            let message = format!("sets `{property}` to 0, which leaves nothing to measure by");
+            let fault = section.fault(key, message);
+            faults
+                .push(fault.with_help("the lag and `stall_timeout` need it; 5000 is the default"));
+            continue;
+        }
         let mut tried = ClientConfig::new();
         tried.set(&property, &value);
         if let Err(error) = tried.create_native_config() {
@@ -217,6 +227,7 @@ mod tests {
             .with("l.socket_timeout_ms", 1_000)
             .with("l.fetch.min.bytes", "5")
             .with("l.acks", "1")
+            .with("l.statistics_interval_ms", 0)
             .with("l.no_such_thing", true);
         let (mut properties, faults) = found(&config);
         properties.sort();
@@ -225,9 +236,10 @@ mod tests {
             properties,
             expected.map(|(name, value)| (name.to_owned(), value.to_owned()))
         );
-        assert_eq!(faults.len(), 2, "{faults:?}");
+        assert_eq!(faults.len(), 3, "{faults:?}");
         assert!(faults[0].contains("`acks`"), "{faults:?}");
         assert!(faults[1].contains("no.such.thing"), "{faults:?}");
+        assert!(faults[2].contains("statistics.interval.ms"), "{faults:?}");
     }
 
     #[test]

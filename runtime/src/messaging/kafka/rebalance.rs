@@ -224,6 +224,7 @@ impl Group {
     /// Lag, and partitions that stand still.
     fn measure(&self, statistics: &Statistics) {
         let all = lock(&self.assigned).clone();
+        let ends = lock(&self.ends).clone();
         let mut stalled = lock(&self.stalled);
         let before = std::mem::take(&mut *stalled);
         for member in self.members() {
@@ -250,10 +251,12 @@ impl Group {
             let Some(partition) = partition else {
                 continue;
             };
-            if partition.next_offset < 0 || partition.next_offset >= partition.ls_offset {
+            let place = (assigned.topic.to_string(), assigned.partition);
+            let told = ends.get(&place).copied().unwrap_or_default();
+            let end = partition.ls_offset.max(told);
+            if partition.next_offset < 0 || partition.next_offset >= end {
                 continue;
             }
-            let place = (assigned.topic.to_string(), assigned.partition);
             let since = before
                 .get(&place)
                 .filter(|stall| stall.at == partition.next_offset)

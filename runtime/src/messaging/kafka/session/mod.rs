@@ -1,6 +1,7 @@
 //! One consumer while it lives: it reads, hands over in batches, commits, and looks after its partitions.
 //! Polling never waits for a handler.
 
+mod progress;
 mod room;
 mod subscriptions;
 
@@ -15,10 +16,11 @@ use tracing::{info, warn};
 
 use crate::messaging::{BrokerError, BrokerErrorKind};
 
+use self::progress::Progress;
 use self::room::Reading;
 use self::subscriptions::Preparing;
 use super::batch;
-use super::core::{Link, lock};
+use super::core::lock;
 use super::errors;
 use super::group::{Client, Group, Role};
 use super::member::Member;
@@ -55,6 +57,7 @@ pub(super) struct Session<'a> {
     subscribed_at: Instant,
     rebalances: u64,
     room: Reading,
+    progress: Progress,
     parked: Parked,
     commit_at: Instant,
 }
@@ -73,6 +76,7 @@ impl<'a> Session<'a> {
             subscribed_at: Instant::now(),
             rebalances: group.rebalances.load(Ordering::Acquire),
             room: Reading::default(),
+            progress: Progress::new(group),
             parked: Parked::default(),
             commit_at: Instant::now(),
         }
@@ -104,7 +108,10 @@ impl<'a> Session<'a> {
                 let all = lock(&self.group.assigned).clone();
                 self.group.commit(self.client, &all);
                 self.look_at_joined();
-                if let Some(error) = self.look_at_progress(now) {
+                if let Some(error) = self
+                    .progress
+                    .look(self.group, &self.room, &self.parked, now)
+                {
                     return End::Anew(Some(error));
                 }
             }
@@ -195,30 +202,6 @@ impl<'a> Session<'a> {
                 member.set_joined(true);
             }
         }
-    }
-
-    /// A partition that has messages and gives none for too long: the consumer is made anew.
-    fn look_at_progress(&self, now: Instant) -> Option<BrokerError> {
-        let limit = self.group.core.settings.stall_timeout;
-        if *self.group.core.link.borrow() != Link::Up {
-            return None;
-        }
-        let mut stalled = lock(&self.group.stalled);
-        let all = lock(&self.group.assigned).clone();
-        let found = stalled.iter().find(|((topic, partition), stall)| {
-            let paused = all.iter().any(|assigned| {
-                *assigned.topic == **topic
-                    && assigned.partition == *partition
-                    && (self.room.is_paused(assigned) || self.parked.holds(assigned))
-            });
-            !paused && now.duration_since(stall.since) > limit
-        });
-        let ((topic, partition), _) = found?;
-        let text = format!(
-            "partition {partition} of `{topic}` has messages and gave none for {limit:?}; reading anew"
-        );
-        stalled.clear();
-        Some(self.group.core.error(BrokerErrorKind::ConnectionLost, text))
     }
 }
 
