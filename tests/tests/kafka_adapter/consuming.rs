@@ -17,7 +17,11 @@ pub fn cases() -> Vec<Case> {
         Case::new("a_slow_handler_keeps_its_partition", slow_handler),
         Case::new(
             "what_was_finished_out_of_order_is_not_handled_again",
-            finished_out_of_order,
+            async || finished_out_of_order(Stage::new().await?).await,
+        ),
+        Case::new(
+            "what_was_finished_out_of_order_is_not_handled_again_new_protocol",
+            async || finished_out_of_order(Stage::of_new_protocol().await?).await,
         ),
         Case::new("a_backlog_is_read_in_order_within_bounds", backlog),
         Case::new("a_topic_made_anew_is_read_from_its_beginning", made_anew),
@@ -55,8 +59,7 @@ async fn slow_handler() -> Outcome {
     Ok(())
 }
 
-async fn finished_out_of_order() -> Outcome {
-    let stage = Stage::new().await?;
+async fn finished_out_of_order(stage: Stage) -> Outcome {
     let one = stage.connected("one").await?;
     let mut inbox = Inbox::open(&one, subscription("t")).await?;
     for number in 0..20 {

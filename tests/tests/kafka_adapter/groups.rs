@@ -19,12 +19,24 @@ use crate::support::{
 
 pub fn cases() -> Vec<Case> {
     vec![
-        Case::new("a_partition_that_moves_takes_nothing_with_it", moves),
+        Case::new("a_partition_that_moves_takes_nothing_with_it", async || {
+            moves(Stage::new().await?).await
+        }),
+        Case::new(
+            "a_partition_that_moves_takes_nothing_with_it_new_protocol",
+            async || moves(Stage::of_new_protocol().await?).await,
+        ),
         Case::new(
             "what_is_settled_while_a_partition_moves_stays_settled",
             settled_while_it_moves,
         ),
-        Case::new("a_paused_partition_that_comes_back_is_read", comes_back),
+        Case::new("a_paused_partition_that_comes_back_is_read", async || {
+            comes_back(Stage::new().await?).await
+        }),
+        Case::new(
+            "a_paused_partition_that_comes_back_is_read_new_protocol",
+            async || comes_back(Stage::of_new_protocol().await?).await,
+        ),
         Case::new(
             "a_static_member_comes_back_without_a_rebalance",
             static_member,
@@ -41,9 +53,8 @@ pub fn cases() -> Vec<Case> {
 
 /// Members join and leave every second while messages come: nothing is lost, and what comes twice is
 /// at most what was out.
-async fn moves() -> Outcome {
+async fn moves(stage: Stage) -> Outcome {
     const ROUNDS: usize = 6;
-    let stage = Stage::new().await?;
     let one = stage.connected("one").await?;
     let wanted = || {
         let mut wanted = subscription("t");
@@ -374,8 +385,7 @@ async fn own_group() -> Outcome {
 }
 
 /// It is paused when it goes to somebody else, and nothing is any more when it comes back.
-async fn comes_back() -> Outcome {
-    let stage = Stage::new().await?;
+async fn comes_back(stage: Stage) -> Outcome {
     let two_partitions = |config: Config| config.with("brokers.main.partitions", 2);
     let one = stage.connected_with("one", two_partitions).await?;
     let mut first = Inbox::open(&one, subscription("t")).await?;

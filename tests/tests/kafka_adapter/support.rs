@@ -29,6 +29,8 @@ pub struct Stage {
     pub url: String,
     pub prefix: String,
     pub metrics: InMemoryMetrics,
+    /// Whether its processes speak the protocol of Kafka 4.
+    pub new_protocol: bool,
 }
 
 impl Stage {
@@ -42,7 +44,15 @@ impl Stage {
             url: url.into(),
             prefix: servers::unique_prefix(),
             metrics: InMemoryMetrics::default(),
+            new_protocol: false,
         }
+    }
+
+    /// The same, whose processes speak the protocol of Kafka 4.
+    pub async fn of_new_protocol() -> Result<Self, Error> {
+        let mut stage = Self::new().await?;
+        stage.new_protocol = true;
+        Ok(stage)
     }
 
     /// A process that is not connected yet.
@@ -50,12 +60,16 @@ impl Stage {
         let config = Config::new()
             .with("brokers.main.url", self.url.as_str())
             .with("brokers.main.partitions", 1)
-            .with("brokers.main.session_timeout", Duration::from_millis(1_500))
             .with("brokers.main.commit_interval", Duration::from_millis(50))
             .with(
                 "brokers.main.librdkafka.topic_metadata_refresh_interval_ms",
                 300,
             );
+        let config = if self.new_protocol {
+            config.with("brokers.main.group_protocol", "consumer")
+        } else {
+            config.with("brokers.main.session_timeout", Duration::from_millis(1_500))
+        };
         let config = change(config);
         let mut context = BrokerContext::new("main", "billing", instance);
         context.metrics = Some(Arc::new(self.metrics.clone()));
