@@ -298,8 +298,9 @@ impl KafkaNode {
     }
 
     fn ports(&self) -> Result<Ports, ServerError> {
-        let [client, controller, password, tls, tls_password] = free_ports()?;
-        let pairs: [u16; 2 * DOORS_MAX] = free_ports()?;
+        // Asked for at once: of two lists one may name a port of the other.
+        let all: [u16; 5 + 2 * DOORS_MAX] = free_ports()?;
+        let [client, controller, password, tls, tls_password, pairs @ ..] = all;
         let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let doors = pairs.chunks(2).take(self.doors).map(|pair| KafkaDoor {
             advertised: at(pair[0]),
