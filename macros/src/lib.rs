@@ -141,7 +141,7 @@ pub fn service(input: TokenStream) -> TokenStream {
 /// | `timeout = "10s"` | how long an attempt may take | 30 s |
 /// | `retry(attempts, first, max, factor)`, `none` | how failed attempts are repeated | 5, 200 ms, 30 s, 2 |
 /// | `dead_letter = false` | what is given up is dropped | kept |
-/// | `ack = after`, `on_receive`, `manual` | when it is acknowledged; `manual` is by `Settle` | `after` |
+/// | `ack = after`, `on_receive`, `manual` | when it is acknowledged; `manual` is by `Settle`; after `on_receive` all attempts are made in this process, and a crash or the last failed one loses the message | `after` |
 /// | `delivery = at_most_once` | it is acknowledged before it is handled, and never tried again; the only way on `redis-pubsub` | `at_least_once` |
 /// | `on_unknown = skip`, `dead_letter` | what becomes of a message without a handler | `dead_letter` |
 /// | `start = new`, `earliest` | where a new subscription begins; the same on RabbitMQ, which keeps nothing from before | `new` |

@@ -11,7 +11,7 @@ use crate::emit;
 const SETTLED: &[Conflict] = &[Conflict {
     key: "ack",
     word: Some("on_receive"),
-    why: "the message is acknowledged before the handler runs, so there is nothing to repeat or keep",
+    why: "the message is acknowledged before the handler runs, so the broker has nothing left to keep",
 }];
 
 const AT_MOST_ONCE: &[Conflict] = &[Conflict {
@@ -97,7 +97,7 @@ pub(crate) const KEYS: &[Key] = &[
     Key::new("ordered_by", Kind::Word(&["key", "key_in_process"])),
     Key::new("batch", Kind::Group(BATCH)).unless(ONE_BY_ONE),
     Key::new("timeout", Kind::Duration),
-    Key::new("retry", Kind::GroupOrWord(RETRY, &["none"])).unless(SETTLED_OR_ONCE),
+    Key::new("retry", Kind::GroupOrWord(RETRY, &["none"])).unless(AT_MOST_ONCE),
     Key::new("dead_letter", Kind::Bool).unless(SETTLED_OR_ONCE),
     Key::new("ack", Kind::Word(&["after", "on_receive", "manual"])).unless(AT_MOST_ONCE),
     Key::new("delivery", Kind::Word(&["at_least_once", "at_most_once"])),

@@ -175,24 +175,27 @@ fn decided(planned: &PlannedSubscription, handler: &PlannedHandler) -> String {
         parts.push(format!("{} in {}", rate.count, HumanDuration(rate.per)));
     }
     parts.push(format!("timeout {}", HumanDuration(handler.timeout)));
-    // What waits in a lane waits exactly so long.
-    let steps = planned
-        .ordered_by
-        .is_none()
-        .then_some(&*subscription.ladder);
+    // What waits in a lane, or is acknowledged already, waits exactly so long.
+    let in_process = planned.ordered_by.is_some() || planned.ack == Ack::OnReceive;
+    let steps = (!in_process).then_some(&*subscription.ladder);
     parts.push(retries(&handler.retry, steps));
-    parts.push(if subscription.dead_letter {
-        "dead letters kept".to_owned()
-    } else {
-        "dead letters dropped".to_owned()
-    });
+    // What was acknowledged before it failed is kept nowhere, whatever is said of dead letters.
+    if planned.ack != Ack::OnReceive {
+        parts.push(if subscription.dead_letter {
+            "dead letters kept".to_owned()
+        } else {
+            "dead letters dropped".to_owned()
+        });
+    }
     match planned.ack {
         Ack::After => {}
         Ack::Manual => parts.push("settled by hand".to_owned()),
         Ack::OnReceive if subscription.delivery == DeliveryMode::AtMostOnce => {
             parts.push("at most once: a crash or a failed attempt loses messages".to_owned());
         }
-        Ack::OnReceive => parts.push("acknowledged on receipt: a crash loses messages".to_owned()),
+        Ack::OnReceive => parts.push(
+            "acknowledged on receipt: a crash or the last failed attempt loses messages".to_owned(),
+        ),
     }
     if subscription.start == Start::Earliest {
         parts.push("from the earliest message".to_owned());

@@ -13,6 +13,7 @@ cases![
     at_most_once_makes_one_attempt_and_keeps_nothing,
     what_was_acknowledged_on_receipt_does_not_come_again,
     what_was_acknowledged_on_receipt_does_not_come_again_in_batches,
+    what_was_acknowledged_on_receipt_is_tried_again_in_the_process,
 ];
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
@@ -82,4 +83,34 @@ async fn what_was_acknowledged_on_receipt_does_not_come_again_in_batches(
         world.app(instance).register::<together>()
     })
     .await
+}
+
+#[subscriber(group = "tried", ack = on_receive, retry(attempts = 3, first = "20ms"))]
+async fn tried(work: Work, meta: Meta, probe: State<Probe>) -> Result<(), AnyError> {
+    let attempt = format!("{} #{}", work.id, meta.attempt());
+    probe.note(&attempt);
+    match attempt.as_str() {
+        "mends #3" => Ok(()),
+        _ => Err("not yet".into()),
+    }
+}
+
+async fn what_was_acknowledged_on_receipt_is_tried_again_in_the_process(
+    world: Arc<World>,
+) -> Ending {
+    let probe = Probe::new();
+    let setup = world.app("1").register::<tried>().state(probe.clone());
+    let process = setup.start().await;
+    for id in ["mends", "never"] {
+        process.publish(&Work::new(id, "")).await;
+        for attempt in 1..=3 {
+            probe.expect(&format!("{id} #{attempt}")).await;
+            // The broker has it no more, while it is tried here.
+            world.until_left("tried", "work", 0).await;
+        }
+    }
+    probe.quiet().await;
+    process.stop().await;
+    world.dead("tried", "work", 0).await;
+    Ok(())
 }

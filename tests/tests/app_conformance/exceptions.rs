@@ -98,6 +98,7 @@ const ON_CHANNELS: &[(&str, &[&str])] = &[
             "what_cannot_be_read_is_kept_and_never_handled",
             "what_is_given_up_is_kept_as_it_was",
             "what_is_newer_is_read_if_it_can_be_and_kept_if_not",
+            "what_was_acknowledged_on_receipt_is_tried_again_in_the_process",
         ],
     ),
     (

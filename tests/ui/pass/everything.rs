@@ -93,7 +93,7 @@ async fn four(status: &Status, settle: Settle) {
     }
 }
 
-#[subscriber(ack = on_receive, group = "g5")]
+#[subscriber(ack = on_receive, retry(attempts = 3, first = "50ms"), group = "g5")]
 async fn five(status: Option<Status>) -> Result<(), Impossible> {
     drop(status);
     Ok(())

@@ -9,8 +9,10 @@ pub enum Ack {
     After,
     /// By the handler itself, with `Settle`.
     Manual,
-    /// When its first attempt begins. A crash loses it from then on; further attempts are made in this
-    /// process.
+    /// When its first attempt begins. A crash loses it from then on. As many attempts as `retry` says are
+    /// made, all of them in this process; what fails in the last one is logged, told to the exception
+    /// handlers and lost, as the broker has it no more. For a single attempt write `retry = none`, or
+    /// [`DeliveryMode::AtMostOnce`].
     OnReceive,
 }
 
