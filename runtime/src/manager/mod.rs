@@ -2,7 +2,9 @@
 
 mod dead_letters;
 mod durability;
+mod found;
 mod health;
+mod positions;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -13,6 +13,7 @@ pub mod memory;
 mod options;
 mod planned;
 mod port;
+mod positions;
 #[cfg(feature = "rabbitmq")]
 pub mod rabbitmq;
 #[cfg(feature = "redis")]
@@ -30,3 +31,4 @@ pub use engine::{
 pub use options::*;
 pub use planned::{PlannedHandler, PlannedSubscription};
 pub use port::*;
+pub use positions::Positions;

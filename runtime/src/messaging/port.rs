@@ -19,6 +19,7 @@ mod dead_letters;
 mod error;
 mod health;
 mod inspection;
+mod positions;
 mod replies;
 mod scheduling;
 mod settlement;
@@ -32,6 +33,7 @@ pub use dead_letters::DeadLetterStore;
 pub use error::{BrokerError, BrokerErrorKind};
 pub use health::{BrokerHealth, ConnectionState};
 pub use inspection::{Difference, Export, Inspection, Leftover};
+pub use positions::{Position, PositionStore};
 pub use replies::{ReplyEvent, ReplyEvents, Requests};
 pub use scheduling::Scheduling;
 pub use settlement::{Delivery, Settled, Settlement, Settler, Ticket};
@@ -215,6 +217,12 @@ pub trait MessageBroker: Send + Sync + 'static {
 
     /// What was given up by a subscription: list, re-drive, purge. `None` if the broker keeps nothing.
     fn dead_letters(&self) -> Option<&dyn DeadLetterStore>;
+
+    /// Where subscriptions read: move that, replay a window. `None` if the broker keeps nothing that was
+    /// read.
+    fn positions(&self) -> Option<&dyn PositionStore> {
+        None
+    }
 }
 
 fn unsupported(

@@ -18,6 +18,21 @@ const CHANNELS: &str = "redis-pubsub";
 /// Every exception but those of Pub/Sub.
 pub(crate) const EXCEPTIONS: &[Exception] = &[
     Exception {
+        case: "a_handler_reads_again_from_a_position",
+        kind: "memory",
+        because: NO_POSITION,
+    },
+    Exception {
+        case: "a_handler_reads_again_from_a_position",
+        kind: "rabbitmq",
+        because: NO_POSITION,
+    },
+    Exception {
+        case: "a_handler_reads_again_from_a_position",
+        kind: "redis",
+        because: NO_POSITION,
+    },
+    Exception {
         case: "nothing_begins_once_a_drain_has_begun",
         kind: "memory",
         because: HANDLED_FIRST,
@@ -58,6 +73,9 @@ pub(crate) const EXCEPTIONS: &[Exception] = &[
         because: ONE_NAME,
     },
 ];
+
+const NO_POSITION: &str =
+    "a subscription has no position in what was handled, so it cannot be read again";
 
 const ONE_NAME: &str = "a stream has one name; a template is refused when the app starts";
 
@@ -134,6 +152,7 @@ const ON_CHANNELS: &[(&str, &[&str])] = &[
         ],
     ),
     (ONE_PREFIX, &["routes_say_which_broker_a_topic_belongs_to"]),
+    (NO_POSITION, &["a_handler_reads_again_from_a_position"]),
 ];
 
 /// Why a case is not run on a kind of broker; `None` where it is run.

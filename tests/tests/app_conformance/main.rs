@@ -16,6 +16,7 @@ use std::sync::Arc;
 use interline_tests::harness::{self, Case};
 use interline_tests::servers::Server;
 
+mod again;
 mod batches;
 mod bench;
 mod breaker;
@@ -49,6 +50,7 @@ interline::service!("conform");
 
 /// Every case: its name, and what it does.
 const CASES: &[&[(&str, CaseFn)]] = &[
+    again::CASES,
     batches::CASES,
     breaker::CASES,
     context::CASES,

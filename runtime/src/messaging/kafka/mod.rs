@@ -42,17 +42,18 @@ use crate::handling::{BoxFuture, PublishError};
 use crate::message::{Incoming, MessageId, Outgoing, ReplyAddress};
 use crate::messaging::{
     BrokerContext, BrokerError, BrokerErrorKind, BrokerHealth, Capabilities, Connected, Consumer,
-    DeadLetterStore, Delivery, DurabilityConcern, Export, Inspection, MessageBroker, ReplyEvents,
-    Requests, Subscription, Topology,
+    DeadLetterStore, Delivery, DurabilityConcern, Export, Inspection, MessageBroker, PositionStore,
+    ReplyEvents, Requests, Subscription, Topology,
 };
 
 use self::admin::Wanted;
-pub use self::positions::Position;
+pub use crate::messaging::Position;
 
 use self::core::{Core, Link, lock};
 use self::dead_letters::DeadLetters;
 use self::group::{Group, Role};
 use self::member::Member;
+use self::positions::Positions;
 use self::publish::Sender;
 use self::replies::Replies;
 use self::settings::Settings;
@@ -87,6 +88,7 @@ pub fn connect(
 pub struct Kafka {
     core: Arc<Core>,
     dead_letters: DeadLetters,
+    positions: Positions,
 }
 
 impl Kafka {
@@ -105,6 +107,7 @@ impl Kafka {
         let core = Arc::new(Core::new(context.clone(), settings));
         Some(Self {
             dead_letters: DeadLetters(Arc::clone(&core)),
+            positions: Positions(Arc::clone(&core)),
             core,
         })
     }
@@ -362,6 +365,10 @@ impl MessageBroker for Kafka {
 
     fn dead_letters(&self) -> Option<&dyn DeadLetterStore> {
         Some(&self.dead_letters)
+    }
+
+    fn positions(&self) -> Option<&dyn PositionStore> {
+        Some(&self.positions)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Reading again: the positions of a subscription moved, a window of a topic replayed without a group.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use bytes::Bytes;
 use rdkafka::Offset;
@@ -11,8 +11,9 @@ use rdkafka::message::Message;
 use rdkafka::topic_partition_list::TopicPartitionList;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::handling::BoxFuture;
 use crate::message::{Incoming, Origin, Place};
-use crate::messaging::{BrokerError, BrokerErrorKind, Subscription};
+use crate::messaging::{BrokerError, BrokerErrorKind, Position, PositionStore, Subscription};
 
 use super::admin;
 use super::assigned::{Assigned, Kind};
@@ -31,18 +32,6 @@ const POLL: Duration = Duration::from_millis(50);
 const SILENCE: Duration = Duration::from_secs(15);
 
 type Wrong = (BrokerErrorKind, String);
-
-/// A point in every partition of a topic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Position {
-    /// The oldest message that the cluster still has.
-    Earliest,
-    /// Behind the newest message that there is now.
-    Latest,
-    /// The first message with this time or a later one.
-    Time(SystemTime),
-}
 
 /// A wish to read on elsewhere, for the thread that reads.
 pub(super) struct Seek {
@@ -74,8 +63,7 @@ pub(super) async fn reset(
             }
         }
         if positions.count() == 0 {
-            let text = format!("`{}` is no topic that there is", names.source.text());
-            return Err((BrokerErrorKind::NotFound, text));
+            return Err((BrokerErrorKind::NotFound, none_of(&names.source)));
         }
         client
             .commit(&positions, CommitMode::Sync)
@@ -176,37 +164,100 @@ impl Seek {
 pub(super) async fn replay(
     core: &Arc<Core>,
     topic: &str,
-    (from, until): (Position, Position),
+    window: (Position, Position),
     messages: mpsc::Sender<Incoming>,
 ) -> Result<u64, BrokerError> {
-    let prefix = core.context.prefix.as_deref().unwrap_or_default();
-    let (name, shown): (String, Arc<str>) = (format!("{prefix}{topic}"), topic.into());
+    let name = format!(
+        "{}{topic}",
+        core.context.prefix.as_deref().unwrap_or_default()
+    );
     let Some(partitions) = core.ask_for_topic(&name).await? else {
         let text = format!("topic `{name}` does not exist");
         return Err(core.error(BrokerErrorKind::NotFound, text));
     };
+    replay_all(core, vec![(name, partitions)], window, messages).await
+}
+
+/// The same for each topic of a subscription.
+async fn replay_source(
+    core: &Arc<Core>,
+    subscription: &Subscription,
+    window: (Position, Position),
+    messages: mpsc::Sender<Incoming>,
+) -> Result<u64, BrokerError> {
+    let names = topology::names(core.context.prefix.as_deref(), &core.settings, subscription);
+    let topics = core.ask_for_topics().await?;
+    let found = of_source(&names.source, &topics);
+    let found = found.map_err(|(kind, text)| core.error(kind, text))?;
+    if found.is_empty() {
+        return Err(core.error(BrokerErrorKind::NotFound, none_of(&names.source)));
+    }
+    let found = found.iter().map(|one| (one.name.clone(), one.partitions));
+    replay_all(core, found.collect(), window, messages).await
+}
+
+async fn replay_all(
+    core: &Arc<Core>,
+    topics: Vec<(String, usize)>,
+    (from, until): (Position, Position),
+    messages: mpsc::Sender<Incoming>,
+) -> Result<u64, BrokerError> {
     let replaying = Arc::clone(core);
     let outcome = tokio::task::spawn_blocking(move || {
         let core = &replaying;
+        let prefix = core.context.prefix.as_deref().unwrap_or_default();
         // It has to be named for a group; it never joins one and commits nothing.
         let client = reader(core, &format!("{}.replay", core.context.service))?;
         let mut count = 0;
-        for partition in 0..i32::try_from(partitions).unwrap_or(i32::MAX) {
-            let first = resolve(&client, &name, partition, from)?;
-            let end = resolve(&client, &name, partition, until)?;
-            let window = Window {
-                core,
-                client: &client,
-                topic: &name,
-                shown: &shown,
-                partition,
-                messages: &messages,
-            };
-            count += window.read(first, end)?;
+        for (name, partitions) in &topics {
+            let shown = name.strip_prefix(prefix).unwrap_or(name).into();
+            for partition in 0..i32::try_from(*partitions).unwrap_or(i32::MAX) {
+                let first = resolve(&client, name, partition, from)?;
+                let end = resolve(&client, name, partition, until)?;
+                let window = Window {
+                    core,
+                    client: &client,
+                    topic: name,
+                    shown: &shown,
+                    partition,
+                    messages: &messages,
+                };
+                count += window.read(first, end)?;
+            }
         }
         Ok(count)
     });
     finish(core, outcome.await)
+}
+
+/// The positions of every subscription on a cluster.
+pub(super) struct Positions(pub(super) Arc<Core>);
+
+impl PositionStore for Positions {
+    fn reset<'a>(
+        &'a self,
+        subscription: &'a Subscription,
+        to: Position,
+    ) -> BoxFuture<'a, Result<(), BrokerError>> {
+        Box::pin(reset(&self.0, subscription, to))
+    }
+
+    fn seek<'a>(
+        &'a self,
+        subscription: &'a Subscription,
+        to: Position,
+    ) -> BoxFuture<'a, Result<usize, BrokerError>> {
+        Box::pin(seek(&self.0, subscription, to))
+    }
+
+    fn replay<'a>(
+        &'a self,
+        subscription: &'a Subscription,
+        window: (Position, Position),
+        messages: mpsc::Sender<Incoming>,
+    ) -> BoxFuture<'a, Result<u64, BrokerError>> {
+        Box::pin(replay_source(&self.0, subscription, window, messages))
+    }
 }
 
 struct Window<'a> {
@@ -294,6 +345,10 @@ pub(super) fn of_source<'a>(source: &Source, topics: &'a [Topic]) -> Result<Vec<
             Ok(topics.iter().filter(matching).collect())
         }
     }
+}
+
+fn none_of(source: &Source) -> String {
+    format!("`{}` is no topic that there is", source.text())
 }
 
 /// A position as an offset of one partition.
