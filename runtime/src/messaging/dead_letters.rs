@@ -79,10 +79,13 @@ impl DeadLetters {
     /// the same identities. Returns how many, or with `dry_run` how many would be.
     ///
     /// Each copy is confirmed before its dead letter is removed: killed half way, it can be run
-    /// again. What fails again and comes back meanwhile stays a dead letter: each is sent once.
+    /// again. Up to 128 are on their way at once, in their order; so many at most come twice when it is
+    /// killed. What fails again and comes back meanwhile stays a dead letter: each is sent once.
     ///
     /// # Errors
-    /// As for [`DeadLetters::list`]; what was moved before stays moved.
+    /// As for [`DeadLetters::list`]; what was moved before stays moved. On Kafka
+    /// [`BrokerErrorKind::Unsupported`] for the letters of a subscription of each instance, which has no
+    /// topic of its own there.
     pub async fn redrive(&self, redrive: &Redrive) -> Result<usize, BrokerError> {
         if redrive.dry_run {
             let all = self.list(usize::MAX).await?;

@@ -1,17 +1,21 @@
-//! What an operator has handled once more.
+//! What an operator has handled once more: dead letters that are sent back, positions that are moved.
 
 use std::sync::Arc;
 
 use interline::App;
-use interline::messaging::{BrokerErrorKind, Position};
+use interline::messaging::{BrokerErrorKind, Position, Redrive};
 use interline::prelude::*;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::probe::Probe;
 use crate::work::Work;
-use crate::world::{Outcome as Ending, World, cases};
+use crate::world::{LIMIT, Outcome as Ending, World, cases};
 
-cases![a_handler_reads_again_from_a_position];
+cases![
+    a_handler_reads_again_from_a_position,
+    what_was_given_up_without_a_retry_is_sent_back,
+];
 
 #[subscriber(group = "reader")]
 async fn read(work: Work, probe: State<Probe>) {
@@ -55,5 +59,41 @@ async fn a_handler_reads_again_from_a_position(world: Arc<World>) -> Ending {
     assert_eq!(probe.take(2).await, ["a", "b"]);
     probe.quiet().await;
     process.stop().await;
+    Ok(())
+}
+
+type AnyError = Box<dyn std::error::Error + Send + Sync>;
+
+#[subscriber(group = "mended", retry = none, kafka(retry = in_lane))]
+async fn mended(work: Work, meta: Meta, probe: State<Probe>) -> Result<(), AnyError> {
+    probe.note(format!("{} #{}", work.id, meta.attempt()));
+    match probe.seen_before(&work.id) {
+        true => Ok(()),
+        false => Err("the first time fails".into()),
+    }
+}
+
+async fn what_was_given_up_without_a_retry_is_sent_back(world: Arc<World>) -> Ending {
+    let probe = Probe::new();
+    let setup = world.app("1").register::<mended>().state(probe.clone());
+    let process = setup.start().await;
+    for id in ["a", "b"] {
+        process.publish(&Work::new(id, "")).await;
+    }
+    assert_eq!(probe.take_sorted(2).await, ["a #1", "b #1"]);
+    let all = process.running.manager().dead_letters("mended")?;
+    let letters = &all[0];
+    // The last one may still be on its way there.
+    let mut moved = 0;
+    let begun = Instant::now();
+    while moved < 2 {
+        moved += letters.redrive(&Redrive::new()).await?;
+        assert!(begun.elapsed() < LIMIT, "only {moved} moved");
+    }
+    assert_eq!((moved, letters.list(10).await?.len()), (2, 0));
+    assert_eq!(probe.take_sorted(2).await, ["a #1", "b #1"]);
+    probe.quiet().await;
+    process.stop().await;
+    world.dead("mended", "work", 0).await;
     Ok(())
 }

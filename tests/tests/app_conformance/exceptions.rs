@@ -117,6 +117,7 @@ const ON_CHANNELS: &[(&str, &[&str])] = &[
             "what_is_given_up_is_kept_as_it_was",
             "what_is_newer_is_read_if_it_can_be_and_kept_if_not",
             "what_was_acknowledged_on_receipt_is_tried_again_in_the_process",
+            "what_was_given_up_without_a_retry_is_sent_back",
         ],
     ),
     (

@@ -24,6 +24,7 @@ cases![
     a_redrive_that_is_cut_short_loses_nothing,
     dead_letters_are_purged_by_choice,
     dead_letters_are_sent_back_once,
+    many_dead_letters_are_sent_back_once_each,
     nothing_is_kept_where_dead_letters_are_off,
     what_outlives_its_time_is_a_dead_letter,
 ];
@@ -112,6 +113,34 @@ async fn dead_letters_are_sent_back_once(world: Arc<World>) -> Outcome {
     reader.expect_quiet().await;
     other.expect_quiet().await;
     assert_eq!(bodies(&process.dead(&wanted, 1).await), ["2"]);
+    Ok(())
+}
+
+/// More than are on their way at once.
+async fn many_dead_letters_are_sent_back_once_each(world: Arc<World>) -> Outcome {
+    let wanted = subscription("t", "g");
+    let process = world.process("1").await;
+    let mut reader = process.read(&wanted).await;
+    let all: Vec<String> = (0..150).map(|number| number.to_string()).collect();
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    bury(&process, &mut reader, &all).await?;
+    process.dead(&wanted, all.len()).await;
+
+    let letters = process.dead_letters();
+    let is_last = |letter: &Incoming| letter.body == "149";
+    let choose = |letter: &Incoming| (!is_last(letter)).then(|| letter.headers.clone());
+    assert_eq!(letters.redrive(&wanted, 140, &choose).await?, 140);
+    assert_eq!(letters.redrive(&wanted, 1_000, &choose).await?, 9);
+    let mut came: Vec<usize> = Vec::new();
+    for body in reader.take_all(149).await {
+        came.push(body.parse()?);
+    }
+    // A quorum queue that was looked at gives back more than 32 in any order.
+    came.sort_unstable();
+    assert!(came.into_iter().eq(0..149));
+    reader.expect_quiet().await;
+    assert_eq!(bodies(&process.dead(&wanted, 1).await), ["149"]);
+    assert_eq!(letters.purge(&wanted, 1_000, &is_last).await?, 1);
     Ok(())
 }
 

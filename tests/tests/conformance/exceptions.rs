@@ -18,6 +18,7 @@ pub(crate) const ON_CHANNELS: &[(&str, &[&str])] = &[
             "dead_letters_are_purged_by_choice",
             "dead_letters_are_sent_back_once",
             "headers_of_every_type_arrive_and_survive_a_retry",
+            "many_dead_letters_are_sent_back_once_each",
             "nothing_is_kept_where_dead_letters_are_off",
             "the_loss_of_the_connection_ends_the_wait_and_the_next_request_is_answered",
             "what_is_out_when_a_process_ends_goes_to_the_next",

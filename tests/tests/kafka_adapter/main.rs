@@ -13,6 +13,7 @@ mod publishing;
 mod support;
 mod tls;
 mod topology;
+mod way_back;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         consuming::cases(),
         groups::cases(),
         positions::cases(),
+        way_back::cases(),
         closing::cases(),
         later::cases(),
         not_taken::cases(),

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::messaging::{
     BrokerContext, BrokerError, BrokerErrorKind, BrokerHealth, ConnectionState,
@@ -42,6 +42,8 @@ pub(super) struct Core {
     pub(super) sender: Mutex<Option<Arc<Sender>>>,
     pub(super) groups: Mutex<HashMap<Arc<str>, Arc<Group>>>,
     pub(super) later: Later,
+    /// A topic was made by which dead letters go back.
+    pub(super) ways_back: Arc<Notify>,
     /// Topics that are known to exist, with their partitions.
     topics: Mutex<HashMap<Arc<str>, usize>>,
     pub(super) up: Series,
@@ -65,6 +67,7 @@ impl Core {
             sender: Mutex::default(),
             groups: Mutex::default(),
             later: Later::default(),
+            ways_back: Arc::default(),
             topics: Mutex::default(),
             last_error: Mutex::default(),
             epochs: AtomicU64::new(0),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::future;
 use rdkafka::Offset;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -27,12 +28,14 @@ use super::headers;
 use super::link::{self, Watch, client_id};
 use super::publish::Record;
 use super::topology::{self, Names};
+use super::way_back::WayBack;
 
 /// How long the cluster may be silent while its dead letters are read.
 const SILENCE: Duration = Duration::from_secs(15);
 const POLL: Duration = Duration::from_millis(100);
-/// Letters that are read ahead.
-const AHEAD: usize = 64;
+/// Letters that are on their way back at once, and so many more are read ahead: so many come twice at most
+/// when that is cut short.
+const LOT: usize = 128;
 
 pub(super) struct DeadLetters(pub(super) Arc<Core>);
 
@@ -43,6 +46,31 @@ struct Letter {
 }
 
 type Letters = mpsc::Receiver<Result<Letter, BrokerError>>;
+
+/// At most `most` letters that `choose` gives something for.
+async fn lot<T>(
+    letters: &mut Letters,
+    most: usize,
+    choose: impl Fn(&Incoming) -> Option<T>,
+) -> Result<Vec<(Letter, T)>, BrokerError> {
+    let mut lot = Vec::new();
+    while lot.len() < most
+        && let Some(letter) = letters.recv().await
+    {
+        let letter = letter?;
+        if let Some(chosen) = choose(&letter.incoming) {
+            lot.push((letter, chosen));
+        }
+    }
+    Ok(lot)
+}
+
+/// How many went well; else the first error.
+fn counted(outcomes: Vec<Result<(), BrokerError>>) -> Result<usize, BrokerError> {
+    outcomes
+        .into_iter()
+        .try_fold(0, |count, outcome| outcome.map(|()| count + 1))
+}
 
 impl DeadLetters {
     fn names(&self, subscription: &Subscription) -> Names {
@@ -65,7 +93,7 @@ impl DeadLetters {
             let text = format!("dead letters `{topic}`: the topic does not exist");
             return Err(core.error(BrokerErrorKind::NotFound, text));
         }
-        let (send, letters) = mpsc::channel(AHEAD);
+        let (send, letters) = mpsc::channel(LOT);
         let fallback: Arc<str> = subscription.topic.as_str().into();
         tokio::task::spawn_blocking(move || {
             let told = |(kind, text): (BrokerErrorKind, String)| {
@@ -93,11 +121,20 @@ impl DeadLetters {
         sent.map_err(|error| error.into_broker_error(&self.0, &names.dead_letters))
     }
 
-    /// Sends a letter back to its subscription alone.
+    /// Sends a letter back to its subscription alone, and removes it once that is acknowledged.
+    async fn move_back(
+        &self,
+        names: &Names,
+        back: &WayBack,
+        (letter, headers): (Letter, Headers),
+    ) -> Result<(), BrokerError> {
+        self.send_back(back, &letter, headers).await?;
+        self.remove(names, &letter).await
+    }
+
     async fn send_back(
         &self,
-        subscription: &Subscription,
-        names: &Names,
+        back: &WayBack,
         letter: &Letter,
         mut headers: Headers,
     ) -> Result<(), BrokerError> {
@@ -108,28 +145,17 @@ impl DeadLetters {
         }
         let key = key_of(incoming);
         headers.remove(name::MESSAGE_KEY);
+        // Its time has come already.
         let now = i64::try_from(core.context.clock.unix_millis()).unwrap_or(i64::MAX);
-        let (topic, timestamp) = match names.way_back() {
-            // Its time has come already.
-            Some((rung, topic)) => {
-                let rung = i64::try_from(rung.as_millis()).unwrap_or_default();
-                (topic, Some(now.saturating_sub(rung)))
-            }
-            None => {
-                let text = format!(
-                    "subscription `{}` has no topic of its own to send a dead letter back to",
-                    subscription.label
-                );
-                return Err(core.error(BrokerErrorKind::Unsupported, text));
-            }
-        };
+        let rung = i64::try_from(back.rung.as_millis()).unwrap_or_default();
+        let topic = back.topic.as_str();
         let record = Record {
             topic,
             partition: None,
             key: key.as_deref(),
             body: Some(&incoming.body),
             headers: &headers,
-            timestamp,
+            timestamp: Some(now.saturating_sub(rung)),
         };
         let sent = core.send_copy(&record).await;
         sent.map_err(|error| error.into_broker_error(core, topic))
@@ -310,17 +336,21 @@ impl DeadLetterStore for DeadLetters {
             let names = self.names(subscription);
             let mut letters = self.read(subscription, &names).await?;
             let mut moved = 0;
-            while moved < limit
-                && let Some(letter) = letters.recv().await
-            {
-                let letter = letter?;
-                let Some(headers) = choose(&letter.incoming) else {
-                    continue;
-                };
-                self.send_back(subscription, &names, &letter, headers)
-                    .await?;
-                self.remove(&names, &letter).await?;
-                moved += 1;
+            let mut now = lot(&mut letters, limit.min(LOT), choose).await?;
+            if now.is_empty() {
+                return Ok(0);
+            }
+            let back = WayBack::of(&self.0, subscription, &names).await?;
+            while !now.is_empty() {
+                let left = limit - moved - now.len();
+                let moving = now.drain(..).map(|one| self.move_back(&names, &back, one));
+                let (outcomes, next) = future::join(
+                    future::join_all(moving),
+                    lot(&mut letters, left.min(LOT), choose),
+                )
+                .await;
+                moved += counted(outcomes)?;
+                now = next?;
             }
             Ok(moved)
         })
@@ -335,15 +365,16 @@ impl DeadLetterStore for DeadLetters {
         Box::pin(async move {
             let names = self.names(subscription);
             let mut letters = self.read(subscription, &names).await?;
+            let choose = |letter: &Incoming| choose(letter).then_some(());
             let mut removed = 0;
-            while removed < limit
-                && let Some(letter) = letters.recv().await
-            {
-                let letter = letter?;
-                if choose(&letter.incoming) {
-                    self.remove(&names, &letter).await?;
-                    removed += 1;
+            loop {
+                let left = limit - removed;
+                let now = lot(&mut letters, left.min(LOT), choose).await?;
+                if now.is_empty() {
+                    break;
                 }
+                let removing = now.iter().map(|(letter, ())| self.remove(&names, letter));
+                removed += counted(future::join_all(removing).await)?;
             }
             Ok(removed)
         })

@@ -219,6 +219,11 @@ impl Look<'_> {
                 let topic_of = format!("{prefix}{source}");
                 let dead = settings.dead_letter_topic.replace("{topic}", source);
                 let dead = format!("{prefix}{}", dead.replace("{group}", plain));
+                let way_back = topology::way_back_of(prefix, settings, source, plain);
+                if name == way_back && self.declared.contains(&dead) {
+                    // Dead letters of a subscription went back by it, and others may.
+                    continue;
+                }
                 let own = match &retries {
                     Some(own) => own,
                     None => retries.insert(self.positions(&format!("{group}.retry"))?),

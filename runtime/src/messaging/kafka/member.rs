@@ -162,6 +162,14 @@ impl Member {
         *lock(&self.retries) = topics;
     }
 
+    /// One more topic of its retries exists.
+    pub(super) fn add_retry(&self, topic: &str) {
+        let mut retries = lock(&self.retries);
+        if !retries.iter().any(|known| known == topic) {
+            retries.push(topic.to_owned());
+        }
+    }
+
     fn prefetch(&self) -> usize {
         usize::from(self.subscription.prefetch).max(1)
     }

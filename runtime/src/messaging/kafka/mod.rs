@@ -27,6 +27,7 @@ mod settings;
 mod stuck;
 mod thread;
 mod topology;
+mod way_back;
 
 use std::fmt;
 use std::sync::Arc;
@@ -351,6 +352,8 @@ impl MessageBroker for Kafka {
             if let Some(retries) = retries {
                 retries.add(&member);
             }
+            let looking = way_back::look(Arc::downgrade(core), Arc::downgrade(&member));
+            tokio::spawn(looking);
             Ok(member as Arc<dyn Consumer>)
         })
     }

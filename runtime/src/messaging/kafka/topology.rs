@@ -8,6 +8,8 @@ use crate::messaging::{Group, Start, Subscription, Topology, TopologyMode, Topol
 use super::later::LEVELS;
 use super::settings::Settings;
 
+/// The delay in the name of the topic by which dead letters go back where no retry has a topic.
+const WAY_BACK: Duration = Duration::from_secs(1);
 /// Most partitions of a retry topic.
 const RETRY_PARTITIONS_MAX: i32 = 6;
 /// Kafka's longest name.
@@ -72,12 +74,36 @@ impl Names {
         found.map(|(_, name)| name.as_str())
     }
 
-    /// The topic in which a re-driven message goes back to its subscription.
-    pub(super) fn way_back(&self) -> Option<(Duration, &str)> {
-        self.retries
-            .first()
-            .map(|(rung, name)| (*rung, name.as_str()))
+    /// The topic in which a re-driven message goes back to its subscription, with its delay: the first one
+    /// of its retries, else one of its own. `None` where an instance reads for itself.
+    pub(super) fn way_back(&self) -> Option<(Duration, String)> {
+        match self.retries.first() {
+            Some((rung, name)) => Some((*rung, name.clone())),
+            None => Some((WAY_BACK, self.way_back_of_its_own()?)),
+        }
     }
+
+    /// The topic in which dead letters go back where no retry waits in it: it is made when the first ones
+    /// do, by somebody who may not know the ladder. `None` if it is there for retries, or cannot be.
+    pub(super) fn way_back_beside(&self) -> Option<String> {
+        let own = self.way_back_of_its_own()?;
+        let is_beside = !self.retries.iter().any(|(_, name)| *name == own);
+        is_beside.then_some(own)
+    }
+
+    fn way_back_of_its_own(&self) -> Option<String> {
+        let (before, behind) = &self.retry_affixes;
+        let rung = rung_name(WAY_BACK);
+        (!self.each_instance).then(|| format!("{before}{rung}{behind}"))
+    }
+}
+
+/// The topic by which dead letters of a topic go back to a group whose retries have none.
+pub(super) fn way_back_of(prefix: &str, settings: &Settings, topic: &str, group: &str) -> String {
+    let name = settings.retry_topic.replace("{topic}", topic);
+    let name = name.replace("{group}", group);
+    let name = name.replace("{rung}", &rung_name(WAY_BACK));
+    format!("{prefix}{name}")
 }
 
 /// One thing that has to be there.
@@ -282,6 +308,27 @@ pub(super) fn unfit(names: &Names) -> Option<String> {
         }
     }
     None
+}
+
+/// The topic `name` in which dead letters go back to a subscription.
+pub(super) fn way_back_topic(
+    name: &str,
+    names: &Names,
+    settings: &Settings,
+    subscription: &Subscription,
+) -> Part {
+    let own = &subscription.kafka;
+    let partitions = own.partitions.unwrap_or(settings.partitions);
+    Part::Topic {
+        name: name.to_owned(),
+        partitions: partitions.min(RETRY_PARTITIONS_MAX),
+        partitions_of: match &names.source {
+            Source::Topic(topic) => Some(topic.clone()),
+            Source::Pattern(_) => None,
+        },
+        replication: own.replication.unwrap_or(settings.replication),
+        config: Vec::new(),
+    }
 }
 
 /// Everything of a subscription, in the order in which it is made.
@@ -604,5 +651,29 @@ mod tests {
         assert_eq!(found.group, "shop.refresh.i-1");
         assert_eq!(found.dead_letters, "orders.shop.refresh.dlq");
         assert!(found.retries.is_empty());
+        assert_eq!((found.way_back(), found.way_back_beside()), (None, None));
+    }
+
+    #[test]
+    fn there_is_a_way_back_also_where_no_retry_has_a_topic() {
+        let name = |rung: &str| format!("dev-orders.billing.retry.{rung}");
+        let way = |change: fn(&mut Subscription)| {
+            let mut changed = subscription("orders");
+            change(&mut changed);
+            let names = names(Some("dev-"), &settings(), &changed);
+            (names.way_back(), names.way_back_beside())
+        };
+        let second = Duration::from_secs(1);
+        assert_eq!(way(|_| {}), (Some((second, name("1s"))), None));
+        let own = (Some((second, name("1s"))), Some(name("1s")));
+        assert_eq!(way(|one| one.kafka.retry_in_lane = true), own);
+        let slow = Duration::from_secs(5);
+        let beside = (Some((slow, name("5s"))), Some(name("1s")));
+        assert_eq!(
+            way(|one| one.ladder = [Duration::from_secs(5)].into()),
+            beside
+        );
+        let of = way_back_of("dev-", &settings(), "orders", "billing");
+        assert_eq!(of, name("1s"));
     }
 }

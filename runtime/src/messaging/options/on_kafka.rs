@@ -5,7 +5,8 @@
 #[non_exhaustive]
 pub enum KafkaRetry {
     /// In the process, which needs no topics. What waits is handed out again from the start when the
-    /// partition moves, and no message behind it is committed meanwhile.
+    /// partition moves, and no message behind it is committed meanwhile. Only dead letters that are sent
+    /// back need a topic, `{topic}.{group}.retry.1s`, which is made when the first one is.
     InLane,
     /// In topics of the subscription's own, one for each delay.
     #[default]

@@ -15,8 +15,9 @@ pub trait DeadLetterStore: Send + Sync {
     ) -> BoxFuture<'a, Result<Vec<Incoming>, BrokerError>>;
 
     /// Moves dead letters for which `choose` gives new headers back to the subscription: each copy
-    /// is confirmed before the dead letter is removed, so that a crash repeats and never loses. Looks
-    /// at each dead letter once; stops after `limit` were moved. Returns how many.
+    /// is confirmed before the dead letter is removed, so that a crash repeats and never loses. Several
+    /// may be on their way at once, in their order. Looks at each dead letter once; stops after `limit`
+    /// were moved. Returns how many.
     fn redrive<'a>(
         &'a self,
         subscription: &'a Subscription,

@@ -1,13 +1,16 @@
 //! The dead letters of a subscription: read, moved back, removed.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lapin::Channel;
+use futures_util::future;
 use lapin::message::BasicGetMessage;
 use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel};
+use tokio::task::unconstrained;
 use tokio::time::sleep;
 
 use crate::handling::BoxFuture;
@@ -23,6 +26,8 @@ use super::headers;
 use super::topology::{self, Names};
 
 const REPLY_SUCCESS: u16 = 200;
+/// Dead letters that are on their way back at once: so many come twice at most when that is cut short.
+const LOT: usize = 128;
 /// How many dead letters beyond those that were asked for are moved to keep their order.
 const ORDER_KEPT_MAX: u32 = 1_000;
 /// How often, and how far apart, the server is asked whether it has taken back what was looked at.
@@ -42,7 +47,7 @@ struct Look<'a> {
     left: u32,
     /// How many there should be when it has ended.
     remaining: u32,
-    out: Vec<u64>,
+    out: BTreeSet<u64>,
 }
 
 impl<'a> Look<'a> {
@@ -69,13 +74,11 @@ impl<'a> Look<'a> {
             names,
             left,
             remaining: left,
-            out: Vec::new(),
+            out: BTreeSet::new(),
         })
     }
 
-    async fn next(
-        &mut self,
-    ) -> Result<Option<(u64, Incoming, lapin::BasicProperties)>, BrokerError> {
+    async fn next(&mut self) -> Result<Option<(u64, Incoming, BasicProperties)>, BrokerError> {
         if self.left == 0 {
             return Ok(None);
         }
@@ -88,7 +91,7 @@ impl<'a> Look<'a> {
             return Ok(None);
         };
         let tag = delivery.delivery_tag;
-        self.out.push(tag);
+        self.out.insert(tag);
         let mut headers = headers::read(&delivery.properties);
         let died = explain(&mut headers);
         let (exchange, routing_key) = match &died {
@@ -118,8 +121,74 @@ impl<'a> Look<'a> {
         Ok(Some((tag, incoming, properties)))
     }
 
+    /// Takes out at most `most` letters for which `choose` gives new headers, as copies to be.
+    async fn lot(
+        &mut self,
+        most: usize,
+        choose: &(dyn Fn(&Incoming) -> Option<Headers> + Send + Sync),
+    ) -> Result<Vec<Copy>, BrokerError> {
+        let mut lot = Vec::new();
+        while lot.len() < most
+            && let Some((tag, letter, original)) = self.next().await?
+        {
+            let Some(mut headers) = choose(&letter) else {
+                continue;
+            };
+            if !headers.contains(name::TOPIC) {
+                headers.set(name::TOPIC, letter.topic.to_string());
+            }
+            lot.push(Copy {
+                tag,
+                body: letter.body,
+                properties: headers::copy(&original, &headers, false),
+            });
+        }
+        Ok(lot)
+    }
+
+    /// Sends letters back, a lot at a time: while the server confirms one lot, the next is read. A letter
+    /// is removed when its own copy is confirmed.
+    async fn send_back(
+        &mut self,
+        limit: usize,
+        choose: &(dyn Fn(&Incoming) -> Option<Headers> + Send + Sync),
+    ) -> Result<usize, BrokerError> {
+        let (core, live) = (self.core, Arc::clone(&self.live));
+        let queue = self.names.queue.clone();
+        // One turn for all, so that they go back in their order.
+        let turn = core.next_turn();
+        let mut moved = 0;
+        let mut lot = self.lot(limit.min(LOT), choose).await?;
+        while !lot.is_empty() {
+            let tags: Vec<u64> = lot.iter().map(|copy| copy.tag).collect();
+            let sending = lot.drain(..).map(|copy| {
+                let content = (copy.body, copy.properties);
+                core.publish_copy_in_turn(&live, turn, &queue, content)
+            });
+            let left = limit - moved - tags.len();
+            // Held up by nothing but the server, or they would go out in any order.
+            let sending = unconstrained(future::join_all(sending));
+            let (sent, next) = future::join(sending, self.lot(left.min(LOT), choose)).await;
+            let mut failed = None;
+            for (tag, sent) in tags.into_iter().zip(sent) {
+                match sent {
+                    Ok(()) => {
+                        self.remove(tag).await?;
+                        moved += 1;
+                    }
+                    Err(error) => drop(failed.get_or_insert(error)),
+                }
+            }
+            if let Some(error) = failed {
+                return Err(error.into_broker_error(&core.context.name, &queue));
+            }
+            lot = next?;
+        }
+        Ok(moved)
+    }
+
     async fn remove(&mut self, tag: u64) -> Result<(), BrokerError> {
-        self.out.retain(|out| *out != tag);
+        self.out.remove(&tag);
         self.remaining = self.remaining.saturating_sub(1);
         let acknowledged = self
             .channel
@@ -201,27 +270,7 @@ impl DeadLetterStore for DeadLetters {
     ) -> BoxFuture<'a, Result<usize, BrokerError>> {
         Box::pin(async move {
             let mut look = Look::begin(&self.0, subscription).await?;
-            let mut moved = 0;
-            while moved < limit {
-                let Some((tag, letter, original)) = look.next().await? else {
-                    break;
-                };
-                let Some(mut headers) = choose(&letter) else {
-                    continue;
-                };
-                if !headers.contains(name::TOPIC) {
-                    headers.set(name::TOPIC, letter.topic.to_string());
-                }
-                let properties = headers::copy(&original, &headers, false);
-                let queue = look.names.queue.clone();
-                let live = Arc::clone(&look.live);
-                self.0
-                    .publish_copy(&live, &queue, letter.body, properties)
-                    .await
-                    .map_err(|error| error.into_broker_error(&self.0.context.name, &queue))?;
-                look.remove(tag).await?;
-                moved += 1;
-            }
+            let moved = look.send_back(limit, choose).await?;
             look.end().await?;
             Ok(moved)
         })
@@ -250,6 +299,13 @@ impl DeadLetterStore for DeadLetters {
             Ok(removed)
         })
     }
+}
+
+/// A letter on its way back.
+struct Copy {
+    tag: u64,
+    body: Bytes,
+    properties: BasicProperties,
 }
 
 /// Where the broker says that a message died.

@@ -100,6 +100,19 @@ impl Core {
         body: Bytes,
         properties: BasicProperties,
     ) -> Result<(), CopyError> {
+        let turn = self.next_turn();
+        self.publish_copy_in_turn(live, turn, queue, (body, properties))
+            .await
+    }
+
+    /// The same, in one order with all that have the same turn.
+    pub(super) async fn publish_copy_in_turn(
+        &self,
+        live: &Live,
+        turn: u64,
+        queue: &str,
+        (body, properties): (Bytes, BasicProperties),
+    ) -> Result<(), CopyError> {
         let lost = |text: String| CopyError::Failed(BrokerErrorKind::ConnectionLost, text);
         let routing_key = ShortString::try_new(queue).map_err(|error| {
             CopyError::Failed(BrokerErrorKind::Configuration, error.to_string())
@@ -112,8 +125,7 @@ impl Core {
             properties: properties.clone(),
         };
         let sending = async {
-            let lane = live.lane(false, self.next_turn());
-            match lane.publish(job).await {
+            match live.lane(false, turn).publish(job).await {
                 Some(Verdict::Confirmed) => Ok(()),
                 Some(Verdict::Unroutable) => Err(CopyError::Missing),
                 Some(Verdict::Nacked) => Err(CopyError::Failed(
