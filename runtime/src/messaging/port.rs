@@ -25,6 +25,8 @@ mod scheduling;
 mod settlement;
 mod subscription;
 mod topology;
+#[cfg(any(feature = "kafka", feature = "rabbitmq", feature = "redis"))]
+mod unkept;
 
 pub use capabilities::Capabilities;
 pub use consumer::{Consumer, ConsumerState};
@@ -41,6 +43,8 @@ pub use subscription::{
     Group, KafkaSubscription, RabbitMqSubscription, RedisSubscription, Subscription, default_ladder,
 };
 pub use topology::{Topology, TopologyPart};
+#[cfg(any(feature = "kafka", feature = "rabbitmq", feature = "redis"))]
+pub(crate) use unkept::{Copied, Unkept};
 
 /// A connection to one message broker, named in the configuration.
 ///

@@ -21,6 +21,7 @@ cases![
     a_message_of_very_many_headers_is_moved_like_any_other,
     a_retry_that_cannot_be_written_leaves_its_message,
     what_cannot_be_given_up_holds_nothing_up,
+    what_cannot_be_kept_comes_again_ever_more_rarely,
 ];
 
 const DEAD_LETTERS: &str = "{t}:billing:dlq";
@@ -86,6 +87,46 @@ async fn a_retry_that_cannot_be_written_leaves_its_message() -> Outcome {
         assert_eq!(error.kind(), BrokerErrorKind::Permission, "{error}");
         assert_eq!(pending(&database, "t").await?, 1);
     }
+    assert_eq!(inbox.take().await, "1");
+    broker.disconnect(Instant::now() + LIMIT).await;
+    Ok(())
+}
+
+async fn what_cannot_be_kept_comes_again_ever_more_rarely() -> Outcome {
+    let server = ServerFixture::redis()
+        .config_line("user limited on >secret ~* &* +@all -zadd")
+        .start()
+        .await?;
+    let database = Database::create_on(&server).await?;
+    let url = database.url.replace("redis://", "redis://limited:secret@");
+    let broker = broker(&url, "one", &Default::default(), |config| config);
+    broker.connect().await?;
+    let mut inbox = Inbox::open(&broker, subscription("t")).await?;
+    broker.publish(message("t", "1")).await?;
+    let begun = Instant::now();
+    for _ in 0..6 {
+        let (incoming, settlement) = inbox.next().await;
+        let headers = incoming.headers.clone();
+        let error = settlement.retry(incoming, Duration::from_secs(1), headers);
+        error.await.expect_err("it may not");
+    }
+    // Each wait is about as long as it has been so.
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_secs(5), "six times in {took:?}");
+    let told = |state: &ConsumerState| matches!(state, ConsumerState::Failed(why) if why.contains("cannot be kept"));
+    assert!(
+        told(&inbox.consumer.state()),
+        "{:?}",
+        inbox.consumer.state()
+    );
+    database
+        .command(&["ACL", "SETUSER", "limited", "+zadd"])
+        .await?;
+    let (incoming, settlement) = inbox.next().await;
+    let headers = incoming.headers.clone();
+    let settled = settlement.retry(incoming, Duration::from_secs(1), headers);
+    assert_eq!(settled.await?, Settled::Yes);
+    assert_eq!(inbox.consumer.state(), ConsumerState::Running);
     assert_eq!(inbox.take().await, "1");
     broker.disconnect(Instant::now() + LIMIT).await;
     Ok(())

@@ -10,7 +10,7 @@ use tracing::warn;
 use crate::handling::BoxFuture;
 use crate::message::headers::name;
 use crate::message::{HeaderValue, Headers, Incoming, Place};
-use crate::messaging::{BrokerError, Settled, Settler, Ticket, TopologyMode};
+use crate::messaging::{BrokerError, Copied, Settled, Settler, Ticket, TopologyMode};
 
 use super::admin;
 use super::core::{Core, lock};
@@ -22,8 +22,8 @@ use super::topology::{self, Part};
 
 /// The longest time that a retry waits in this process where it has no topic.
 const HELD_MAX: Duration = Duration::from_secs(3_600);
-/// The wait before a message whose copy failed is handed out again.
-const RELEASE_WAIT: Duration = Duration::from_millis(500);
+/// How often whoever waits to hand a message out again looks whether it goes before.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What a partition is to its subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -254,8 +254,12 @@ impl Assigned {
             headers: &copied,
             timestamp: i64::try_from(self.member.core.context.clock.unix_millis()).ok(),
         };
+        let core = &self.member.core;
         let failed = match self.send(&record).await {
-            Ok(()) => return Ok(self.finish(offset)),
+            Ok(()) => {
+                self.kept(Copied::Retries);
+                return Ok(self.finish(offset));
+            }
             Err(CopyError::Missing) => {
                 warn!(
                     broker = %self.member.core.context.name,
@@ -266,7 +270,13 @@ impl Assigned {
             }
             Err(failed) => failed,
         };
-        Err(self.give_back(offset, failed, topic).await)
+        Err(self
+            .give_back(
+                offset,
+                Copied::Retries,
+                failed.into_broker_error(core, topic),
+            )
+            .await)
     }
 
     async fn bury(
@@ -295,15 +305,36 @@ impl Assigned {
             timestamp: None,
         };
         match self.send(&record).await {
-            Ok(()) => Ok(self.finish(offset)),
-            Err(failed) => Err(self.give_back(offset, failed, topic).await),
+            Ok(()) => {
+                self.kept(Copied::DeadLetters);
+                Ok(self.finish(offset))
+            }
+            Err(failed) => {
+                let error = failed.into_broker_error(&self.member.core, topic);
+                Err(self.give_back(offset, Copied::DeadLetters, error).await)
+            }
         }
     }
 
-    async fn give_back(&self, offset: i64, failed: CopyError, topic: &str) -> BrokerError {
-        let core = &self.member.core;
-        let error = failed.into_broker_error(core, topic);
-        sleep(RELEASE_WAIT.mul_f64(0.5 + core.context.rng.unit())).await;
+    fn kept(&self, copied: Copied) {
+        let member = &self.member;
+        member.unkept.works(copied, &member.subscription.label);
+    }
+
+    async fn give_back(&self, offset: i64, copied: Copied, error: BrokerError) -> BrokerError {
+        let member = &self.member;
+        let label = &member.subscription.label;
+        let spread = member.core.context.rng.unit();
+        let wait = member.unkept.fails(copied, label, &error, spread);
+        let until = tokio::time::Instant::now() + wait;
+        // A partition that moves does not wait for it, and neither does a process that ends.
+        while self.is_live() && !self.is_leaving() && !member.is_stopped() {
+            let now = tokio::time::Instant::now();
+            if now >= until {
+                break;
+            }
+            sleep(LOOK.min(until - now)).await;
+        }
         self.again(offset, |incoming| incoming.redelivered = true);
         error
     }

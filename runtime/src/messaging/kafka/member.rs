@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::handling::BoxFuture;
 use crate::message::Incoming;
 use crate::messaging::{
-    Consumer, ConsumerState, Delivery, Settled, Settlement, Settler, Subscription, Ticket,
+    Consumer, ConsumerState, Delivery, Settled, Settlement, Settler, Subscription, Ticket, Unkept,
 };
 use crate::observability::metrics::{CONSUMER_LAG, PARTITIONS_LOST, STALE_SETTLEMENTS, Series};
 
@@ -106,6 +106,8 @@ pub(super) struct Member {
     flow: Mutex<Flow>,
     copying: AtomicUsize,
     copied: Notify,
+    /// Copies that the cluster does not take.
+    pub(super) unkept: Unkept,
     /// Whether the last message that had outlived its time could be kept: what is wrong is told once.
     pub(super) keeps_expired: AtomicBool,
     runtime: Handle,
@@ -148,6 +150,7 @@ impl Member {
             }),
             copying: AtomicUsize::new(0),
             copied: Notify::new(),
+            unkept: Unkept::default(),
             keeps_expired: AtomicBool::new(true),
             runtime: Handle::current(),
         })
@@ -457,7 +460,10 @@ impl Consumer for Member {
         } else if flow.paused {
             ConsumerState::Paused
         } else if flow.joined && *self.core.link.borrow() == Link::Up {
-            ConsumerState::Running
+            match self.unkept.lasting() {
+                Some(why) => ConsumerState::Failed(why),
+                None => ConsumerState::Running,
+            }
         } else {
             ConsumerState::Starting
         }

@@ -18,7 +18,7 @@ use crate::handling::BoxFuture;
 use crate::message::headers::name;
 use crate::message::{Headers, Incoming};
 use crate::messaging::{
-    BrokerError, OrderedBy, Settled, Settler, Subscription, Ticket, TopologyMode,
+    BrokerError, Copied, OrderedBy, Settled, Settler, Subscription, Ticket, TopologyMode, Unkept,
 };
 use crate::observability::metrics::{STALE_SETTLEMENTS, Series};
 
@@ -32,9 +32,7 @@ use super::topology::{self, Names, Part};
 const REPLY_SUCCESS: u16 = 200;
 /// The longest time that a retry waits in this process where its delay queue is missing.
 const HELD_MAX: Duration = Duration::from_secs(600);
-/// The wait before a message whose copy failed is given back, so that it does not come back at once.
-const RELEASE_WAIT: Duration = Duration::from_millis(500);
-/// The longest further wait between two tries to copy what is ordered and cannot be given back.
+/// The longest wait between two tries to copy what is ordered and cannot be given back.
 const COPY_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Settlements that a quorum queue takes between two requests of ours; see [`QueueSettler::flush`].
 const TAKEN_PER_REQUEST: u64 = 16;
@@ -171,6 +169,9 @@ pub(super) struct QueueSettler {
     epoch: Mutex<Option<Arc<Epoch>>>,
     busy: AtomicUsize,
     idle: Notify,
+    /// Copies that the server does not take.
+    pub(super) unkept: Unkept,
+    stopping: watch::Sender<bool>,
     flushing: tokio::sync::Mutex<()>,
     stale: Series,
     me: std::sync::Weak<Self>,
@@ -190,10 +191,22 @@ impl QueueSettler {
             epoch: Mutex::default(),
             busy: AtomicUsize::new(0),
             idle: Notify::new(),
+            unkept: Unkept::default(),
+            stopping: watch::Sender::new(false),
             flushing: tokio::sync::Mutex::default(),
             stale,
             me: me.clone(),
         })
+    }
+
+    /// Nothing more is read: what waits to be given back goes back now.
+    pub(super) fn stop(&self) {
+        self.stopping.send_replace(true);
+    }
+
+    async fn stopped(&self) {
+        // The sender is this struct's own.
+        let _ = self.stopping.subscribe().wait_for(|stops| *stops).await;
     }
 
     pub(super) fn begin(&self, epoch: Arc<Epoch>) {
@@ -245,11 +258,14 @@ impl QueueSettler {
         let Part::Queue { name: queue, .. } = &part else {
             unreachable!("a copy goes to a queue");
         };
-        let mut attempt = 0;
+        let label = &*self.subscription.label;
         let error = loop {
             let sent = self.send(&epoch.live, queue, &part, &target, &copy).await;
             let failed = match (sent, &target) {
-                (Ok(()), _) => return Ok(self.counted(epoch.ack(ticket.tag))),
+                (Ok(()), target) => {
+                    self.unkept.works(target.copied(), label);
+                    return Ok(self.counted(epoch.ack(ticket.tag)));
+                }
                 (Err(failed), Target::Delay(after)) if failed.is_missing() => {
                     warn!(
                         broker = %self.core.context.name,
@@ -262,12 +278,16 @@ impl QueueSettler {
                 (Err(failed), _) => failed,
             };
             let error = failed.into_error(&self.core, queue);
-            if self.in_order && attempt == 0 {
-                warn!(subscription = %self.subscription.label, "{error}; what is ordered waits for it");
+            let spread = self.core.context.rng.unit();
+            let mut wait = self.unkept.fails(target.copied(), label, &error, spread);
+            if self.in_order {
+                // Tried here again and again, and others wait for it.
+                wait = wait.min(COPY_WAIT_MAX);
             }
-            let longer = self.core.backoff(attempt, COPY_WAIT_MAX);
-            sleep(RELEASE_WAIT.mul_f64(0.5 + self.core.context.rng.unit()) + longer).await;
-            attempt += 1;
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = self.stopped(), if !self.in_order => {}
+            }
             // What is ordered would come back behind what is out already, so it is not given back
             // before everything is. The server's limit for a delivery ends that too.
             let stays =
@@ -452,6 +472,13 @@ enum Target {
 }
 
 impl Target {
+    fn copied(&self) -> Copied {
+        match self {
+            Self::Delay(_) => Copied::Retries,
+            Self::DeadLetters => Copied::DeadLetters,
+        }
+    }
+
     fn part(&self, names: &Names) -> Part {
         match self {
             Self::Delay(after) => topology::delay_queue(names, *after),

@@ -110,12 +110,17 @@ impl Consumer for StreamConsumer {
     fn stop(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
             self.wish_for(Wish::Stop);
+            self.settler.stop();
             self.until(|state| *state == ConsumerState::Stopped).await;
         })
     }
 
     fn state(&self) -> ConsumerState {
-        self.state.borrow().clone()
+        let state = self.state.borrow().clone();
+        match self.settler.unkept.lasting() {
+            Some(why) if state == ConsumerState::Running => ConsumerState::Failed(why),
+            _ => state,
+        }
     }
 
     fn changed(&self, known: ConsumerState) -> BoxFuture<'_, ConsumerState> {

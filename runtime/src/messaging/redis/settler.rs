@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::handling::BoxFuture;
 use crate::message::headers::name;
 use crate::message::{Headers, Incoming};
-use crate::messaging::{BrokerError, Settled, Settler, Subscription, Ticket};
+use crate::messaging::{BrokerError, Copied, Settled, Settler, Subscription, Ticket, Unkept};
 use crate::observability::metrics::{
     CONSUMER_LAG, DEAD_LETTERED, STALE_SETTLEMENTS, Series, TRIMMED,
 };
@@ -26,9 +26,6 @@ use super::names::Names;
 use super::out::{Entry, Source};
 use super::scripts;
 
-/// The wait before a message whose copy failed is given back, so that it does not come back at once.
-const RELEASE_WAIT: Duration = Duration::from_millis(500);
-
 /// The settler of one subscription.
 pub(super) struct StreamSettler {
     core: Arc<Core>,
@@ -39,6 +36,9 @@ pub(super) struct StreamSettler {
     pub(super) delayed: Notify,
     busy: AtomicUsize,
     idle: Notify,
+    /// Copies that the server does not take.
+    pub(super) unkept: Unkept,
+    stopping: watch::Sender<bool>,
     stale: Series,
     trimmed: Series,
     lag: Series,
@@ -63,7 +63,19 @@ impl StreamSettler {
             delayed: Notify::new(),
             busy: AtomicUsize::new(0),
             idle: Notify::new(),
+            unkept: Unkept::default(),
+            stopping: watch::Sender::new(false),
         })
+    }
+
+    /// Nothing more is read: what waits to be given back goes back now.
+    pub(super) fn stop(&self) {
+        self.stopping.send_replace(true);
+    }
+
+    async fn stopped(&self) {
+        // The sender is this struct's own.
+        let _ = self.stopping.subscribe().wait_for(|stops| *stops).await;
     }
 
     pub(super) fn begin(&self, epoch: Arc<Epoch>) {
@@ -154,6 +166,11 @@ impl StreamSettler {
         };
         let _busy = Busy::new(self);
         let headers = copied(headers, message);
+        let label = &*self.subscription.label;
+        let place = match target {
+            Target::DeadLetters => Copied::DeadLetters,
+            Target::Delayed(_) => Copied::Retries,
+        };
         let moved = match target {
             Target::DeadLetters => {
                 let write = |add: &mut dyn FnMut(&[u8])| {
@@ -165,13 +182,20 @@ impl StreamSettler {
         };
         match moved {
             Ok(moved) => {
+                self.unkept.works(place, label);
                 epoch.out.forget(ticket.tag);
                 Ok(self.counted(if moved { Settled::Yes } else { Settled::Stale }))
             }
             Err(failure) => {
-                sleep(RELEASE_WAIT.mul_f64(0.5 + self.core.context.rng.unit())).await;
+                let error = self.error(&failure);
+                let spread = self.core.context.rng.unit();
+                let wait = self.unkept.fails(place, label, &error, spread);
+                tokio::select! {
+                    () = sleep(wait) => {}
+                    () = self.stopped() => {}
+                }
                 self.give_back(&epoch, ticket.tag, &entry).await;
-                Err(self.error(&failure))
+                Err(error)
             }
         }
     }
