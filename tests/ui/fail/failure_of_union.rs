@@ -1,0 +1,14 @@
+// Nobody can tell what is in a union.
+//~ 1 error
+#![allow(dead_code, unused_variables)]
+
+use interline::prelude::*;
+
+#[derive(Failure)]
+#[fate(retry)]
+union Broken {
+    number: u64,
+    letters: [u8; 8],
+}
+
+fn main() {}
