@@ -2,6 +2,7 @@
 //! crates stay in their folders, and public signatures show only our own types.
 
 mod arrows;
+mod crates;
 mod documented;
 mod rules;
 mod signatures;
@@ -69,6 +70,26 @@ fn every_instrument_is_documented() {
         page == expected,
         "docs/metrics.md is not what the catalogue says; INTERLINE_RECORD=1 writes it"
     );
+}
+
+/// A further crate is a decision, not an accident: whoever takes one states the new number here and in
+/// the README.
+#[test]
+fn the_smallest_program_consists_of_as_many_crates_as_the_readme_says() {
+    const BUDGET: usize = 75;
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let readme = std::fs::read_to_string(readme).unwrap();
+    let alone = crates::of_quickstart(&[]);
+    assert!(alone.len() <= BUDGET, "{alone:#?}");
+    assert_eq!(alone.len(), 41, "{alone:#?}");
+    let with_rabbitmq = crates::of_quickstart(&["--features", "interline/rabbitmq"]);
+    assert_eq!(with_rabbitmq.len(), 96, "{with_rabbitmq:#?}");
+    let said = format!(
+        "{} crates, {} with RabbitMQ",
+        alone.len(),
+        with_rabbitmq.len()
+    );
+    assert!(readme.contains(&said), "the README does not say `{said}`");
 }
 
 fn arrow_faults(path: &str, text: &str) -> Vec<String> {
