@@ -14,6 +14,7 @@ mod consume;
 mod kafka;
 #[path = "../shared/measured.rs"]
 mod measured;
+mod on_redis;
 mod order;
 mod peers;
 mod program;

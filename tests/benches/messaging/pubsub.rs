@@ -6,13 +6,13 @@
 
 use std::sync::{Arc, Mutex};
 
+use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, join};
-use futures_util::{StreamExt, TryStreamExt, stream};
 use interline::config::Config;
 use interline_tests::redis::Database;
 use interline_tests::servers;
-use redis::aio::{MultiplexedConnection, PubSubStream};
-use redis::{Client, Cmd, ConnectionAddr, Script};
+use redis::aio::PubSubStream;
+use redis::{Client, Cmd, ConnectionAddr, Script, Value};
 use tokio::io::{self, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -21,9 +21,8 @@ use tokio::time::{Duration, Instant, sleep, timeout};
 
 use crate::order::{Order, Probe};
 use crate::sdk::{Handler, Publishes, VARIANTS};
-use crate::streams::server;
 use crate::transport::{Load, Open, Place, Publishing, Transport};
-use crate::{LIMIT, Result, wire};
+use crate::{LIMIT, Result, on_redis, wire};
 
 /// What the SDK publishes to.
 const CHANNEL: &str = "bench.orders";
@@ -58,7 +57,7 @@ pub(crate) struct PubSub {
 impl PubSub {
     pub(crate) async fn open() -> Result<Self> {
         let database = Database::create_on(servers::redis().await?).await?;
-        let title = format!("Redis Pub/Sub, {}", server(&database).await?);
+        let title = format!("Redis Pub/Sub, {}", on_redis::server(&database).await?);
         Ok(Self {
             database,
             title,
@@ -192,7 +191,8 @@ impl Transport for PubSub {
         Box::pin(async move {
             let connection = self.database.connection().await?;
             let command = if which == 0 { bare } else { whole };
-            Ok(Box::pin(publish(connection, load, command)) as Publishing)
+            let publishing = on_redis::pipelined(connection, load, command, is_heard);
+            Ok(Box::pin(publishing) as Publishing)
         })
     }
 
@@ -353,28 +353,11 @@ async fn a_task_each(mut heard: PubSubStream, probe: &Arc<Probe>) -> Result<()> 
     Ok(())
 }
 
-/// Pipelined: a connection writes what is open together.
-async fn publish(
-    connection: MultiplexedConnection,
-    load: Load,
-    command: fn(&Order) -> Cmd,
-) -> Result<()> {
-    stream::iter(0..load.count)
-        .map(|n| {
-            let mut connection = connection.clone();
-            async move {
-                let order = Order::of_size(n, load.size);
-                let listeners: u64 = command(&order).query_async(&mut connection).await?;
-                if listeners == 1 {
-                    Ok::<_, crate::Error>(())
-                } else {
-                    Err(format!("{listeners} listeners").into())
-                }
-            }
-        })
-        .buffer_unordered(load.open)
-        .try_for_each(|()| async { Ok(()) })
-        .await
+fn is_heard(answer: Value) -> Result<()> {
+    match answer {
+        Value::Int(1) => Ok(()),
+        other => Err(format!("not one listener: {other:?}").into()),
+    }
 }
 
 fn bare(order: &Order) -> Cmd {

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use futures_util::TryStreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use futures_util::{StreamExt, TryStreamExt, stream};
 use interline::config::Config;
 use interline_tests::redis::Database;
 use interline_tests::servers;
@@ -14,7 +14,7 @@ use redis::{Cmd, Value};
 
 use crate::order::{Order, Probe};
 use crate::transport::{Load, Open, Place, Publishing, Transport};
-use crate::{LIMIT, Result, wire};
+use crate::{LIMIT, Result, on_redis, wire};
 
 const STREAM: &str = "bench.orders";
 /// Interline writes any name that it is told; RustStream knows this one only.
@@ -34,21 +34,9 @@ pub(crate) struct Streams {
 impl Streams {
     pub(crate) async fn open() -> Result<Self> {
         let database = Database::create_on(servers::redis().await?).await?;
-        let title = format!("Redis Streams, {}", server(&database).await?);
+        let title = format!("Redis Streams, {}", on_redis::server(&database).await?);
         Ok(Self { database, title })
     }
-}
-
-/// The server's version, and how it keeps what is written.
-pub(crate) async fn server(database: &Database) -> Result<String> {
-    let info: String = redis::from_redis_value(database.command(&["INFO", "server"]).await?)?;
-    let version = info
-        .lines()
-        .find_map(|line| line.strip_prefix("redis_version:"));
-    let kept = database.command(&["CONFIG", "GET", "appendonly"]).await?;
-    let (_, kept): (String, String) = redis::from_redis_value(kept)?;
-    let version = version.unwrap_or("?");
-    Ok(format!("{version}, appendonly {kept}"))
 }
 
 impl Transport for Streams {
@@ -119,7 +107,8 @@ impl Transport for Streams {
         Box::pin(async move {
             let connection = self.database.connection().await?;
             let command = if which == 0 { bare } else { whole };
-            Ok(Box::pin(publish(connection, load, command)) as Publishing)
+            let publishing = on_redis::pipelined(connection, load, command, is_added);
+            Ok(Box::pin(publishing) as Publishing)
         })
     }
 
@@ -236,27 +225,11 @@ async fn together(
     Ok(())
 }
 
-/// Pipelined: a connection writes what is open together.
-async fn publish(
-    connection: MultiplexedConnection,
-    load: Load,
-    command: fn(&Order) -> Cmd,
-) -> Result<()> {
-    stream::iter(0..load.count)
-        .map(|n| {
-            let mut connection = connection.clone();
-            async move {
-                let order = Order::of_size(n, load.size);
-                let added: Value = command(&order).query_async(&mut connection).await?;
-                match added {
-                    Value::BulkString(_) => Ok::<_, crate::Error>(()),
-                    other => Err(format!("not added: {other:?}").into()),
-                }
-            }
-        })
-        .buffer_unordered(load.open)
-        .try_for_each(|()| async { Ok(()) })
-        .await
+fn is_added(answer: Value) -> Result<()> {
+    match answer {
+        Value::BulkString(_) => Ok(()),
+        other => Err(format!("not added: {other:?}").into()),
+    }
 }
 
 fn bare(order: &Order) -> Cmd {

@@ -11,6 +11,8 @@ mod consume;
 mod kafka;
 #[path = "../../shared/measured.rs"]
 mod measured;
+#[path = "../../messaging/on_redis.rs"]
+mod on_redis;
 #[path = "../../messaging/order.rs"]
 mod order;
 mod others;
