@@ -87,6 +87,11 @@ const OF_ONE: &[(Kind, &str, Own)] = &[
     }),
     (
         Kind::RabbitMq,
+        "a_killed_leader_of_three_servers_loses_nothing",
+        || Box::pin(of_cluster::leader_killed()),
+    ),
+    (
+        Kind::RabbitMq,
         "a_killed_broker_keeps_messages_for_later",
         || Box::pin(of_broker::killed_with_scheduled()),
     ),
@@ -116,15 +121,6 @@ const OF_ONE: &[(Kind, &str, Own)] = &[
     ),
 ];
 
-/// What is not for a run that somebody waits for: after its leader was killed, a queue of RabbitMQ 3.10 sometimes
-/// gives a consumer nothing for minutes, or keeps a retry that is due. Nothing is lost; whose fault it is, is not
-/// known yet.
-const OF_SOAK: &[(Kind, &str, Own)] = &[(
-    Kind::RabbitMq,
-    "a_killed_leader_of_three_servers_loses_nothing",
-    || Box::pin(of_cluster::leader_killed()),
-)];
-
 fn main() -> ExitCode {
     let limit = Duration::from_secs(if soak() { 3_600 } else { 240 });
     let mut cases = Vec::new();
@@ -136,8 +132,7 @@ fn main() -> ExitCode {
             cases.push(case.needs(kind.server()).limit(limit));
         }
     }
-    let of_soak: &[_] = if soak() { OF_SOAK } else { &[] };
-    for &(kind, name, case) in OF_ONE.iter().chain(of_soak) {
+    for &(kind, name, case) in OF_ONE {
         let case = Case::new(format!("{}::{name}", kind.name()), case);
         cases.push(case.needs(kind.server()).limit(limit));
     }

@@ -163,7 +163,7 @@ impl RabbitMqNode {
             ("RABBITMQ_NODENAME", node_name(amqp)),
             (
                 "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
-                format!("{} -setcookie {COOKIE}", self.runtime_arguments()),
+                format!("{} -setcookie {COOKIE}", self.runtime_arguments(among)),
             ),
             // Replaces the starting shell by the server, so that signals reach the server itself.
             ("RUNNING_UNDER_SYSTEMD", "true".to_owned()),
@@ -241,13 +241,18 @@ impl RabbitMqNode {
         format!("[{}].\n", names.join(","))
     }
 
-    fn runtime_arguments(&self) -> String {
+    fn runtime_arguments(&self, among: &Among<'_>) -> String {
         // Schedulers that wait for work by spinning take the machine from the code under test.
         let mut arguments = "+sbwt none +sbwtdcpu none +sbwtdio none \
              -kernel inet_dist_use_interface {127,0,0,1}"
             .to_owned();
         if self.consumer_timeout.is_some() {
             arguments.push_str(" -rabbit channel_tick_interval 1000");
+        }
+        if among.names.is_some() {
+            // What a queue could not dead-letter while another had no leader it tries again only after
+            // three minutes otherwise.
+            arguments.push_str(" -rabbit dead_letter_worker_publisher_confirm_timeout 5000");
         }
         arguments
     }
@@ -430,7 +435,7 @@ mod tests {
             "[rabbitmq_management,rabbitmq_auth_mechanism_ssl].\n"
         );
         assert!(
-            node.runtime_arguments()
+            node.runtime_arguments(&Among::default())
                 .ends_with("-rabbit channel_tick_interval 1000")
         );
     }
