@@ -90,6 +90,20 @@ fn json_round_trips_and_refuses_what_is_not_json() {
     assert!(!json.reads("text/plain"));
 }
 
+#[cfg(feature = "json")]
+#[test]
+fn json_that_is_not_all_text_is_read_where_nobody_asks_for_the_rest() {
+    let codecs = Codecs::built_in();
+    let json = codecs.by_name("json").unwrap();
+    let read = |body: &'static [u8]| {
+        let body = Bytes::from_static(body);
+        Encoded::new(json, &body, &Headers::new(), "t").serde::<Sample>()
+    };
+    let beside = b"{\"id\":7,\"note\":\"\xff\",\"text\":\"\xc3\xa4\"}";
+    assert_eq!(read(beside).unwrap(), sample());
+    assert!(read(b"{\"id\":7,\"text\":\"\xff\"}").is_err());
+}
+
 #[cfg(feature = "msgpack")]
 #[test]
 fn msgpack_round_trips_and_refuses_truncated_and_trailing_bytes() {
