@@ -23,6 +23,10 @@ pub trait Payload: Sized + Send + 'static {
     /// The contracts of the messages it can be.
     const CONTRACTS: &'static [&'static Contract];
 
+    /// Whether [`decode`](Payload::decode) asks for the type of the message: else nobody looks for it.
+    #[doc(hidden)]
+    const READS_TYPE: bool = true;
+
     /// Reads it; `message_type` is the header of that name.
     ///
     /// # Errors
@@ -49,6 +53,7 @@ impl From<CodecError> for PayloadError {
 #[diagnostic::do_not_recommend]
 impl<M: Message> Payload for M {
     const CONTRACTS: &'static [&'static Contract] = &[M::CONTRACT];
+    const READS_TYPE: bool = false;
 
     fn decode(encoded: Encoded<'_>, _: Option<&str>) -> Result<Self, PayloadError> {
         Ok(M::decode(encoded)?)
@@ -95,7 +100,8 @@ pub fn message<P: Payload>(incoming: &Incoming, scope: &Scope) -> Result<P, Outc
     let encoded = encoded(incoming, context, |wanted| {
         unreadable(wanted, incoming, P::CONTRACTS)
     })?;
-    match P::decode(encoded, incoming.message_type().as_deref()) {
+    let message_type = P::READS_TYPE.then(|| incoming.message_type()).flatten();
+    match P::decode(encoded, message_type.as_deref()) {
         Ok(payload) => Ok(payload),
         Err(PayloadError::Codec(error)) => {
             Err(unreadable(&error.to_string(), incoming, P::CONTRACTS))
