@@ -269,8 +269,10 @@ pub fn finish<H: Returns>(returned: H::Output, scope: &Scope) -> Outcome {
     let mut outcome = returned.into_outcome(scope);
     if outcome.fate == Fate::Done {
         let mut sent = scope.take_sent();
-        sent.append(&mut outcome.outgoing);
-        outcome.outgoing = sent;
+        if !sent.is_empty() {
+            sent.append(&mut outcome.outgoing);
+            outcome.outgoing = sent;
+        }
     }
     outcome
 }

@@ -90,14 +90,19 @@ struct Inner {
     trace: OnceLock<TraceContext>,
     cancel: OnceLock<Cancel>,
     deadline: Instant,
-    outputs: Mutex<Outputs>,
-    verdict: Mutex<Option<oneshot::Sender<Outcome>>>,
+    /// Made when there is something to keep.
+    kept: OnceLock<Mutex<Kept>>,
 }
 
+/// What an attempt leaves behind, where it does.
 #[derive(Default)]
-struct Outputs {
-    count: usize,
+struct Kept {
+    /// Outputs that were prepared.
+    outputs: usize,
+    /// Those that are sent when it has succeeded.
     sent: Vec<Outgoing>,
+    /// Where a manual settlement goes.
+    verdict: Option<oneshot::Sender<Outcome>>,
 }
 
 impl Scope {
@@ -133,8 +138,7 @@ impl Scope {
             trace: OnceLock::new(),
             deadline,
             cancel,
-            outputs: Mutex::default(),
-            verdict: Mutex::default(),
+            kept: OnceLock::new(),
         }))
     }
 
@@ -213,9 +217,9 @@ impl Scope {
         publish: Publish<M>,
     ) -> Result<Outgoing, PublishError> {
         let index = {
-            let mut outputs = self.outputs();
-            outputs.count += 1;
-            outputs.count - 1
+            let mut kept = self.keep();
+            kept.outputs += 1;
+            kept.outputs - 1
         };
         let (message, mut options) = publish.into_parts();
         if !options.has_key() && message.key().is_none() {
@@ -250,38 +254,37 @@ impl Scope {
 
     /// Keeps a prepared message until the attempt has succeeded.
     pub(crate) fn send_later(&self, outgoing: Outgoing) {
-        self.outputs().sent.push(outgoing);
+        self.keep().sent.push(outgoing);
     }
 
     /// Takes what was sent during the attempt.
     pub(crate) fn take_sent(&self) -> Vec<Outgoing> {
-        std::mem::take(&mut self.outputs().sent)
+        self.kept()
+            .map(|mut kept| std::mem::take(&mut kept.sent))
+            .unwrap_or_default()
     }
 
     /// Where a manual settlement arrives. The engine calls it before the handler runs.
     pub(crate) fn expect_verdict(&self) -> oneshot::Receiver<Outcome> {
         let (sender, receiver) = oneshot::channel();
-        *self
-            .0
-            .verdict
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        self.keep().verdict = Some(sender);
         receiver
     }
 
     pub(crate) fn take_verdict(&self) -> Option<oneshot::Sender<Outcome>> {
-        self.0
-            .verdict
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
+        self.kept()?.verdict.take()
     }
 
-    fn outputs(&self) -> MutexGuard<'_, Outputs> {
-        self.0
-            .outputs
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    /// What is kept, if anything ever was.
+    fn kept(&self) -> Option<MutexGuard<'_, Kept>> {
+        let kept = self.0.kept.get()?;
+        Some(kept.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The same, to add to it.
+    fn keep(&self) -> MutexGuard<'_, Kept> {
+        let kept = self.0.kept.get_or_init(Mutex::default);
+        kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
