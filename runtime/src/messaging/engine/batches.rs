@@ -33,7 +33,11 @@ impl Member {
 }
 
 /// Takes all messages of a batch to their ends.
-pub(super) async fn process_batch(subscribed: Arc<Subscribed>, batch: Vec<Held>, mut turn: Turn) {
+pub(super) async fn process_batch(
+    subscribed: Arc<Subscribed>,
+    batch: Vec<Held>,
+    mut turn: Turn<'_>,
+) {
     let Some((handler, run)) = batch_handler(&subscribed) else {
         return;
     };
@@ -115,7 +119,7 @@ async fn give_up(
     subscribed: &Subscribed,
     handler: &HandlerRuntime,
     batch: Vec<Member>,
-    turn: &Turn,
+    turn: &Turn<'_>,
 ) {
     for Member { mut held, tried } in batch {
         unfinished(subscribed, handler, &mut held, turn, tried).await;

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::mem;
 use std::ops::Deref;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -54,6 +55,11 @@ enum Next {
 }
 
 impl Crew {
+    /// The places of those who work.
+    pub(super) fn places(&self) -> &Arc<Semaphore> {
+        &self.places
+    }
+
     /// How many messages it takes now; waits until it takes any.
     pub(super) async fn room(&self) -> usize {
         loop {
@@ -267,9 +273,13 @@ async fn work(mut worker: Worker) {
                 }
                 continue;
             };
-            let mut turn = Turn::of_crew(permit, &crew.places, &crew);
+            let mut turn = Turn::of_crew(permit, &crew);
             subscribed.in_flight.enter();
-            process(subscribed, held, &mut turn).await;
+            {
+                // Awaited where it is made: it is large, and would be moved once more.
+                let mut handling = pin!(process(subscribed, held, &mut turn));
+                handling.as_mut().await;
+            }
             subscribed.in_flight.leave();
             place = turn.into_permit();
             continue;

@@ -37,7 +37,7 @@ impl Dispatcher {
             .rate
             .map(|rate| RateLimiter::new(rate.count, rate.per));
         Self {
-            phase: subscribed.phase.subscribe(),
+            phase: subscribed.phase(),
             subscribed,
             deliveries,
             limiter,
@@ -264,7 +264,7 @@ impl Dispatcher {
                 () = subscribed.draining() => {}
             }
         }
-        let Phase::Draining(deadline) = *subscribed.phase.borrow() else {
+        let Phase::Draining(deadline) = *subscribed.phase().borrow() else {
             return;
         };
         if timeout_at(deadline, self.tasks_end()).await.is_err() {
@@ -289,7 +289,7 @@ async fn draining(phase: &mut watch::Receiver<Phase>) {
 }
 
 fn hold(subscribed: &Subscribed, delivery: Delivery) -> Held {
-    Held::new(delivery, subscribed.returns.clone())
+    Held::new(delivery, Arc::clone(&subscribed.returns))
 }
 
 pub(super) fn lane_of(key: Option<&str>, lanes: usize) -> usize {

@@ -1,5 +1,6 @@
 //! The gate of a subscription: what the consumer may fetch, as a hand and the breaker allow it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -24,6 +25,8 @@ pub(super) struct Gate {
     /// What the consumer was told last; held while it is told.
     told: tokio::sync::Mutex<Fetch>,
     closed: watch::Sender<bool>,
+    /// The same, for whoever only looks: before each message, all workers do.
+    is_open: AtomicBool,
 }
 
 struct State {
@@ -42,6 +45,7 @@ impl Gate {
             }),
             told: tokio::sync::Mutex::new(Fetch::All),
             closed: watch::Sender::new(false),
+            is_open: AtomicBool::new(true),
         }
     }
 
@@ -57,18 +61,25 @@ impl Gate {
     }
 
     pub(super) fn is_open(&self) -> bool {
-        !*self.closed.borrow()
+        self.is_open.load(Ordering::Acquire)
+    }
+
+    fn set_closed(&self, now: bool) {
+        self.closed.send_modify(|closed| {
+            *closed = now;
+            self.is_open.store(!now, Ordering::Release);
+        });
     }
 
     pub(super) async fn pause(&self) {
         self.lock().by_hand = true;
-        self.closed.send_replace(true);
+        self.set_closed(true);
         self.tell().await;
     }
 
     pub(super) async fn resume(&self) {
         self.lock().by_hand = false;
-        self.closed.send_replace(false);
+        self.set_closed(false);
         self.tell().await;
     }
 

@@ -12,11 +12,15 @@ use crate::messaging::{Delivery, Settlement};
 pub(super) struct Held {
     pub(super) incoming: Arc<Incoming>,
     settlement: Option<Settlement>,
-    returns: mpsc::Sender<Settlement>,
+    returns: Returns,
 }
 
+/// Where settlements go that nobody used. Shared: a sender of its own would be counted twice for each
+/// message.
+pub(super) type Returns = Arc<mpsc::Sender<Settlement>>;
+
 impl Held {
-    pub(super) fn new(delivery: Delivery, returns: mpsc::Sender<Settlement>) -> Self {
+    pub(super) fn new(delivery: Delivery, returns: Returns) -> Self {
         let Delivery {
             incoming,
             settlement,

@@ -24,44 +24,40 @@ use super::verdict::{self, Verdict};
 pub(super) const HELD_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// How a message keeps its turn.
-pub(super) enum Turn {
+pub(super) enum Turn<'a> {
     /// Among many: the place is free for others while the message waits.
     Place {
         permit: Option<OwnedSemaphorePermit>,
         places: Arc<Semaphore>,
-        /// Who takes over the place meanwhile.
-        crew: Option<Arc<Crew>>,
+    },
+    /// The place of one of a crew: another one may be at work while the message waits.
+    OfCrew {
+        permit: Option<OwnedSemaphorePermit>,
+        crew: &'a Arc<Crew>,
     },
     /// In a lane: what comes after it waits with it.
     Lane,
 }
 
-impl Turn {
+impl<'a> Turn<'a> {
     pub(super) fn place(permit: OwnedSemaphorePermit, places: Arc<Semaphore>) -> Self {
         Self::Place {
             permit: Some(permit),
             places,
-            crew: None,
         }
     }
 
-    /// The place of one of a crew.
-    pub(super) fn of_crew(
-        permit: OwnedSemaphorePermit,
-        places: &Arc<Semaphore>,
-        crew: &Arc<Crew>,
-    ) -> Self {
-        Self::Place {
+    pub(super) fn of_crew(permit: OwnedSemaphorePermit, crew: &'a Arc<Crew>) -> Self {
+        Self::OfCrew {
             permit: Some(permit),
-            places: Arc::clone(places),
-            crew: Some(Arc::clone(crew)),
+            crew,
         }
     }
 
     /// The place, where it was not lost on the way.
     pub(super) fn into_permit(self) -> Option<OwnedSemaphorePermit> {
         match self {
-            Self::Place { permit, .. } => permit,
+            Self::Place { permit, .. } | Self::OfCrew { permit, .. } => permit,
             Self::Lane => None,
         }
     }
@@ -72,15 +68,20 @@ impl Turn {
 
     /// Waits; `false` if the subscription is to drain meanwhile.
     pub(super) async fn wait(&mut self, subscribed: &Subscribed, wait: Duration) -> bool {
-        let mut absence = None;
-        if let Self::Place { permit, crew, .. } = self {
+        let (place, crew) = match self {
+            Self::Place { permit, places } => (Some((permit, &*places)), None),
+            Self::OfCrew { permit, crew } => (Some((permit, crew.places())), Some(*crew)),
+            Self::Lane => (None, None),
+        };
+        let place = place.map(|(permit, places)| {
             drop(permit.take());
-            absence = crew.as_ref().map(Crew::leave_for_a_while);
-        }
+            (permit, places)
+        });
+        let absence = crew.map(Crew::leave_for_a_while);
         let waited = async {
             sleep(wait).await;
             drop(absence);
-            if let Self::Place { permit, places, .. } = self {
+            if let Some((permit, places)) = place {
                 // The semaphore is never closed; without a place the message would run beside the
                 // limit.
                 *permit = Arc::clone(places).acquire_owned().await.ok();
@@ -95,7 +96,7 @@ impl Turn {
 }
 
 /// Takes a message to its end: handled, dead-lettered, dropped, or back with the broker.
-pub(super) async fn process(subscribed: &Subscribed, mut held: Held, turn: &mut Turn) {
+pub(super) async fn process(subscribed: &Subscribed, mut held: Held, turn: &mut Turn<'_>) {
     if held.incoming.redelivered {
         subscribed.redelivered.record(1.0);
     }
@@ -376,7 +377,7 @@ pub(super) async fn unfinished(
     subscribed: &Subscribed,
     handler: &HandlerRuntime,
     held: &mut Held,
-    turn: &Turn,
+    turn: &Turn<'_>,
     tried: Option<Box<Failed>>,
 ) {
     let Some(failed) = tried else { return };

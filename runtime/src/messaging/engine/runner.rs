@@ -17,7 +17,7 @@ use crate::resilience::CircuitState;
 use super::Environment;
 use super::dispatcher::Dispatcher;
 use super::process::report;
-use super::subscription::{Phase, Subscribed};
+use super::subscription::Subscribed;
 
 /// Runs one subscription.
 pub struct Runner {
@@ -79,7 +79,7 @@ impl Runner {
             metrics::CONSUMER_RUNNING,
             vec![Arc::clone(&planned.subscription.label)],
         );
-        let subscribed = Arc::new(Subscribed::new(planned, environment, give_back));
+        let subscribed = Arc::new(Subscribed::new(planned, environment, Arc::new(give_back)));
         let subscription = Arc::clone(&subscribed.planned.subscription);
         let consumer = broker.subscribe(subscription, deliver).await?;
         subscribed.gate.attach(Arc::clone(&consumer));
@@ -146,9 +146,7 @@ impl Runner {
             let _ = watch.await;
             self.running.record(0.0);
         }
-        self.subscribed
-            .phase
-            .send_replace(Phase::Draining(deadline));
+        self.subscribed.drain(deadline);
         if let Some(dispatcher) = self.dispatcher.lock().await.take() {
             // It ends by itself at the deadline; a panic in it has given everything back.
             let _ = dispatcher.await;
@@ -221,14 +219,10 @@ impl Drop for Runner {
         if let Some(watch) = self.watch.get_mut().take() {
             watch.abort();
         }
-        let at_once = Phase::Draining(Instant::now());
-        self.subscribed.phase.send_if_modified(|phase| {
-            let running = *phase == Phase::Running;
-            if running {
-                *phase = at_once;
-            }
-            running
-        });
+        // Stopped before, it has its deadline.
+        if self.subscribed.is_running() {
+            self.subscribed.drain(Instant::now());
+        }
     }
 }
 

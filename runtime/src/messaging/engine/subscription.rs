@@ -1,21 +1,22 @@
 //! One subscription at run time: its handlers, what they share, and its measurements.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::handling::{Handler, Outcome, Publisher, SubscriberContext};
 use crate::message::{Contract, Incoming};
-use crate::messaging::{CrashPoint, PlannedHandler, PlannedSubscription, RetryPolicy, Settlement};
+use crate::messaging::{CrashPoint, PlannedHandler, PlannedSubscription, RetryPolicy};
 use crate::observability::metrics::{self, Series};
 use crate::observability::{Correlation, TraceContext};
 
 use super::Environment;
 use super::breaker::Breaker;
 use super::gate::Gate;
+use super::held::Returns;
 
 /// What all tasks of one subscription share.
 pub(super) struct Subscribed {
@@ -25,11 +26,14 @@ pub(super) struct Subscribed {
     pub(super) gate: Arc<Gate>,
     pub(super) breaker: Arc<Breaker>,
     /// Where settlements go whose task ended without using them.
-    pub(super) returns: mpsc::Sender<Settlement>,
+    pub(super) returns: Returns,
     pub(super) in_flight: InFlight,
     pub(super) redelivered: Series,
     /// What the runner wants.
-    pub(super) phase: watch::Sender<Phase>,
+    phase: watch::Sender<Phase>,
+    /// Whether that is to go on: asked before each message, by all workers at once, so without the
+    /// lock of the above.
+    running: AtomicBool,
 }
 
 /// What the runner wants of a subscription.
@@ -154,7 +158,7 @@ impl Subscribed {
     pub(super) fn new(
         planned: PlannedSubscription,
         environment: Arc<Environment>,
-        returns: mpsc::Sender<Settlement>,
+        returns: Returns,
     ) -> Self {
         let label = Arc::clone(&planned.subscription.label);
         let handlers = planned
@@ -178,6 +182,7 @@ impl Subscribed {
             },
             redelivered: series(metrics::REDELIVERED),
             phase: watch::Sender::new(Phase::Running),
+            running: AtomicBool::new(true),
             gate: Arc::new(Gate::new()),
             breaker: Arc::new(Breaker::new(
                 planned.breaker,
@@ -231,7 +236,20 @@ impl Subscribed {
     }
 
     pub(super) fn is_running(&self) -> bool {
-        *self.phase.borrow() == Phase::Running
+        self.running.load(Ordering::Acquire)
+    }
+
+    /// What the runner wants, and when that changes.
+    pub(super) fn phase(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+
+    /// From now on it drains, until `deadline`.
+    pub(super) fn drain(&self, deadline: Instant) {
+        self.phase.send_modify(|phase| {
+            self.running.store(false, Ordering::Release);
+            *phase = Phase::Draining(deadline);
+        });
     }
 
     /// Waits while it is paused by hand; `false` once it is to drain.
@@ -248,7 +266,7 @@ impl Subscribed {
 
     /// Waits until the subscription is to drain.
     pub(super) async fn draining(&self) {
-        let mut phase = self.phase.subscribe();
+        let mut phase = self.phase();
         // The sender lives as long as `self`, so the wait cannot fail.
         let _ = phase.wait_for(|phase| *phase != Phase::Running).await;
     }
