@@ -261,10 +261,14 @@ impl EventLog {
     }
 
     /// Adds what `kind` tells; with no capacity it is not even asked.
+    #[inline]
     pub(super) fn record(&mut self, kind: impl FnOnce() -> EventKind) {
-        if self.capacity == 0 {
-            return;
+        if self.capacity > 0 {
+            self.keep(kind());
         }
+    }
+
+    fn keep(&mut self, kind: EventKind) {
         if self.events.len() == self.capacity {
             self.events.pop_front();
         }
@@ -272,7 +276,7 @@ impl EventLog {
         self.events.push_back(Event {
             number: self.number,
             at: self.start.elapsed(),
-            kind: kind(),
+            kind,
         });
     }
 
