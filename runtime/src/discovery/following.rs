@@ -77,6 +77,22 @@ impl ServiceWatch {
         format!("found by {}", backends.join(", "))
     }
 
+    /// The same, told by this one in place of each of its backends, and with nothing kept on disk.
+    #[cfg(feature = "testing")]
+    pub(super) fn told_by(&self, discovery: &Arc<dyn Discovery>) -> Self {
+        let backend = |backend: &Backend| Backend {
+            name: Arc::clone(&backend.name),
+            discovery: Arc::clone(discovery),
+        };
+        Self {
+            hub: Arc::clone(&self.hub),
+            backends: self.backends.iter().map(backend).collect(),
+            query: self.query.clone(),
+            first_answer: self.first_answer,
+            cache: None,
+        }
+    }
+
     /// Asks all backends and publishes what they say, until it is dropped.
     pub(crate) async fn run(self: Arc<Self>) {
         let mut asking = JoinSet::new();

@@ -81,6 +81,8 @@ mod reach;
 mod registrar;
 mod registration;
 mod settings;
+#[cfg(feature = "testing")]
+mod stand_in;
 mod static_list;
 mod status;
 

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::{Faults, Section};
-use crate::discovery::{Endpoint, Examine, Examining, reach};
+use crate::discovery::{Endpoint, Examine, Examining};
 use crate::observability::metrics::{HEALTH_CHECKS, Series};
 use crate::resilience::EndpointHealth;
 
@@ -203,9 +203,8 @@ impl CheckSettings {
     async fn ask(&self, target: &Target) -> Result<(), String> {
         let limit = self.timeout;
         let Some(path) = &self.path else {
-            return reach(&Endpoint::parse(&target.url)?, limit)
-                .await
-                .map(|_| ());
+            let endpoint = Endpoint::parse(&target.url)?;
+            return target.transport.reach(&endpoint, limit).await.map(|_| ());
         };
         let request = Outgoing {
             method: Method::GET,

@@ -71,4 +71,6 @@ pub use response::Response;
 pub(crate) use services::Services;
 pub(crate) use stack::Surroundings;
 pub use stream::ByteStream;
+#[cfg(feature = "testing")]
+pub(crate) use transport::stand_in::{Carried, Coming, StandIn, StandIns, Uncarried};
 pub use views::ServiceEndpoint;

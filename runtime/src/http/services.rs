@@ -47,6 +47,11 @@ impl Services {
             };
             settings.zone.clone_from(&zone);
             let name: Arc<str> = name.into();
+            #[cfg(feature = "testing")]
+            if let Some(stand_in) = environment.stand_ins.of(&name) {
+                let discovery = stand_in.discovery(settings.whereabouts.fixed());
+                settings.whereabouts = settings.whereabouts.told_by(&name, &discovery, metrics);
+            }
             match Stack::new(Arc::clone(&name), settings, environment.clone()) {
                 Ok(stack) => {
                     services.insert(name, Arc::new(stack));

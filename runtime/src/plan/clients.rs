@@ -30,6 +30,8 @@ pub(super) fn read(
         clock: Arc::clone(&wiring.clock),
         rng: wiring.rng.clone(),
         metrics: wiring.metrics.clone(),
+        #[cfg(feature = "testing")]
+        stand_ins: wiring.stand_ins.clone(),
     };
     let (config, faults) = (&wiring.config, &mut findings.faults);
     let backends = Backends::read(config, service, &wiring.discoveries, &wiring.rng, faults);

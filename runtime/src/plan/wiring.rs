@@ -53,6 +53,8 @@ pub struct Wiring {
     pub(crate) brokers: Vec<(Arc<str>, Arc<dyn MessageBroker>)>,
     #[cfg(feature = "http")]
     pub(crate) discoveries: Vec<(Arc<str>, Arc<dyn crate::discovery::Discovery>)>,
+    #[cfg(all(feature = "http", feature = "testing"))]
+    pub(crate) stand_ins: crate::http::StandIns,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) rng: Rng,
     pub(crate) instance: Option<Arc<str>>,
@@ -81,6 +83,8 @@ impl Wiring {
             brokers: Vec::new(),
             #[cfg(feature = "http")]
             discoveries: Vec::new(),
+            #[cfg(all(feature = "http", feature = "testing"))]
+            stand_ins: crate::http::StandIns::default(),
             clock: Arc::new(SystemClock),
             rng: Rng::new(),
             instance: None,

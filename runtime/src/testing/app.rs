@@ -1,6 +1,8 @@
 //! `TestApp`: an app on an embedded broker, in virtual time, with crashes and faults.
 
 mod builder;
+#[cfg(feature = "http")]
+mod calls;
 mod process;
 mod seed;
 mod timeline;
@@ -99,6 +101,8 @@ pub struct TestApp {
     sent: Mutex<BTreeSet<MessageId>>,
     seed: u64,
     settle_limit: Duration,
+    #[cfg(feature = "http")]
+    upstreams: Vec<super::Upstream>,
     /// Whether a failure has shown the timeline already.
     told: AtomicBool,
 }
@@ -176,49 +180,10 @@ impl TestApp {
         self.process().manager.publisher()
     }
 
-    /// The client of this type; see [`CommunicationManager::client`].
-    ///
-    /// # Panics
-    /// If its service is not configured, with what to write.
-    #[cfg(feature = "http")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
-    #[must_use]
-    pub fn client<C: crate::http::ServiceClient>(&self) -> C {
-        match self.process().manager.client() {
-            Ok(client) => client,
-            Err(error) => panic!("{error}"),
-        }
-    }
-
-    /// Waits until calls of this service go to so many endpoints; see
-    /// [`TestAppBuilder::discovery`].
-    ///
-    /// # Panics
-    /// If they do not within ten seconds, with what is known; or if there is no such service.
-    #[cfg(feature = "http")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
-    pub async fn until_endpoints(&self, service: &str, count: usize) {
-        let limit = Instant::now() + Duration::from_secs(10);
-        loop {
-            let health = self.process().manager.health();
-            let found = health.services.iter().find(|one| *one.service == *service);
-            let Some(found) = found else {
-                panic!("no service `{service}` is configured");
-            };
-            if found.endpoints == count {
-                return;
-            }
-            assert!(
-                Instant::now() < limit,
-                "{}",
-                self.failure(&format!("not {count} endpoints of `{service}`: {found:?}"))
-            );
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
     /// Waits until nothing is queued, in flight or due now, without sleeping. A message that waits
-    /// for a later retry stays there, and so does one whose subscription is paused or not running.
+    /// for a later retry stays there, and so does one whose subscription is paused or not running. A call
+    /// that a handler waits for is waited for, however long that takes; any other only as far as it is answered
+    /// now.
     ///
     /// # Panics
     /// If it does not come to rest within the [limit](TestAppBuilder::settle_limit) in real time, or
@@ -499,6 +464,8 @@ impl TestApp {
                 let due = store.next_due().is_some_and(|due| due <= horizon);
                 !due && store.activity().in_flight == 0
             });
+            #[cfg(feature = "http")]
+            let calm = calm && self.called(horizon).await;
             if calm {
                 return;
             }
@@ -548,6 +515,6 @@ fn instance(run: u32) -> Arc<str> {
     format!("run-{run}").into()
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -34,8 +34,9 @@ pub struct ScriptedDiscovery {
     services: Arc<Mutex<BTreeMap<String, watch::Sender<Said>>>>,
 }
 
+/// What is said of where a service is.
 #[derive(Clone, Debug, Default)]
-enum Said {
+pub(super) enum Said {
     #[default]
     Nothing,
     Endpoints(EndpointSet),
@@ -112,21 +113,23 @@ impl Discovery for ScriptedDiscovery {
     }
 
     fn follow(&self, query: Query, feed: Feed) -> Following {
-        let sender = self.of(&query.service);
-        Box::pin(async move {
-            let mut script = sender.subscribe();
-            loop {
-                let said = script.borrow_and_update().clone();
-                match said {
-                    Said::Nothing => {}
-                    Said::Endpoints(endpoints) => feed.ask().answered(endpoints),
-                    Said::Failure(why) => feed.ask().failed(why),
-                }
-                // The sender is held here, so it is there.
-                if script.changed().await.is_err() {
-                    return;
-                }
-            }
-        })
+        Box::pin(follow(self.of(&query.service), feed))
+    }
+}
+
+/// Tells what is said, and every change of it.
+pub(super) async fn follow(sender: watch::Sender<Said>, feed: Feed) {
+    let mut script = sender.subscribe();
+    loop {
+        let said = script.borrow_and_update().clone();
+        match said {
+            Said::Nothing => {}
+            Said::Endpoints(endpoints) => feed.ask().answered(endpoints),
+            Said::Failure(why) => feed.ask().failed(why),
+        }
+        // The sender is held here, so it is there.
+        if script.changed().await.is_err() {
+            return;
+        }
     }
 }

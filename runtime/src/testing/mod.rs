@@ -9,6 +9,8 @@ mod discovery;
 mod proxy;
 #[cfg(unix)]
 mod server;
+#[cfg(feature = "http")]
+mod upstream;
 
 pub use app::{TestApp, TestAppBuilder};
 #[cfg(feature = "http")]
@@ -20,3 +22,9 @@ pub use server::{
     KafkaCluster, KafkaDoor, KafkaNode, RabbitMqCluster, RabbitMqNode, RedisNode, ServerError,
     ServerFixture, TlsFiles,
 };
+#[cfg(feature = "http")]
+#[doc(hidden)]
+pub use upstream::assertions as upstream_assertions;
+#[cfg(feature = "http")]
+#[cfg_attr(docsrs, doc(cfg(feature = "http")))]
+pub use upstream::{Answer, Upstream, UpstreamInstance, UpstreamRequest};

@@ -30,6 +30,8 @@ pub(super) fn pool(endpoints: &EndpointSet, lines: &str, rng: &Rng) -> Pool {
         clock: Arc::new(TokioClock::starting_at(std::time::UNIX_EPOCH)),
         rng: rng.clone(),
         metrics: None,
+        #[cfg(feature = "testing")]
+        stand_ins: Default::default(),
     };
     let maker = Maker::new(&"orders".into(), &settings, &environment);
     let (ways, security) = (settings.ways, settings.security.clone());

@@ -30,6 +30,8 @@ use super::pool::{Pool, Tried, Wish};
 use super::settings::ServiceSettings;
 use super::stream::Ongoing;
 use super::transport::Transport;
+#[cfg(feature = "testing")]
+use super::transport::stand_in::StandIns;
 
 use classify::signal_of_call;
 
@@ -69,6 +71,8 @@ pub(crate) struct Surroundings {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) rng: Rng,
     pub(crate) metrics: Option<Arc<dyn MetricsSink>>,
+    #[cfg(feature = "testing")]
+    pub(crate) stand_ins: StandIns,
 }
 
 impl std::fmt::Debug for Surroundings {
@@ -89,13 +93,16 @@ impl Stack {
         // One for all: it keeps the connections of each address apart, and those to one that is gone
         // are closed when they have been idle for long enough.
         let rng = &environment.rng;
-        let transport = Arc::new(Transport::new(
+        let transport = Transport::new(
             settings.ways,
             settings.security.clone(),
             settings.connection_age_max,
             settings.response_bytes_max,
             rng,
-        )?);
+        )?;
+        #[cfg(feature = "testing")]
+        let transport = transport.carried_by(environment.stand_ins.of(&service), settings.ways);
+        let transport = Arc::new(transport);
         let metrics = environment.metrics.as_deref();
         let breaker = settings.breaker.map(|options| {
             CircuitBreaker::observed(options, rng.clone(), observer(&service, "", metrics))

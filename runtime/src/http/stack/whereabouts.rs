@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
-use crate::discovery::{DiscoveryStatus, Endpoint, EndpointSet, Whereabouts, reach};
+use crate::discovery::{DiscoveryStatus, Endpoint, EndpointSet, Whereabouts};
 
 use super::super::checks;
 use super::super::error::{CallErrorKind, CallFailure, CallName};
@@ -105,7 +105,7 @@ impl Stack {
             return Err(Box::new(CallFailure::new(kind, &call, self.why_nowhere())));
         };
         let connected = match Endpoint::parse(&url) {
-            Ok(endpoint) => reach(&endpoint, limit).await,
+            Ok(endpoint) => self.transport.reach(&endpoint, limit).await,
             Err(why) => Err(why),
         };
         connected.map(|_| ()).map_err(|why| {

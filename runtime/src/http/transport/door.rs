@@ -67,6 +67,12 @@ impl Door {
         self.header.as_ref()
     }
 
+    /// Where its connections go, if not where the request says.
+    #[cfg(feature = "testing")]
+    pub(super) fn authority(&self) -> Option<&str> {
+        self.authority.as_deref()
+    }
+
     /// Its own client of a generation, made where there is none yet; `None` where the common one will do.
     pub(super) fn client(
         &self,

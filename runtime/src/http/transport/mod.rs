@@ -3,6 +3,8 @@
 mod address;
 mod clients;
 mod door;
+#[cfg(feature = "testing")]
+pub(crate) mod stand_in;
 
 use std::error::Error;
 use std::fmt;
@@ -13,7 +15,11 @@ use bytes::{Bytes, BytesMut};
 use http::header::HOST;
 use http::{HeaderMap, Method, StatusCode};
 
+#[cfg(feature = "testing")]
+use tokio::time::{Instant, timeout};
+
 use crate::clock::Rng;
+use crate::discovery::{Endpoint, reach};
 
 use super::body::Body;
 use super::error::ERROR_BYTES_MAX;
@@ -34,6 +40,9 @@ const PING_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Transport {
     clients: Clients,
     bytes_max: usize,
+    /// What carries requests in place of the network.
+    #[cfg(feature = "testing")]
+    stand_in: Option<(Arc<dyn stand_in::StandIn>, Duration)>,
 }
 
 /// How connections are made and kept.
@@ -121,12 +130,33 @@ impl Transport {
         rng: &Rng,
     ) -> Result<Self, String> {
         let clients = Clients::new(ways, security, age_max, rng)?;
-        Ok(Self { clients, bytes_max })
+        Ok(Self {
+            clients,
+            bytes_max,
+            #[cfg(feature = "testing")]
+            stand_in: None,
+        })
+    }
+
+    /// The same, with this in place of the network.
+    #[cfg(feature = "testing")]
+    pub(super) fn carried_by(
+        mut self,
+        stand_in: Option<&Arc<dyn stand_in::StandIn>>,
+        ways: Ways,
+    ) -> Self {
+        self.stand_in = stand_in.map(|one| (Arc::clone(one), ways.connect_timeout));
+        self
     }
 
     /// Closes connections that are old, and has new ones made with the certificates of now, for as long
     /// as it is polled.
     pub(super) async fn keep(&self, service: &str) {
+        // There are no connections.
+        #[cfg(feature = "testing")]
+        if self.stand_in.is_some() {
+            return;
+        }
         self.clients.keep(service).await;
     }
 
@@ -140,12 +170,14 @@ impl Transport {
         let mut request = reqwest::Request::new(outgoing.method, url);
         *request.headers_mut() = headers;
         *request.body_mut() = outgoing.body.to_reqwest();
-        let sending = self.clients.with(door, |client| client.execute(request));
-        let sending = sending.map_err(|why| TransportError::Request(Cause(why)))?;
-        let response = sending.await;
-        let mut response = response.map_err(|error| match outgoing.body.has_failed() {
-            true => TransportError::Body(Cause::of(&error)),
-            false => classify(&error),
+        let response = self.exchange(request, door, outgoing.streamed).await;
+        let mut response = response.map_err(|error| match error {
+            TransportError::Lost(cause) | TransportError::Request(cause)
+                if outgoing.body.has_failed() =>
+            {
+                TransportError::Body(cause)
+            }
+            error => error,
         })?;
         let status = response.status();
         let headers = std::mem::take(response.headers_mut());
@@ -168,6 +200,46 @@ impl Transport {
             body,
             rest: None,
         })
+    }
+
+    #[cfg_attr(
+        not(feature = "testing"),
+        expect(
+            unused_variables,
+            reason = "only what stands in for the network has to be told"
+        )
+    )]
+    async fn exchange(
+        &self,
+        request: reqwest::Request,
+        door: Option<&Door>,
+        streamed: bool,
+    ) -> Result<reqwest::Response, TransportError> {
+        #[cfg(feature = "testing")]
+        if let Some((stand_in, connect_timeout)) = &self.stand_in {
+            return stand_in::exchange(&**stand_in, request, door, *connect_timeout, streamed)
+                .await;
+        }
+        let sending = self.clients.with(door, |client| client.execute(request));
+        let sending = sending.map_err(|why| TransportError::Request(Cause(why)))?;
+        sending.await.map_err(|error| classify(&error))
+    }
+
+    /// Connects to an endpoint and hangs up; gives how long that took, or why it does not work.
+    pub(super) async fn reach(
+        &self,
+        endpoint: &Endpoint,
+        limit: Duration,
+    ) -> Result<Duration, String> {
+        #[cfg(feature = "testing")]
+        if let Some((stand_in, _)) = &self.stand_in {
+            let (begun, authority) = (Instant::now(), endpoint.authority());
+            return match timeout(limit, stand_in.reach(&authority)).await {
+                Ok(reached) => reached.map(|()| begun.elapsed()),
+                Err(_) => Err(format!("no connection within {} ms", limit.as_millis())),
+            };
+        }
+        reach(endpoint, limit).await
     }
 
     /// As much of the body as an error holds. The status is what counts: neither a long page beside it nor

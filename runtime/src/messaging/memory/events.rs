@@ -123,6 +123,11 @@ pub enum EventKind {
         /// How much later.
         wait: Duration,
     },
+    /// Something happened beside the broker.
+    Remarked {
+        /// What.
+        text: String,
+    },
     /// A message was settled.
     Settled {
         /// The queue.
@@ -225,6 +230,7 @@ impl fmt::Display for Event {
                 id,
                 wait,
             } => write!(f, "{id} {instance} -> {topic} in {wait:?}"),
+            EventKind::Remarked { text } => f.write_str(text),
             EventKind::Settled { queue, id, how } => match how {
                 Ending::DeadLettered => write!(f, "{id} dead-lettered in {queue}"),
                 Ending::Done => write!(f, "{id} done in {queue}"),

@@ -179,6 +179,13 @@ impl MemoryStore {
         self.shared.lock().events.record(note);
     }
 
+    /// Adds to the events what happened beside the broker.
+    pub fn remark(&self, text: impl Into<String>) {
+        let text = text.into();
+        let remark = || EventKind::Remarked { text };
+        self.shared.lock().events.record(remark);
+    }
+
     /// The messages of `topic` that the log still has, oldest first, as they were published.
     #[must_use]
     pub fn published(&self, topic: &str) -> Vec<Incoming> {

@@ -37,6 +37,8 @@ pub struct TestAppBuilder {
     settle_limit: Duration,
     #[cfg(feature = "http")]
     script: Option<super::super::ScriptedDiscovery>,
+    #[cfg(feature = "http")]
+    upstreams: Vec<super::super::Upstream>,
 }
 
 impl TestAppBuilder {
@@ -48,6 +50,8 @@ impl TestAppBuilder {
             settle_limit: SETTLE_LIMIT_DEFAULT,
             #[cfg(feature = "http")]
             script: None,
+            #[cfg(feature = "http")]
+            upstreams: Vec::new(),
         }
     }
 
@@ -101,6 +105,15 @@ impl TestAppBuilder {
     #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
     pub fn discovery(mut self, script: &super::super::ScriptedDiscovery) -> Self {
         self.script = Some(script.clone());
+        self
+    }
+
+    /// Calls of this service go to the instances of the upstream and to nobody else. Its configuration
+    /// counts, if there is one, but for where the service is.
+    #[cfg(feature = "http")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
+    pub fn upstream(mut self, upstream: &super::super::Upstream) -> Self {
+        self.upstreams.push(upstream.clone());
         self
     }
 
@@ -161,6 +174,8 @@ impl TestAppBuilder {
     pub async fn try_start(self) -> Result<TestApp, CommunicationError> {
         let seed = seed::choose(self.seed);
         let settle_limit = self.settle_limit;
+        #[cfg(feature = "http")]
+        let upstreams = self.upstreams.clone();
         let metrics = InMemoryMetrics::default();
         let (wiring, stores) = self.wiring(seed, &metrics);
         let outside = outside_publisher(&wiring, &stores).await?;
@@ -175,6 +190,8 @@ impl TestAppBuilder {
             sent: Mutex::new(BTreeSet::new()),
             seed,
             settle_limit,
+            #[cfg(feature = "http")]
+            upstreams,
             told: AtomicBool::new(false),
         })
     }
@@ -202,7 +219,11 @@ impl TestAppBuilder {
                 .map(Arc::from),
         );
         let store = |name: Arc<str>| (name, MemoryStore::new(MemoryOptions::for_tests(seed)));
-        let stores = names.into_iter().map(store).collect();
+        let stores: Stores = names.into_iter().map(store).collect();
+        #[cfg(feature = "http")]
+        for upstream in &self.upstreams {
+            upstream.stand_in(&mut wiring, &stores[0].1);
+        }
         (wiring, stores)
     }
 

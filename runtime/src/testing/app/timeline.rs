@@ -150,6 +150,7 @@ fn told(kind: &EventKind, names: &mut Names) -> (Option<(usize, usize)>, String)
             let what = format!("scheduled {topic} in {wait} by {instance} (id {id})");
             (Some(names.of(id, None)), what)
         }
+        EventKind::Remarked { text } => (None, text.clone()),
         EventKind::Returned { queue, id } => {
             (Some(names.of(id, None)), format!("due again in {queue}"))
         }
