@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::HeaderMap;
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
@@ -171,7 +171,7 @@ impl Call {
                 self.headers.entry(CONTENT_TYPE).or_insert(msgpack);
                 let either = "application/msgpack, application/json;q=0.8, */*;q=0.5";
                 let either = HeaderValue::from_static(either);
-                self.headers.entry(ACCEPT).or_insert(either);
+                self.headers.entry(http::header::ACCEPT).or_insert(either);
             }
             Err(error) => self.note(|| format!("the body cannot be written: {error}")),
         }
