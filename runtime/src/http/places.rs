@@ -123,6 +123,8 @@ struct Line<'i>(&'i Inner);
 impl Drop for Line<'_> {
     fn drop(&mut self) {
         self.0.show_waiting();
+        // It may have been given a place that it did not take any more.
+        self.0.show_running();
     }
 }
 
@@ -166,6 +168,22 @@ mod tests {
         assert!(given_up.await.is_err());
         assert_eq!(shown(), [1.0, 0.0]);
         drop(two);
+        assert_eq!(shown(), [0.0, 0.0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_place_that_nobody_takes_any_more_is_shown_as_free() {
+        let metrics = InMemoryMetrics::default();
+        let places = Places::new(Bulkhead::new(1, 1), &"orders".into(), Some(&metrics));
+        let shown = || [CALLS_IN_FLIGHT, CALLS_WAITING].map(|gauge| metrics.sum(gauge, &[]));
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let one = places.try_enter().unwrap();
+        let mut waiting = Box::pin(places.enter(deadline));
+        assert!(timeout(Duration::ZERO, &mut waiting).await.is_err());
+        assert_eq!(shown(), [1.0, 1.0]);
+        // The place goes to the one in the line, which is dropped before it looks.
+        drop(one);
+        drop(waiting);
         assert_eq!(shown(), [0.0, 0.0]);
     }
 

@@ -177,10 +177,14 @@ impl Stack {
     ) {
         // At once, with those of each attempt.
         headers.reserve(USUAL);
-        if !headers.contains_key(&TRACEPARENT) {
+        let has_its_own = headers.contains_key(&TRACEPARENT);
+        if !has_its_own {
             add(headers, &TRACEPARENT, trace.traceparent());
-            for (name, value) in trace.carried() {
-                add(headers, &HeaderName::from_static(name), value.to_owned());
+        }
+        for (header, value) in trace.carried() {
+            // The state belongs to the trace; what else is carried does not.
+            if !has_its_own || header != name::TRACESTATE {
+                add(headers, &HeaderName::from_static(header), value.to_owned());
             }
         }
         if let Some(ambient) = ambient {

@@ -26,6 +26,12 @@ impl Address {
     /// # Errors
     /// What is wrong with it.
     pub(in super::super) fn of(&self, target: &str) -> Result<Url, Cause> {
+        if !target.is_empty() && !target.starts_with(['/', '?', '#']) {
+            // It would say more of the host.
+            return Err(Cause(format!(
+                "the path `{target}` does not begin with a slash"
+            )));
+        }
         match &self.base {
             Some(base) if is_plain(target) => {
                 let (path, query) = match target.split_once('?') {
@@ -109,6 +115,10 @@ mod tests {
                     target.push_str(parts[rng.usize(..parts.len())]);
                 }
                 let whole = Url::parse(&format!("{origin}{target}"));
+                if !target.is_empty() && !target.starts_with(['/', '?', '#']) {
+                    assert!(address.of(&target).is_err(), "{target:?}");
+                    continue;
+                }
                 match (address.of(&target), whole) {
                     (Ok(of), Ok(whole)) => assert_eq!(of, whole, "{target:?}"),
                     (Err(_), Err(_)) => {}
