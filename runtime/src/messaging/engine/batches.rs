@@ -108,7 +108,8 @@ pub(super) async fn process_batch(
         if batch.is_empty() {
             return subscribed.passes(CrashPoint::AfterSettlement).await;
         }
-        if !turn.wait(&subscribed, wait).await {
+        let is_acknowledged = batch.iter().all(|member| member.held.is_settled());
+        if !turn.wait(&subscribed, wait, is_acknowledged).await {
             return give_up(&subscribed, handler, batch, &turn).await;
         }
     }

@@ -66,9 +66,16 @@ impl<'a> Turn<'a> {
         matches!(self, Self::Lane)
     }
 
-    /// Waits; `false` if the subscription is to drain meanwhile.
-    pub(super) async fn wait(&mut self, subscribed: &Subscribed, wait: Duration) -> bool {
+    /// Waits; `false` if the subscription is to drain meanwhile. What the broker counts as out makes room for
+    /// others; what is acknowledged already keeps its place, or as many as come would wait here.
+    pub(super) async fn wait(
+        &mut self,
+        subscribed: &Subscribed,
+        wait: Duration,
+        is_acknowledged: bool,
+    ) -> bool {
         let (place, crew) = match self {
+            _ if is_acknowledged => (None, None),
             Self::Place { permit, places } => (Some((permit, &*places)), None),
             Self::OfCrew { permit, crew } => (Some((permit, crew.places())), Some(*crew)),
             Self::Lane => (None, None),
@@ -170,7 +177,7 @@ pub(super) async fn process(subscribed: &Subscribed, mut held: Held, turn: &mut 
             }
         };
         let failed = Box::new(failed);
-        if !Box::pin(turn.wait(subscribed, wait)).await {
+        if !Box::pin(turn.wait(subscribed, wait, held.is_settled())).await {
             let unfinished = unfinished(subscribed, handler, &mut held, turn, Some(failed));
             return Box::pin(unfinished).await;
         }

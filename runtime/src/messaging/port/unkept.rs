@@ -18,6 +18,9 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 /// After this time it counts as something that somebody has to look at.
 const LASTING: Duration = Duration::from_secs(5);
 
+/// How long the last failure counts: longer than the longest wait, after which the same message fails again.
+const OLD: Duration = Duration::from_secs(90);
+
 /// Where a copy goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Copied {
@@ -35,7 +38,15 @@ pub(crate) struct Unkept {
 #[derive(Debug)]
 struct Failing {
     since: Instant,
+    last: Instant,
     why: String,
+}
+
+impl Failing {
+    /// Whether that is so long ago that nobody knows how it is now: nothing had to be kept since.
+    fn is_old(&self, now: Instant) -> bool {
+        now.duration_since(self.last) > OLD
+    }
 }
 
 impl Unkept {
@@ -59,16 +70,21 @@ impl Unkept {
         let now = Instant::now();
         let mut place = lock(self.place(copied));
         let since = match &mut *place {
-            Some(failing) => {
+            Some(failing) if !failing.is_old(now) => {
                 failing.why = why;
+                failing.last = now;
                 failing.since
             }
-            None => {
+            _ => {
                 warn!(
                     subscription,
                     "what failed cannot be kept, and stays where it was: {why}"
                 );
-                *place = Some(Failing { since: now, why });
+                *place = Some(Failing {
+                    since: now,
+                    last: now,
+                    why,
+                });
                 now
             }
         };
@@ -90,7 +106,8 @@ impl Unkept {
             .find_map(|place| {
                 let place = lock(place);
                 let failing = place.as_ref()?;
-                let lasts = failing.since.elapsed() >= LASTING;
+                let now = Instant::now();
+                let lasts = now.duration_since(failing.since) >= LASTING && !failing.is_old(now);
                 lasts.then(|| format!("what failed cannot be kept: {}", failing.why))
             })
     }
@@ -139,5 +156,17 @@ mod tests {
         assert!(why.contains("it may not"), "{why}");
         unkept.works(Copied::Retries, "g.t");
         assert_eq!(unkept.lasting(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_failure_after_which_nothing_has_to_be_kept_is_forgotten() {
+        let unkept = Unkept::default();
+        let fails = || unkept.fails(Copied::Retries, "g.t", &refused(), 0.5);
+        fails();
+        tokio::time::advance(LASTING).await;
+        assert!(unkept.lasting().is_some());
+        tokio::time::advance(OLD).await;
+        assert_eq!(unkept.lasting(), None);
+        assert_eq!(fails(), WAIT_MIN);
     }
 }

@@ -284,9 +284,12 @@ impl QueueSettler {
                 // Tried here again and again, and others wait for it.
                 wait = wait.min(COPY_WAIT_MAX);
             }
+            let mut link = self.core.link.subscribe();
             tokio::select! {
                 () = sleep(wait) => {}
                 () = self.stopped(), if !self.in_order => {}
+                // The broker hands it out again, and the place here is wanted for that.
+                () = left(&mut link, &epoch.live) => {}
             }
             // What is ordered would come back behind what is out already, so it is not given back
             // before everything is. The server's limit for a delivery ends that too.

@@ -18,6 +18,8 @@ use super::scripts;
 
 /// The consumer that holds what was released until somebody takes it.
 const RELEASED: &str = "released";
+/// How often it is looked at whether a session is still the one of now.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What a session does its work with.
 #[derive(Clone)]
@@ -118,6 +120,13 @@ impl Epoch {
     pub(super) fn is_current(&self) -> bool {
         let held = lock(&self.lease).is_none_or(|until| Instant::now() < until);
         held && !self.over.load(Ordering::Relaxed) && self.session.live.is_up()
+    }
+
+    /// Waits until nothing of it can be settled any more.
+    pub(super) async fn left(&self) {
+        while self.is_current() {
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     pub(super) fn end(&self) {

@@ -193,6 +193,7 @@ impl StreamSettler {
                 tokio::select! {
                     () = sleep(wait) => {}
                     () = self.stopped() => {}
+                    () = epoch.left() => {}
                 }
                 self.give_back(&epoch, ticket.tag, &entry).await;
                 Err(error)
