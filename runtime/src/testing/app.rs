@@ -450,6 +450,8 @@ impl TestApp {
                 now.ready, now.in_flight, now.waiting
             ));
         }
+        #[cfg(feature = "http")]
+        activity.push_str(&self.due_calls(horizon));
         let what = format!("the app did not come to rest within {over}:{activity}");
         panic!("{}", self.failure(&what));
     }

@@ -78,7 +78,8 @@ pub use request::UpstreamRequest;
 ///
 /// A service needs no configuration for this; one that is configured keeps its settings, and its addresses
 /// are those of the instances unless the test [names others](Self::instance). A request that the script has
-/// no answer to gets a 501 that says so. Health checks are answered by themselves, at `/health/ready`.
+/// no answer to gets a 501 that says so. Active checks are answered by themselves wherever they ask, and so
+/// is `/health/ready`.
 #[derive(Clone)]
 pub struct Upstream(Arc<Shared>);
 
@@ -89,6 +90,8 @@ pub(in crate::testing) struct Shared {
     instances: Mutex<Vec<Arc<Instance>>>,
     requests: Mutex<Vec<UpstreamRequest>>,
     flights: Arc<Flights>,
+    /// Why discovery fails, for as long as it does.
+    failing: Mutex<Option<String>>,
     said: watch::Sender<Said>,
 }
 
@@ -134,9 +137,13 @@ impl Shared {
         }
     }
 
-    /// Tells discovery of the instances of now.
+    /// Tells discovery of the instances of now, or that it fails: what changes meanwhile is not heard.
     fn tell(&self) {
         let instances = lock(&self.instances);
+        if let Some(why) = &*lock(&self.failing) {
+            self.said.send_replace(Said::Failure(why.clone()));
+            return;
+        }
         let listed = instances.iter().filter(|one| lock(&one.state).is_listed);
         let endpoints = listed.map(|one| one.endpoint.clone()).collect();
         self.said.send_replace(Said::Endpoints(endpoints));
@@ -153,6 +160,7 @@ impl Upstream {
             instances: Mutex::default(),
             requests: Mutex::default(),
             flights: Arc::default(),
+            failing: Mutex::default(),
             said: watch::Sender::default(),
         }))
     }
@@ -247,13 +255,16 @@ impl Upstream {
         instances.map(instance).collect()
     }
 
-    /// Discovery fails to say where the instances are. What was known stays.
+    /// Discovery fails to say where the instances are, until it [recovers](Self::discovery_recovers). What
+    /// was known stays, and whatever changes meanwhile is not heard.
     pub fn discovery_fails(&self, why: &str) {
-        self.0.said.send_replace(Said::Failure(why.to_owned()));
+        *lock(&self.0.failing) = Some(why.to_owned());
+        self.0.tell();
     }
 
     /// Discovery says again where the instances are.
     pub fn discovery_recovers(&self) {
+        *lock(&self.0.failing) = None;
         self.0.tell();
     }
 
@@ -280,6 +291,11 @@ impl Upstream {
     /// Whether nothing goes on by itself at or before `horizon`.
     pub(super) fn is_quiet(&self, horizon: Instant) -> bool {
         self.0.flights.is_quiet(horizon)
+    }
+
+    /// What goes on by itself at or before `horizon`.
+    pub(super) fn due(&self, horizon: Instant) -> Vec<String> {
+        self.0.flights.due(horizon)
     }
 
     /// Waits until nothing goes on by itself at or before `horizon`.

@@ -234,3 +234,25 @@ async fn a_stream_comes_in_pieces_stalls_and_breaks_off() {
     assert_eq!(error.kind(), CallErrorKind::ConnectionLost);
     assert!(error.to_string().contains("reset after 4 bytes"), "{error}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_came_while_nobody_read_is_there_and_was_no_silence() {
+    let stock = Upstream::new("stock");
+    let slow = Answer::ok()
+        .body("abcdef")
+        .slowly(2, Duration::from_secs(25));
+    stock.answer("GET /api/file", slow);
+    let (_app, client) = till(&stock, "stream_idle_timeout = \"20s\"").await;
+    let mut stream = client.file().await.unwrap();
+    for piece in ["ab", "cd", "ef"] {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let (read, took) = timed(stream.next()).await;
+        assert_eq!((read.unwrap().unwrap(), took), (piece.into(), ms(0)));
+    }
+    assert!(stream.next().await.is_none());
+    // Whoever waits for them finds that it is silent for too long.
+    let mut stream = client.file().await.unwrap();
+    let (error, took) = timed(stream.next()).await;
+    assert_eq!(error.unwrap().unwrap_err().kind(), CallErrorKind::Timeout);
+    assert_eq!(took, Duration::from_secs(20));
+}

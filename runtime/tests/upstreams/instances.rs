@@ -36,12 +36,38 @@ async fn instances_come_and_go_while_the_app_runs() {
     assert_eq!((count(&one), count(&two), count(&three)), (4, 2, 2));
     // What was known stays where nobody says anything.
     stock.discovery_fails("the registry is away");
-    three.start();
+    three.leave();
+    stock.instance("stock-4");
     app.advance(Duration::from_secs(60)).await;
+    let status = &app.manager().health().services[0];
+    let error = status.sources[0].error.as_deref();
+    assert_eq!(error, Some("the registry is away"));
+    for _ in 0..4 {
+        client.item(7).await.unwrap();
+    }
+    assert_eq!((count(&one), count(&two), count(&three)), (6, 2, 4));
+    // And the last of it all is true once somebody says it again.
     two.start();
     stock.discovery_recovers();
     app.until_endpoints("stock", 3).await;
-    assert_eq!(stock.instances().len(), 3);
+    assert_eq!(stock.instances().len(), 4);
+    let status = &app.manager().health().services[0];
+    assert_eq!(status.sources[0].error, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_dies_between_the_head_and_the_body_takes_the_body_with_it() {
+    let stock = Upstream::new("stock");
+    let one = stock.instance("stock-1");
+    let dies = one.clone();
+    stock.answer_with(GET, move |_| {
+        dies.stop();
+        Answer::json(&ITEM)
+    });
+    let (_app, client) = till(&stock, "retry.attempts = 1").await;
+    let error = client.item(7).await.unwrap_err();
+    assert_eq!(error.kind(), CallErrorKind::ConnectionLost);
+    assert!(error.to_string().contains("was stopped"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -131,6 +157,22 @@ async fn checks_find_the_one_that_is_not_healthy() {
         }
         assert_eq!((count(&one), count(&two)), (3, 9), "{kind}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn checks_are_answered_wherever_the_configuration_lets_them_ask() {
+    let stock = stock();
+    let one = stock.instance("stock-1");
+    let lines = "health = { path = \"/live\", every = \"1s\", unhealthy_after = 1 }";
+    let (app, _client) = till(&stock, lines).await;
+    app.advance(Duration::from_secs(10)).await;
+    let unhealthy = || app.manager().health().services[0].unhealthy;
+    assert_eq!(unhealthy(), 0);
+    // The test may say something else of them.
+    one.answer("GET /live", Answer::status(503));
+    app.advance(Duration::from_secs(10)).await;
+    assert_eq!(unhealthy(), 1);
+    assert!(stock.requests().is_empty());
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,6 @@
 //! Handlers that call, and what the timeline tells of it.
 
+use interline::http::BodyStream;
 use interline::{assert_called, assert_published};
 
 use super::*;
@@ -166,4 +167,44 @@ async fn the_same_seed_gives_the_same_calls() {
     }
     assert!(runs[0].contains("stock-2 answers 503"), "{}", runs[0]);
     assert_eq!(runs[0], runs[1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_the_test_holds_and_nobody_polls_is_named() {
+    let stock = Upstream::new("stock");
+    stock.answer(GET, Answer::json(&ITEM).after(ms(500)));
+    let (app, client) = till(&stock, "").await;
+    let text = panic_of(async move {
+        let mut call = std::pin::pin!(client.item(7));
+        tokio::select! {
+            biased;
+            _ = &mut call => unreachable!("it takes half a second"),
+            () = tokio::time::sleep(ms(1)) => {}
+        }
+        app.advance(SECOND).await;
+    })
+    .await;
+    let expected = "
+  due call: GET /api/items/7 at http://stock
+  a call that the test itself has begun has to be spawned
+";
+    assert!(text.contains(expected), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_whose_body_the_test_still_sends_keeps_nothing_from_rest() {
+    let stock = Upstream::new("stock");
+    let late = Answer::ok().body("text").slowly(4, Duration::from_secs(9));
+    stock.answer("GET /api/file", late);
+    stock.answer("PUT /copy", Answer::status(204));
+    let (app, client) = till(&stock, "").await;
+    let http = app.manager().http_client("stock").unwrap();
+    let body = BodyStream::new(client.file().await.unwrap());
+    let copy = async move { http.put("/copy").stream(body).receive_nothing().await };
+    let copy = tokio::spawn(copy);
+    let ((), took) = timed(app.advance(SECOND)).await;
+    assert_eq!((took, stock.requests().len()), (SECOND, 1));
+    copy.await.unwrap().unwrap();
+    let request = assert_called!(app, stock, "PUT /copy");
+    assert_eq!(request.body(), "text".as_bytes());
 }

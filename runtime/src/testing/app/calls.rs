@@ -61,6 +61,16 @@ impl TestApp {
         }
     }
 
+    /// The calls of upstreams that are due at or before `horizon` and have no end, a line each.
+    pub(super) fn due_calls(&self, horizon: Instant) -> String {
+        let due = self.upstreams.iter().flat_map(|one| one.due(horizon));
+        let mut lines: String = due.map(|call| format!("\n  due call: {call}")).collect();
+        if !lines.is_empty() {
+            lines.push_str("\n  a call that the test itself has begun has to be spawned");
+        }
+        lines
+    }
+
     /// Whether no call of an upstream was due; one that was has an end now.
     pub(super) async fn called(&self, horizon: Instant) -> bool {
         let calm = self.upstreams.iter().all(|one| one.is_quiet(horizon));

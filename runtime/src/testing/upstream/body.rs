@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 
+use crate::clock::later;
 use crate::handling::BoxFuture;
 
 use super::answer::{End, Reply};
@@ -20,7 +21,8 @@ use super::instance::Life;
 type Failure = Box<dyn Error + Send + Sync>;
 type Next = BoxFuture<'static, (Result<Bytes, Lost>, State)>;
 
-/// A body that comes in pieces, each after its wait, and ends as its reply says.
+/// A body that comes in pieces, each after its wait, and ends as its reply says. It comes whether or not
+/// somebody reads it.
 pub(super) struct Pieces {
     /// Behind a lock that nobody else takes, because futures are not shared.
     step: Mutex<Step>,
@@ -37,6 +39,8 @@ enum Step {
 struct State {
     reply: Reply,
     sent: usize,
+    /// When the last piece came.
+    due: Instant,
     life: Life,
     /// `None` where the answer is not waited for.
     flight: Option<Flight>,
@@ -52,6 +56,7 @@ impl Pieces {
             false => Step::At(Box::new(State {
                 reply,
                 sent: 0,
+                due: Instant::now(),
                 life,
                 flight,
             })),
@@ -82,25 +87,28 @@ impl State {
             let breaks_off = self.reply.end == End::BreaksOff(limit);
             (breaks_off.then_some(Duration::ZERO), Err(Lost(text)))
         };
+        // From when the last one came, not from when somebody asks: a slow reader finds it there.
+        let due = wait.map(|wait| later(self.due, wait));
+        self.due = due.unwrap_or(self.due);
         Some(Box::pin(async move {
             let Self { life, flight, .. } = &mut self;
             let result = tokio::select! {
                 biased;
                 lost = life.lost() => Err(lost),
-                () = pause(flight.as_ref(), wait) => piece,
+                () = pause(flight.as_ref(), due) => piece,
             };
             (result, self)
         }))
     }
 }
 
-/// Waits so long, or for ever.
-async fn pause(flight: Option<&Flight>, wait: Option<Duration>) {
-    match (flight, wait) {
-        (Some(flight), Some(wait)) => flight.wait(wait).await,
+/// Waits until then, or for ever.
+async fn pause(flight: Option<&Flight>, due: Option<Instant>) {
+    match (flight, due) {
+        (Some(flight), Some(due)) => flight.wait_until(due).await,
         (Some(flight), None) => match flight.wait_for_ever().await {},
-        (None, Some(wait)) if wait.is_zero() => {}
-        (None, Some(wait)) => sleep(wait).await,
+        (None, Some(due)) if due <= Instant::now() => {}
+        (None, Some(due)) => sleep_until(due).await,
         (None, None) => std::future::pending().await,
     }
 }

@@ -18,7 +18,7 @@ use super::super::app::lock;
 use super::answer::{Act, Answer, End, Reply};
 use super::body::Pieces;
 use super::flight::Flight;
-use super::instance::{Instance, Takes};
+use super::instance::{Instance, Life, Takes};
 use super::request::{Seen, UpstreamRequest};
 use super::route::Named;
 use super::script::Respond;
@@ -57,9 +57,13 @@ impl Carrier {
             told.end("there is nobody");
             return Err(refused());
         };
-        let mut life = instance.life();
-        let flight = self.upstream.flights.begin();
-        let serving = self.serve(request, &instance, flight, &told);
+        let life = instance.life();
+        let (method, target) = (&request.method, &request.target);
+        let what = format!("{method} {target} at {}", instance.endpoint.url());
+        let flight = self.upstream.flights.begin(what);
+        // The body has the same life: a stop between two of them would be missed.
+        let (mut life, body_life) = (life.clone(), life);
+        let serving = self.serve(request, &instance, flight, body_life, &told);
         let result = tokio::select! {
             biased;
             lost = life.lost() => {
@@ -76,6 +80,7 @@ impl Carrier {
         request: Carried,
         instance: &Arc<Instance>,
         flight: Flight,
+        life: Life,
         told: &Told<'_>,
     ) -> Result<http::Response<Pieces>, Uncarried> {
         let (takes, latency) = {
@@ -99,7 +104,7 @@ impl Carrier {
         let (named, respond) = match scripted {
             _ if is_check && takes == Takes::NoMore => (Named::new(), unwell()),
             Some(scripted) => scripted,
-            None if path == HEALTH_PATH => (Named::new(), Respond::Always(Answer::ok())),
+            None if is_check => (Named::new(), Respond::Always(Answer::ok())),
             None => (Named::new(), self.unscripted(&request)),
         };
         let method = request.method.clone();
@@ -110,7 +115,7 @@ impl Carrier {
                 answer
             }
             respond => {
-                let seen = self.read(request, instance, named).await?;
+                let seen = self.read(request, instance, named, &flight).await?;
                 if !is_check {
                     lock(&self.upstream.requests).push(seen.clone());
                 }
@@ -131,7 +136,7 @@ impl Carrier {
                 told.end(&format!("answers {}{end}", reply.status.as_u16()));
                 // Whoever reads while it comes may leave it lying for as long as he likes.
                 let flight = (!streamed || !reply.status.is_success()).then_some(flight);
-                Ok(response(reply, &method, instance, flight))
+                Ok(response(reply, &method, life, flight))
             }
             Act::Refused => {
                 told.end("refuses the connection");
@@ -189,6 +194,7 @@ impl Carrier {
         request: Carried,
         instance: &Instance,
         named: Named,
+        flight: &Flight,
     ) -> Result<UpstreamRequest, Uncarried> {
         let at = self.origin.elapsed();
         Ok(UpstreamRequest(Arc::new(Seen {
@@ -197,7 +203,7 @@ impl Carrier {
             method: request.method,
             target: request.target,
             headers: request.headers,
-            body: request.body.read().await?,
+            body: flight.wait_for(request.body.read()).await?,
             named,
         })))
     }
@@ -223,7 +229,7 @@ fn unwell() -> Respond {
 fn response(
     mut reply: Reply,
     method: &Method,
-    instance: &Instance,
+    life: Life,
     flight: Option<Flight>,
 ) -> http::Response<Pieces> {
     let bodyless = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED];
@@ -231,7 +237,7 @@ fn response(
         reply.pieces.clear();
     }
     let (status, mut headers) = (reply.status, std::mem::take(&mut reply.headers));
-    let body = Pieces::new(reply, instance.life(), flight);
+    let body = Pieces::new(reply, life, flight);
     add_length(&mut headers, status, body.size_hint().exact());
     let mut response = http::Response::new(body);
     *response.status_mut() = status;

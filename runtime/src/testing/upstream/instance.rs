@@ -45,7 +45,8 @@ pub(super) enum Takes {
     Nothing,
 }
 
-/// An instance for as long as it is not stopped.
+/// An instance for as long as it is not stopped. A clone has missed as much as the original.
+#[derive(Clone)]
 pub(super) struct Life(watch::Receiver<u64>);
 
 impl Life {
