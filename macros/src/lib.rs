@@ -189,6 +189,7 @@ pub fn subscriber(attribute: TokenStream, item: TokenStream) -> TokenStream {
 /// | `timeout = "2s"` | how long a call may take with all its attempts | 10 s |
 /// | `attempt_timeout = "500ms"` | how long one attempt may take | what remains |
 /// | `retry(attempts, first, max)` | how a call is repeated | 3, 50 ms, 2 s |
+/// | `retry(jitter = full)`, `equal`, `decorrelated`, `none` | how the waits are drawn: from nothing to the longest; from half of it; from `first` to three times the wait before; always the longest | `full` |
 /// | `retry(hedge = "80ms")` | what may be repeated is sent a second time when it has not been answered then | never |
 /// | `retry(hedge_percentile = 95)` | the same when it takes longer than so many in a hundred usually do; `hedge` is then the least, and what counts while too little is known | none |
 /// | `error = Type` | what the service says about its errors, read from JSON | `Problem` |
@@ -202,7 +203,7 @@ pub fn subscriber(attribute: TokenStream, item: TokenStream) -> TokenStream {
 /// |---|---|
 /// | `#[idempotent]` | its calls carry an `Idempotency-Key`, the same on every attempt, so that they may be repeated |
 /// | `#[timeout("2s")]`, `#[attempt_timeout("500ms")]` | in place of the trait's |
-/// | `#[retry(attempts, first, max, hedge, hedge_percentile)]` | in place of the trait's |
+/// | `#[retry(attempts, first, max, jitter, hedge, hedge_percentile)]` | in place of the trait's |
 /// | `#[fallback(no_order)]` | where the service gives nothing, this `async fn` of the error gives the result |
 /// | `#[fallback(no_order(id))]` | the same, with arguments of the method, by reference, after the error |
 /// | `#[fallback(value = Vec::new())]` | the same with a value |

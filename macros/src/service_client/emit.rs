@@ -4,9 +4,9 @@ use proc_macro2::{Ident, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
 use syn::{FnArg, ItemTrait, Pat, ReturnType, Signature, TraitItem};
 
-use crate::args::Args;
 use crate::{emit, path};
 
+use super::limits::{Given, Limits};
 use super::method::{Argument, Format, Method, Place};
 use super::template::Piece;
 use super::{Model, Names, conditions, is_ours, with_lifetime};
@@ -92,12 +92,7 @@ pub(super) fn emit(model: &Model<'_>) -> TokenStream {
         .methods
         .iter()
         .map(|method| emit_record(model, method));
-    let settings = emit_settings(
-        http,
-        model.args.duration("timeout"),
-        model.args.duration("attempt_timeout"),
-        model.args.group("retry"),
-    );
+    let settings = emit_settings(http, &model.limits);
     let settings = settings.map(|settings| quote!(.settings(#settings)));
     let location = path::location();
     quote! {
@@ -391,8 +386,7 @@ fn emit_record(model: &Model<'_>, method: &Method) -> TokenStream {
         });
         quote!(.cache(#http::CacheSettings::UNSET #(#said)*))
     });
-    let retry = Some(&method.retry);
-    let settings = emit_settings(http, method.timeout, method.attempt_timeout, retry);
+    let settings = emit_settings(http, &method.limits);
     let settings = settings.map(|settings| quote!(.settings(#settings)));
     let conditions = &method.conditions;
     quote! {
@@ -402,31 +396,36 @@ fn emit_record(model: &Model<'_>, method: &Method) -> TokenStream {
 }
 
 /// Limits and retries as the runtime's `CallSettings`; `None` if nothing is said.
-fn emit_settings(
-    http: &Ident,
-    timeout: Option<std::time::Duration>,
-    attempt_timeout: Option<std::time::Duration>,
-    retry: Option<&Args>,
-) -> Option<TokenStream> {
+fn emit_settings(http: &Ident, limits: &Limits) -> Option<TokenStream> {
     let mut said = TokenStream::new();
     let mut add = |key: &str, value: TokenStream| {
         let key = format_ident!("{key}");
         said.extend(quote!(.#key(#value)));
     };
-    let limits = [("timeout", timeout), ("attempt_timeout", attempt_timeout)];
-    let waits =
-        ["first", "max", "hedge"].map(|key| (key, retry.and_then(|retry| retry.duration(key))));
-    for (key, duration) in limits.into_iter().chain(waits) {
+    let given = |given: &Option<Given>| given.as_ref().map(|given| given.duration);
+    let durations = [
+        ("timeout", given(&limits.timeout)),
+        ("attempt_timeout", given(&limits.attempt_timeout)),
+    ];
+    let retry = &limits.retry;
+    let waits = ["first", "max", "hedge"].map(|key| (key, retry.duration(key)));
+    for (key, duration) in durations.into_iter().chain(waits) {
         if let Some(duration) = duration {
             add(key, emit::duration(duration));
         }
     }
-    if let Some(attempts) = retry.and_then(|retry| retry.number("attempts")) {
+    if let Some(word) = retry.word("jitter") {
+        let mut name = word.to_owned();
+        name[..1].make_ascii_uppercase();
+        let name = format_ident!("{name}");
+        add("jitter", quote!(#http::Jitter::#name));
+    }
+    if let Some(attempts) = retry.number("attempts") {
         // At most 20, by the table of keys.
         let attempts = attempts as u32;
         add("attempts", quote!(#attempts));
     }
-    if let Some(percentile) = retry.and_then(|retry| retry.number("hedge_percentile")) {
+    if let Some(percentile) = retry.number("hedge_percentile") {
         // At most 99, by the same table.
         let percentile = percentile as u8;
         add("hedge_percentile", quote!(#percentile));

@@ -2,6 +2,7 @@
 
 mod emit;
 mod fallback;
+mod limits;
 mod method;
 mod template;
 #[cfg(test)]
@@ -15,6 +16,7 @@ use crate::args::{Args, Key, Kind};
 use crate::diagnostics::Errors;
 use crate::{path, signature};
 
+use limits::Limits;
 use method::Method;
 use template::Piece;
 
@@ -36,6 +38,7 @@ struct Model<'i> {
     krate: TokenStream,
     service: String,
     base: String,
+    limits: Limits,
     args: Args,
     methods: Vec<Method>,
 }
@@ -54,8 +57,9 @@ impl Names {
         let name = item.ident.to_string();
         let name = name.trim_start_matches("r#");
         let client = format_ident!("{name}Client", span = item.ident.span());
+        let given = args.ident("client").filter(|given| **given != item.ident);
         Self {
-            client: args.ident("client").cloned().unwrap_or(client),
+            client: given.cloned().unwrap_or(client),
             object: format_ident!("__{name}Object"),
             http: format_ident!("__{name}_http"),
         }
@@ -110,10 +114,18 @@ fn read<'i>(args: &Args, item: &'i ItemTrait, errors: &mut Errors) -> Option<Mod
             "write its name: #[service_client(service = \"orders\")]",
         );
     }
+    if let (Some(given), Some(entry)) = (args.ident("client"), args.get("client"))
+        && *given == item.ident
+    {
+        let help = format!("write for example `client = {given}Client`, or leave it out");
+        errors.at(&entry.tokens, "the trait itself has this name", help);
+    }
     let base = args.text("base").unwrap_or_default();
     if let (Some(entry), Err(flaw)) = (args.get("base"), template::check_base(&base)) {
         errors.at(&entry.tokens, flaw.what, flaw.help);
     }
+    let limits = Limits::of_trait(args);
+    limits.check(&Limits::default(), errors);
     let mut methods: Vec<Method> = Vec::new();
     let mut all = true;
     for member in &item.items {
@@ -125,7 +137,7 @@ fn read<'i>(args: &Args, item: &'i ItemTrait, errors: &mut Errors) -> Option<Mod
             );
             continue;
         };
-        match method::read(function, errors) {
+        match method::read(function, &limits, errors) {
             Some(method) => {
                 // Of two with different conditions there may be only one at a time.
                 let same = |other: &&Method| {
@@ -140,6 +152,12 @@ fn read<'i>(args: &Args, item: &'i ItemTrait, errors: &mut Errors) -> Option<Mod
                         "change the path or the kind of one of the two, or leave it out",
                     );
                 }
+                // The compiler says it of the trait, and need not say it again of what is made of it.
+                let twice = |other: &Method| {
+                    other.ident == method.ident
+                        && written(&other.conditions) == written(&method.conditions)
+                };
+                all &= !methods.iter().any(twice);
                 methods.push(method);
             }
             None => all = false,
@@ -152,6 +170,7 @@ fn read<'i>(args: &Args, item: &'i ItemTrait, errors: &mut Errors) -> Option<Mod
         krate: path::runtime(args),
         service,
         base,
+        limits,
         args: args.clone(),
         methods,
     })
@@ -167,6 +186,9 @@ fn shape(pieces: &[Piece]) -> Vec<Option<&str>> {
 }
 
 fn check_item(item: &ItemTrait, errors: &mut Errors) {
+    if let Some(token) = &item.unsafety {
+        errors.at(token, "a client cannot be `unsafe`", "leave it out");
+    }
     if !item.generics.params.is_empty() {
         errors.at(
             &item.generics,

@@ -44,6 +44,7 @@ pub(super) fn read(text: &str) -> Result<Vec<Piece>, Flaw> {
         rest = after;
     }
     push_literal(&mut pieces, rest)?;
+    check_segments(text)?;
     Ok(pieces)
 }
 
@@ -62,7 +63,23 @@ pub(super) fn check_base(text: &str) -> Result<(), Flaw> {
             "write them in the paths of the methods",
         ));
     }
-    check_literal(text)
+    check_literal(text)?;
+    check_segments(text)
+}
+
+/// What the way to the service makes another path of is refused.
+fn check_segments(text: &str) -> Result<(), Flaw> {
+    let dots = |segment: &&str| {
+        let plain = segment.to_ascii_lowercase().replace("%2e", ".");
+        plain == "." || plain == ".."
+    };
+    match text.split('/').find(dots) {
+        None => Ok(()),
+        Some(dots) => Err(flaw(
+            format!("the path has `{dots}` as a part, and would be sent as another path"),
+            "write the path that is meant",
+        )),
+    }
 }
 
 fn check_start(text: &str) -> Result<(), Flaw> {
@@ -97,6 +114,16 @@ fn check_literal(text: &str) -> Result<(), Flaw> {
         ));
     }
     let allowed = |c: char| c.is_ascii_alphanumeric() || "/-._~!$&'()*+,;=:@%".contains(c);
+    let is_byte = |after: &str| {
+        let digits = after.as_bytes().get(..2);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    if !text.split('%').skip(1).all(is_byte) {
+        return Err(flaw(
+            "the path has a `%` without its two digits".to_owned(),
+            "write `%25` for the sign itself",
+        ));
+    }
     match text.chars().find(|c| !allowed(*c)) {
         None => Ok(()),
         Some(bad) => Err(flaw(
@@ -168,11 +195,24 @@ mod tests {
             ("/o//x", "the path has two slashes with nothing between"),
             ("/o?x=1", "the path holds a query"),
             ("/ö", "the path holds `ö`"),
+            ("/100%", "the path has a `%` without its two digits"),
+            ("/%zz/{a}", "the path has a `%` without its two digits"),
+            (
+                "/a/../{b}",
+                "the path has `..` as a part, and would be sent as another path",
+            ),
+            (
+                "/{a}/%2E",
+                "the path has `%2E` as a part, and would be sent as another path",
+            ),
         ] {
             assert_eq!(read(text).expect_err(text).what, what);
         }
         assert_eq!(check_base("/api/v1"), Ok(()));
-        for text in ["/", "/api/", "api", "/api/{x}", "/a b"] {
+        for text in ["/...", "/a%20b", "/.{x}", "/{x}."] {
+            assert!(read(text).is_ok(), "{text}");
+        }
+        for text in ["/", "/api/", "api", "/api/{x}", "/a b", "/api/..", "/a%"] {
             assert!(check_base(text).is_err(), "{text}");
         }
     }

@@ -255,3 +255,82 @@ fn a_method_that_is_not_there_takes_no_place_in_the_record() {
         assert_eq!(output.matches(place).count(), 1, "{place} in {output}");
     }
 }
+
+#[test]
+fn what_has_no_effect_beside_the_rest_is_a_mistake() {
+    let cases = [
+        (
+            quote!(timeout = "2s", attempt_timeout = "2s"),
+            quote!(),
+            "the whole call may take 2s, so this limits no attempt",
+        ),
+        (
+            quote!(timeout = "1500ms"),
+            quote!(#[attempt_timeout("2s")]),
+            "the whole call may take 1500ms, so this limits no attempt",
+        ),
+        (
+            quote!(retry(first = "1s", max = "500ms")),
+            quote!(),
+            "no wait is longer than `max`, which is 500ms, so the first is not either",
+        ),
+        (
+            quote!(retry(max = "500ms")),
+            quote!(#[retry(first = "1s")]),
+            "no wait is longer than `max`, which is 500ms, so the first is not either",
+        ),
+        (
+            quote!(retry(attempts = 1)),
+            quote!(#[retry(hedge_percentile = 90)]),
+            "`hedge_percentile` says how a call is repeated, and it has one attempt",
+        ),
+        (
+            quote!(),
+            quote!(#[retry(attempts = 1, jitter = none, max = "1s")]),
+            "`max` says how a call is repeated, and it has one attempt",
+        ),
+        (
+            quote!(timeout = "2s"),
+            quote!(#[retry(hedge = "2s")]),
+            "the call is over after 2s, so no second request is ever sent",
+        ),
+        (
+            quote!(timeout = "2s", attempt_timeout = "1s"),
+            quote!(#[retry(hedge = "1s")]),
+            "the attempt is over after 1s, so no second request is ever sent",
+        ),
+    ];
+    for (of_trait, of_method, wanted) in cases {
+        let item = quote! {
+            pub trait Orders {
+                #[get("/a")] #of_method async fn a(&self) -> Result<(), CallError>;
+            }
+        };
+        let found = texts(quote!(service = "orders", #of_trait), &item);
+        let found: Vec<_> = found
+            .iter()
+            .filter_map(|text| text.lines().next())
+            .collect();
+        assert_eq!(found, [wanted], "{of_trait} {of_method}");
+    }
+}
+
+#[test]
+fn one_method_may_differ_from_the_others() {
+    let item = quote! {
+        pub trait Orders {
+            #[get("/a")] #[timeout("500ms")] async fn a(&self) -> Result<(), CallError>;
+            #[get("/b")] #[retry(attempts = 1)] async fn b(&self) -> Result<(), CallError>;
+            #[get("/c")] #[retry(max = "10ms")] async fn c(&self) -> Result<(), CallError>;
+            #[get("/d")] #[timeout("9s")] #[attempt_timeout("8s")]
+            async fn d(&self) -> Result<(), CallError>;
+        }
+    };
+    let attribute = quote!(
+        service = "orders",
+        timeout = "2s",
+        attempt_timeout = "1s",
+        retry(hedge = "80ms", first = "100ms", max = "1s", jitter = equal)
+    );
+    assert_eq!(texts(attribute, &item), [""; 0]);
+}

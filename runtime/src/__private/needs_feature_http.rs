@@ -13,6 +13,7 @@ pub use crate::http::{
     Read, ServiceClient, Verb, Wire,
 };
 use crate::message::Location;
+pub use crate::resilience::Jitter;
 
 /// How a client makes its calls: on the wire, or by an implementation in this process.
 pub enum Via<O: ?Sized> {

@@ -29,6 +29,7 @@ mod call;
 mod checks;
 mod client;
 mod context;
+mod contradictions;
 mod descriptor;
 mod encode;
 mod endpoints;

@@ -152,7 +152,7 @@ impl Decided {
             .iter()
             .fold(CallSettings::UNSET, |above, layer| above.over(*layer));
         let first = said.retry.first.unwrap_or(Duration::from_millis(50));
-        let max = said.retry.max.unwrap_or(Duration::from_secs(2));
+        let max = said.retry.max.unwrap_or(first.max(Duration::from_secs(2)));
         Self {
             timeout: said.timeout.unwrap_or(Duration::from_secs(10)),
             attempt_timeout: said.attempt_timeout,
@@ -273,6 +273,8 @@ mod tests {
         assert_eq!(decided.backoff.jitter, Jitter::Full);
         let equal = CallSettings::UNSET.jitter(Jitter::Equal);
         assert_eq!(Decided::of(&[equal]).backoff.jitter, Jitter::Equal);
+        let late = Decided::of(&[CallSettings::UNSET.first(s(5))]).backoff;
+        assert_eq!((late.first, late.max), (s(5), s(5)));
         let unsaid = Decided::of(&[]);
         assert_eq!((unsaid.attempts, unsaid.timeout), (3, s(10)));
         let hedged = CallSettings::UNSET.hedge(s(1));

@@ -11,6 +11,7 @@ use crate::resilience::SharedRateSettings;
 use crate::resilience::{CircuitBreakerOptions, Jitter, LoadBalancer, OutlierOptions};
 
 use super::checks::CheckSettings;
+use super::contradictions;
 use super::judge::Judge;
 use super::options::{CallSettings, RetrySettings};
 use super::tls::Security;
@@ -33,7 +34,7 @@ const SCHEMES: &[&str] = if cfg!(feature = "tls") {
 /// | `timeout` | `10s` | of a call, all its attempts and waits included |
 /// | `attempt_timeout` | what remains | of one attempt. Where neither it nor `hedge` is set, and more than one attempt may be made, what may be repeated is sent to another instance too when half of the time is over, as a repeat, and the first answer counts |
 /// | `retry.attempts` | 3 | all attempts, the first one included |
-/// | `retry.first`, `retry.max` | `50ms`, `2s` | the longest waits before the first repeat and of all |
+/// | `retry.first`, `retry.max` | `50ms`, `2s` or `retry.first` if that is longer | the longest waits before the first repeat and of all |
 /// | `retry.jitter` | `full` | how the waits are drawn: from nothing to the longest; `equal`: from half of it; `decorrelated`: from `first` to three times the wait before; `none`: the longest |
 /// | `retry.budget`, `retry.floor` | 0.2, 3 | repeats as a share of recent calls, and at least so many a second |
 /// | `mode` | `direct` | `mesh`: one address with a mesh behind it, which repeats and ejects by itself |
@@ -134,9 +135,10 @@ impl ServiceSettings {
         let whereabouts = backends.whereabouts(section, (SCHEMES, callable), metrics, faults);
         let retry = section.section("retry", faults);
         let named = section.section("methods", faults);
+        let call = read_call(section, &CallSettings::UNSET, faults);
         let cache = section.section("cache", faults);
         let methods = methods.iter().map(|name| {
-            let settings = read_call(&named.section(name, faults), faults);
+            let settings = read_call(&named.section(name, faults), &call, faults);
             ((*name).to_owned(), settings)
         });
         let methods = methods.collect();
@@ -147,7 +149,7 @@ impl ServiceSettings {
         let settings = Self {
             whereabouts: whereabouts.clone().unwrap_or_default(),
             host: read_host(section, faults),
-            call: read_call(section, faults),
+            call,
             methods,
             budget: retry.float("budget", 0.0..=100.0, faults).unwrap_or(0.2),
             floor: retry.integer("floor", 0..=100_000, faults).unwrap_or(3),
@@ -351,10 +353,15 @@ fn read_rate(
     })
 }
 
-fn read_call(section: &Section<'_>, faults: &mut Faults) -> CallSettings {
+/// What the section says of calls, above what is said of all of them.
+pub(super) fn read_call(
+    section: &Section<'_>,
+    of_all: &CallSettings,
+    faults: &mut Faults,
+) -> CallSettings {
     let retry = section.section("retry", faults);
     let hedge = section.section("hedge", faults);
-    CallSettings {
+    let said = CallSettings {
         timeout: section.nonzero_duration("timeout", faults),
         attempt_timeout: section.nonzero_duration("attempt_timeout", faults),
         retry: RetrySettings {
@@ -367,7 +374,9 @@ fn read_call(section: &Section<'_>, faults: &mut Faults) -> CallSettings {
             hedge: hedge.nonzero_duration("after", faults),
             hedge_percentile: hedge.integer("percentile", 50..=99, faults),
         },
-    }
+    };
+    contradictions::check(section, &said, of_all, faults);
+    said
 }
 
 fn read_breaker(section: &Section<'_>, faults: &mut Faults) -> Option<CircuitBreakerOptions> {

@@ -30,7 +30,7 @@ use ::std::result::Result;
 
 #[::interline::service_client(
     service = "orders", base = "/api", timeout = "2s", attempt_timeout = "1s",
-    retry(attempts = 2, first = "10ms", max = "1s"), client = Caller
+    retry(attempts = 2, first = "10ms", max = "1s", jitter = equal), client = Caller
 )]
 pub(crate) trait Orders {
     #[cfg(all())]

@@ -1,14 +1,16 @@
 //! The attributes of a method: which request it makes, and how.
 
+use quote::ToTokens;
 use syn::{Attribute, LitStr, TraitItemFn};
 
 use crate::args::{Args, Key, Kind};
 use crate::diagnostics::Errors;
 use crate::literals;
 
+use super::super::limits::Given;
 use super::super::template::{self, Piece};
 use super::result::Shape;
-use super::signature::{Argument, Format, Place};
+use super::signature::Argument;
 
 /// The attributes that say which request a method makes.
 pub(in super::super) const VERBS: &[&str] = &["get", "post", "put", "patch", "delete", "head"];
@@ -25,10 +27,14 @@ pub(in super::super) const EXTRAS: &[&str] = &[
 /// The attributes of arguments.
 pub(in super::super) const PLACES: &[&str] = &["query", "header", "body"];
 
+/// How waits are drawn: the names that the configuration has for it.
+const JITTERS: &[&str] = &["full", "equal", "decorrelated", "none"];
+
 pub(in super::super) const RETRY: &[Key] = &[
     Key::new("attempts", Kind::Number(1, 20)),
     Key::new("first", Kind::Duration),
     Key::new("max", Kind::Duration),
+    Key::new("jitter", Kind::Word(JITTERS)),
     Key::new("hedge", Kind::Duration),
     Key::new("hedge_percentile", Kind::Number(50, 99)),
 ];
@@ -83,6 +89,61 @@ pub(super) fn cache(
     }
 }
 
+/// Whether the calls carry a key by which the service knows them again.
+pub(super) fn keyed(item: &TraitItemFn, verb: Option<&str>, errors: &mut Errors) -> bool {
+    let Some(attribute) = extra(item, "idempotent") else {
+        return false;
+    };
+    if attribute.meta.require_path_only().is_err() {
+        errors.at(
+            attribute,
+            "`#[idempotent]` has no options",
+            "write `#[idempotent]`",
+        );
+    }
+    if let Some(verb @ ("get" | "head")) = verb {
+        errors.at(
+            attribute,
+            format!(
+                "a {} changes nothing, so it may be repeated as it is",
+                verb.to_uppercase()
+            ),
+            "leave it out",
+        );
+    }
+    true
+}
+
+/// Where a call is sent again that may not be, or cannot.
+pub(super) fn repeats(
+    item: &TraitItemFn,
+    (keyed, verb, arguments): (bool, Option<&str>, &[Argument]),
+    retry: &Args,
+    errors: &mut Errors,
+) {
+    if let (Some(attribute), Some(verb @ ("post" | "patch")), false) =
+        (extra(item, "retry"), verb, keyed)
+    {
+        errors.at(
+            attribute,
+            format!("a {} may not be repeated: it would be done twice", verb.to_uppercase()),
+            "add `#[idempotent]`, which sends an `Idempotency-Key` that the service must honour, or \
+             leave out `#[retry]`",
+        );
+    }
+    let hedge = ["hedge", "hedge_percentile"];
+    if let (Some(entry), true) = (
+        hedge.into_iter().find_map(|key| retry.get(key)),
+        arguments.iter().any(Argument::is_stream),
+    ) {
+        errors.at(
+            &entry.key,
+            "a stream is read once, so it is not sent in two requests",
+            "send it as `#[body(bytes)]`, or leave this out",
+        );
+    }
+}
+
 pub(super) fn reconnects(
     item: &TraitItemFn,
     shape: Option<&Shape>,
@@ -112,8 +173,7 @@ pub(super) fn reconnects(
              leave out `#[reconnect]`",
         );
     }
-    let is_stream = |argument: &Argument| argument.place == Place::Body(Format::Stream);
-    if arguments.iter().any(is_stream) {
+    if arguments.iter().any(Argument::is_stream) {
         errors.at(
             attribute,
             "asking again would send the body again, and a stream is read once",
@@ -178,11 +238,7 @@ pub(super) fn verb(
     }
 }
 
-pub(super) fn duration(
-    item: &TraitItemFn,
-    name: &str,
-    errors: &mut Errors,
-) -> Option<std::time::Duration> {
+pub(super) fn duration(item: &TraitItemFn, name: &str, errors: &mut Errors) -> Option<Given> {
     let attribute = extra(item, name)?;
     let Ok(literal) = attribute.parse_args::<LitStr>() else {
         errors.at(
@@ -193,7 +249,10 @@ pub(super) fn duration(
         return None;
     };
     match literals::duration(&literal.value()) {
-        Ok(duration) => Some(duration),
+        Ok(duration) => Some(Given {
+            duration,
+            tokens: literal.to_token_stream(),
+        }),
         Err(flaw) => {
             errors.at(&literal, flaw.what, flaw.help);
             None

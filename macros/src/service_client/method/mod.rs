@@ -12,6 +12,7 @@ use crate::diagnostics::Errors;
 
 use super::conditions;
 use super::fallback::Fallback;
+use super::limits::Limits;
 use super::template::Piece;
 use attributes::extra;
 
@@ -29,10 +30,7 @@ pub(super) struct Method {
     pub(super) pieces: Vec<Piece>,
     pub(super) keyed: bool,
     pub(super) reconnects: bool,
-    /// In the places of its options: `timeout`, `attempt_timeout`.
-    pub(super) timeout: Option<std::time::Duration>,
-    pub(super) attempt_timeout: Option<std::time::Duration>,
-    pub(super) retry: Args,
+    pub(super) limits: Limits,
     pub(super) fallback: Option<Fallback>,
     pub(super) cache: Option<Args>,
     pub(super) arguments: Vec<Argument>,
@@ -42,43 +40,29 @@ pub(super) struct Method {
     pub(super) error: Type,
 }
 
-/// Reads a method. `None` after noting what is wrong.
-pub(super) fn read(item: &TraitItemFn, errors: &mut Errors) -> Option<Method> {
+/// Reads a method of a trait with these limits. `None` after noting what is wrong.
+pub(super) fn read(item: &TraitItemFn, of_trait: &Limits, errors: &mut Errors) -> Option<Method> {
     let before = errors.count();
     signature::check(item, errors);
     let (verb, path) = attributes::verb(item, errors);
     let (template, pieces) = path.unwrap_or_default();
-    let keyed = extra(item, "idempotent").inspect(|attribute| {
-        if attribute.meta.require_path_only().is_err() {
-            errors.at(
-                attribute,
-                "`#[idempotent]` has no options",
-                "write `#[idempotent]`",
-            );
-        }
-    });
-    let timeout = attributes::duration(item, "timeout", errors);
-    let attempt_timeout = attributes::duration(item, "attempt_timeout", errors);
-    let retry = attributes::retry(item, errors);
+    let keyed = attributes::keyed(item, verb, errors);
+    let limits = Limits {
+        timeout: attributes::duration(item, "timeout", errors),
+        attempt_timeout: attributes::duration(item, "attempt_timeout", errors),
+        retry: attributes::retry(item, errors),
+    };
+    limits.check(of_trait, errors);
     let fallback = extra(item, "fallback");
     let fallback = fallback.and_then(|attribute| Fallback::read(attribute, item, errors));
     attributes::once(item, errors);
     let arguments = signature::arguments(item, verb, &pieces, errors);
     let returned = result::returned(item, verb, errors);
     let shape = returned.as_ref().map(|(shape, ..)| shape);
-    if let (Some(attribute), Some(verb @ ("post" | "patch")), None) =
-        (extra(item, "retry"), verb, keyed)
-    {
-        errors.at(
-            attribute,
-            format!("a {} may not be repeated: it would be done twice", verb.to_uppercase()),
-            "add `#[idempotent]`, which sends an `Idempotency-Key` that the service must honour, or \
-             leave out `#[retry]`",
-        );
-    }
+    let sent = (keyed, verb, &*arguments);
+    attributes::repeats(item, sent, &limits.retry, errors);
     let cache = attributes::cache(item, verb, shape, errors);
-    let repeats = (keyed.is_some(), verb, &*arguments);
-    let reconnects = attributes::reconnects(item, shape, repeats, errors);
+    let reconnects = attributes::reconnects(item, shape, sent, errors);
     if let Some(gone) = fallback
         .as_ref()
         .and_then(|fallback| fallback.wants_of(&arguments))
@@ -99,11 +83,9 @@ pub(super) fn read(item: &TraitItemFn, errors: &mut Errors) -> Option<Method> {
         verb: verb?,
         template,
         pieces,
-        keyed: keyed.is_some(),
+        keyed,
         reconnects,
-        timeout,
-        attempt_timeout,
-        retry,
+        limits,
         fallback,
         cache,
         arguments,

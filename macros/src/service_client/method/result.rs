@@ -1,7 +1,7 @@
 //! What a method returns, and how an answer is read for it.
 
-use proc_macro2::{Ident, TokenStream};
-use quote::quote;
+use proc_macro2::{Ident, TokenStream, TokenTree};
+use quote::{ToTokens, quote};
 use syn::{GenericArgument, PathArguments, ReturnType, TraitItemFn, Type};
 
 use crate::diagnostics::Errors;
@@ -38,6 +38,13 @@ pub(super) fn returned(item: &TraitItemFn, verb: Option<&str>, errors: &mut Erro
         return None;
     };
     let shape = shape(ok);
+    if is_borrowed(ok.to_token_stream()) {
+        errors.at(
+            ok,
+            "an answer is read into what owns it",
+            "write a type without references, for example `String` in place of `&str`",
+        );
+    }
     if verb == Some("head") && !shape.is_without_body() {
         errors.at(
             ok,
@@ -46,6 +53,25 @@ pub(super) fn returned(item: &TraitItemFn, verb: Option<&str>, errors: &mut Erro
         );
     }
     Some((shape, (**output).clone(), [ok.clone(), error.clone()]))
+}
+
+/// Whether the type holds references. Of lifetimes only `'static` may stand in it.
+fn is_borrowed(tokens: TokenStream) -> bool {
+    let mut rest = tokens.into_iter();
+    while let Some(token) = rest.next() {
+        let borrowed = match token {
+            TokenTree::Punct(punct) if punct.as_char() == '&' => true,
+            TokenTree::Punct(punct) if punct.as_char() == '\'' => {
+                !matches!(rest.next(), Some(TokenTree::Ident(name)) if name == "static")
+            }
+            TokenTree::Group(group) => is_borrowed(group.stream()),
+            _ => false,
+        };
+        if borrowed {
+            return true;
+        }
+    }
+    false
 }
 
 /// The two types of `Result<T, E>`.

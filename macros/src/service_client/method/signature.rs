@@ -17,6 +17,13 @@ pub(in super::super) struct Argument {
     pub(in super::super) place: Place,
 }
 
+impl Argument {
+    /// Whether it is a body that is read once.
+    pub(in super::super) fn is_stream(&self) -> bool {
+        self.place == Place::Body(Format::Stream)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in super::super) enum Place {
     Body(Format),
@@ -34,6 +41,39 @@ pub(in super::super) enum Format {
     Msgpack,
     Stream,
 }
+
+/// Headers that are written for each attempt, whatever a method says, and what to write in their place.
+const TAKEN: &[(&[&str], &str)] = &[
+    (
+        &["x-attempt"],
+        "leave it out; the attempts are counted by themselves",
+    ),
+    (
+        &["x-timeout-ms"],
+        "leave it out, and write `#[timeout(\"2s\")]` for how long the call may take",
+    ),
+    (
+        &["host"],
+        "leave it out, and write `host` in the configuration of the service",
+    ),
+    (
+        &["content-length"],
+        "leave it out; for a stream `BodyStream::length` says it",
+    ),
+    (
+        &[
+            "connection",
+            "expect",
+            "keep-alive",
+            "proxy-connection",
+            "te",
+            "trailer",
+            "transfer-encoding",
+            "upgrade",
+        ],
+        "leave it out; connections are kept by themselves",
+    ),
+];
 
 /// Checks what is written before the arguments.
 pub(super) fn check(item: &TraitItemFn, errors: &mut Errors) {
@@ -157,6 +197,9 @@ pub(super) fn arguments(
                 );
             }
         }
+        if let Some(mark) = mark_of(argument) {
+            only_one(mark, &place, &arguments, errors);
+        }
         arguments.push(Argument {
             name,
             ty: (*argument.ty).clone(),
@@ -181,8 +224,39 @@ pub(super) fn arguments(
 }
 
 fn is_marked(argument: &syn::PatType) -> bool {
+    mark_of(argument).is_some()
+}
+
+fn mark_of(argument: &syn::PatType) -> Option<&Attribute> {
     let mut attributes = argument.attrs.iter();
-    attributes.any(|found| PLACES.iter().any(|place| found.path().is_ident(place)))
+    attributes.find(|found| PLACES.iter().any(|place| found.path().is_ident(place)))
+}
+
+/// Of two headers of one name only one would be sent, and of two values of one key the service would read
+/// the one or the other.
+fn only_one(mark: &Attribute, place: &Place, others: &[Argument], errors: &mut Errors) {
+    match place {
+        Place::Header { name, .. } => {
+            let same = |other: &Argument| matches!(&other.place, Place::Header { name: known, .. } if known == name);
+            if others.iter().any(same) {
+                errors.at(
+                    mark,
+                    format!("the header `{name}` has a value already"),
+                    "give it another name, or leave out one of the two",
+                );
+            }
+        }
+        Place::Query(key) => {
+            if others.iter().any(|other| other.place == *place) {
+                errors.at(
+                    mark,
+                    format!("the query has a value for `{key}` already"),
+                    "send both as one list, or give it another key",
+                );
+            }
+        }
+        Place::Body(_) | Place::Path => {}
+    }
 }
 
 /// Where an argument goes; `None` if nowhere, or if what says so is wrong, which is noted.
@@ -248,8 +322,17 @@ fn place(
         );
         return None;
     };
+    let header = header.to_ascii_lowercase();
+    if let Some((_, help)) = TAKEN.iter().find(|(names, _)| names.contains(&&*header)) {
+        errors.at(
+            mark,
+            format!("`{header}` is not for a method to send: each call has its own"),
+            help,
+        );
+        return None;
+    }
     Some(Place::Header {
-        name: header.to_ascii_lowercase(),
+        name: header,
         optional: is_called(&argument.ty, "Option"),
     })
 }

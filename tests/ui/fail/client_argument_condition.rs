@@ -1,0 +1,23 @@
+// A request has all arguments of its method.
+//~ 1 error
+#![allow(dead_code, unused_variables)]
+
+use interline::prelude::*;
+
+#[derive(Serialize, Deserialize)]
+struct Order {
+    id: u64,
+}
+
+#[service_client(service = "orders")]
+trait Orders {
+    #[get("/orders")]
+    async fn orders(
+        &self,
+        #[cfg(unix)]
+        #[query]
+        page: u32,
+    ) -> Result<Vec<Order>, CallError>;
+}
+
+fn main() {}

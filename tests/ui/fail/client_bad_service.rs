@@ -1,0 +1,18 @@
+// A service has a name as in the configuration.
+//~ 1 error
+#![allow(dead_code, unused_variables)]
+
+use interline::prelude::*;
+
+#[derive(Serialize, Deserialize)]
+struct Order {
+    id: u64,
+}
+
+#[service_client(service = "our orders")]
+trait Orders {
+    #[get("/orders/{id}")]
+    async fn order(&self, id: u64) -> Result<Order, CallError>;
+}
+
+fn main() {}

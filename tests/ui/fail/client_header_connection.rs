@@ -1,0 +1,18 @@
+// Connections are kept by themselves.
+//~ 1 error
+#![allow(dead_code, unused_variables)]
+
+use interline::prelude::*;
+
+#[derive(Serialize, Deserialize)]
+struct Order {
+    id: u64,
+}
+
+#[service_client(service = "orders")]
+trait Orders {
+    #[get("/orders")]
+    async fn orders(&self, #[header("connection")] how: &str) -> Result<Vec<Order>, CallError>;
+}
+
+fn main() {}

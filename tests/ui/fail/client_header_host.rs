@@ -1,0 +1,18 @@
+// The name of a service is not an argument.
+//~ 1 error
+#![allow(dead_code, unused_variables)]
+
+use interline::prelude::*;
+
+#[derive(Serialize, Deserialize)]
+struct Order {
+    id: u64,
+}
+
+#[service_client(service = "orders")]
+trait Orders {
+    #[get("/orders")]
+    async fn orders(&self, #[header("host")] host: &str) -> Result<Vec<Order>, CallError>;
+}
+
+fn main() {}

@@ -1,0 +1,22 @@
+// Two headers have two names.
+//~ 1 error
+#![allow(dead_code, unused_variables)]
+
+use interline::prelude::*;
+
+#[derive(Serialize, Deserialize)]
+struct Order {
+    id: u64,
+}
+
+#[service_client(service = "orders")]
+trait Orders {
+    #[get("/orders")]
+    async fn orders(
+        &self,
+        #[header("x-tenant")] tenant: &str,
+        #[header("X-Tenant")] owner: &str,
+    ) -> Result<Vec<Order>, CallError>;
+}
+
+fn main() {}

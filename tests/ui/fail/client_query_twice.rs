@@ -1,0 +1,22 @@
+// Two values of the query have two keys.
+//~ 1 error
+#![allow(dead_code, unused_variables)]
+
+use interline::prelude::*;
+
+#[derive(Serialize, Deserialize)]
+struct Order {
+    id: u64,
+}
+
+#[service_client(service = "orders")]
+trait Orders {
+    #[get("/orders")]
+    async fn orders(
+        &self,
+        #[query] page: u32,
+        #[query("page")] size: u32,
+    ) -> Result<Vec<Order>, CallError>;
+}
+
+fn main() {}

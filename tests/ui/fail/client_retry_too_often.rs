@@ -1,0 +1,19 @@
+// There are so many attempts and no more.
+//~ 1 error
+#![allow(dead_code, unused_variables)]
+
+use interline::prelude::*;
+
+#[derive(Serialize, Deserialize)]
+struct Order {
+    id: u64,
+}
+
+#[service_client(service = "orders")]
+trait Orders {
+    #[get("/orders/{id}")]
+    #[retry(attempts = 100)]
+    async fn order(&self, id: u64) -> Result<Order, CallError>;
+}
+
+fn main() {}
