@@ -207,6 +207,8 @@ pub fn subscriber(attribute: TokenStream, item: TokenStream) -> TokenStream {
 /// | `#[fallback(no_order)]` | where the service gives nothing, this `async fn` of the error gives the result |
 /// | `#[fallback(no_order(id))]` | the same, with arguments of the method, by reference, after the error |
 /// | `#[fallback(value = Vec::new())]` | the same with a value |
+/// | `#[fallback(service = "orders-replica")]` | the same with what that service answers to the same request, in the time that is left of the call: its own service has half of it |
+/// | `#[fallback(service = "..", value = ..)]`, `#[fallback(service = "..", no_order(id))]` | where that service gives nothing either, the value or the function |
 /// | `#[cache]`, `#[cache(ttl = "30s")]` | answers are kept as long as the service says, and where it says nothing for `ttl`, which is also the most |
 /// | `#[cache(.., stale_while_revalidate = "10s", stale_if_error = "5m")]` | how much longer they stand in while another is asked for, and where the service does not answer |
 /// | `#[reconnect]` | a stream of events that breaks is asked for again, with `Last-Event-ID` |

@@ -334,15 +334,16 @@ fn emit_call(model: &Model<'_>, number: &TokenStream, method: &Method) -> TokenS
     // the attribute.
     let at_type = |tokens| emit::placed(tokens, emit::place(error));
     let sent = quote!(#http::send::<#reader, #problem>(__call).await);
-    let end = match &method.fallback {
+    let stand_in = method.fallback.as_ref();
+    let stand_in = stand_in.and_then(|fallback| fallback.emit(&method.ok));
+    let end = match stand_in {
         None => {
             let failed =
                 at_type(quote!(map_err(|__error| #http::failed::<#problem, #error>(__error))));
             quote!(#sent.#failed)
         }
-        Some(fallback) => {
+        Some(stand_in) => {
             let came = at_type(quote!(#http::came::<_, #problem, #error>));
-            let stand_in = fallback.emit(&method.ok);
             quote! {
                 match #came(__wire, #number, #sent) {
                     #http::Came::Result(__result) => __result,
@@ -377,6 +378,9 @@ fn emit_record(model: &Model<'_>, method: &Method) -> TokenStream {
     let path = format!("{}{}", model.base, method.template);
     let keyed = method.keyed.then(|| quote!(.keyed()));
     let reconnects = method.reconnects.then(|| quote!(.reconnects()));
+    let elsewhere = method.fallback.as_ref();
+    let elsewhere = elsewhere.and_then(|fallback| fallback.service.as_ref());
+    let elsewhere = elsewhere.map(|service| quote!(.falls_back_to(#service)));
     let cache = method.cache.as_ref().map(|cache| {
         let keys = ["ttl", "stale_if_error", "stale_while_revalidate"];
         let said = keys.into_iter().filter_map(|key| {
@@ -391,7 +395,7 @@ fn emit_record(model: &Model<'_>, method: &Method) -> TokenStream {
     let conditions = &method.conditions;
     quote! {
         #(#conditions)*
-        #http::MethodDescriptor::new(#name, #http::Verb::#verb, #path)#keyed #reconnects #cache #settings
+        #http::MethodDescriptor::new(#name, #http::Verb::#verb, #path)#keyed #reconnects #elsewhere #cache #settings
     }
 }
 

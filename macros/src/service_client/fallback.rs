@@ -4,18 +4,27 @@ use proc_macro2::{Ident, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::parse::{Parse, ParseStream};
 use syn::punctuated::Punctuated;
-use syn::{Attribute, Expr, FnArg, Meta, Pat, Token, TraitItemFn, Type};
+use syn::{Attribute, Expr, FnArg, LitStr, Meta, Pat, Token, TraitItemFn, Type};
 
 use crate::diagnostics::{Errors, suggestion};
+use crate::literals;
 
-use super::method::{Argument, Format, Place};
+use super::method::Argument;
 
 const HELP: &str = "write `#[fallback(no_order)]` with an `async fn no_order(error: CallError)` that \
                     returns what the method returns, `#[fallback(no_order(id))]` to hand it arguments by \
-                    reference, or `#[fallback(value = Vec::new())]`";
+                    reference, `#[fallback(value = Vec::new())]`, or `#[fallback(service = \"..\")]` for \
+                    another service that understands the same request";
 
 /// What stands in for an answer.
-pub(super) enum Fallback {
+pub(super) struct Fallback {
+    /// Another service that is asked first.
+    pub(super) service: Option<LitStr>,
+    /// What is given where that gives nothing either.
+    last: Option<Last>,
+}
+
+enum Last {
     /// An async function, with the arguments that it takes after the error.
     Function(syn::Path, Vec<Ident>),
     Value(Box<Expr>),
@@ -23,7 +32,26 @@ pub(super) enum Fallback {
 
 impl Parse for Fallback {
     fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
-        if input.peek(syn::Ident) && input.peek2(Token![=]) && !input.peek2(Token![==]) {
+        let mut service = None;
+        if is_key(input) && input.fork().parse::<Ident>()? == "service" {
+            input.parse::<Ident>()?;
+            input.parse::<Token![=]>()?;
+            service = Some(input.parse()?);
+            if !input.is_empty() {
+                input.parse::<Token![,]>()?;
+            }
+        }
+        let last = match service.is_some() && input.is_empty() {
+            true => None,
+            false => Some(input.parse()?),
+        };
+        Ok(Self { service, last })
+    }
+}
+
+impl Parse for Last {
+    fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
+        if is_key(input) {
             let key: Ident = input.parse()?;
             input.parse::<Token![=]>()?;
             if key != "value" {
@@ -46,6 +74,10 @@ impl Parse for Fallback {
     }
 }
 
+fn is_key(input: ParseStream<'_>) -> bool {
+    input.peek(syn::Ident) && input.peek2(Token![=]) && !input.peek2(Token![==])
+}
+
 impl Fallback {
     /// Reads the attribute. `None` after noting what is wrong.
     pub(super) fn read(
@@ -64,12 +96,18 @@ impl Fallback {
         let fallback = match syn::parse2::<Self>(list.tokens.clone()) {
             Ok(fallback) => fallback,
             Err(_) => {
-                let what = "this is neither a function nor a value";
+                let what = "this is no function, no value and no other service";
                 errors.at(&list.tokens, what, HELP);
                 return None;
             }
         };
-        let Self::Function(_, wanted) = &fallback else {
+        if let Some(service) = &fallback.service
+            && let Err(flaw) = literals::name(&service.value())
+        {
+            errors.at(service, flaw.what, flaw.help);
+            return None;
+        }
+        let Some(Last::Function(_, wanted)) = &fallback.last else {
             return Some(fallback);
         };
         let names: Vec<String> = item.sig.inputs.iter().filter_map(name_of).collect();
@@ -90,36 +128,60 @@ impl Fallback {
         all.then_some(fallback)
     }
 
+    /// Notes what another service cannot be sent.
+    pub(super) fn check_service(
+        &self,
+        (keyed, verb, arguments): (bool, Option<&str>, &[Argument]),
+        errors: &mut Errors,
+    ) {
+        let Some(service) = &self.service else {
+            return;
+        };
+        if let (Some(verb @ ("post" | "patch")), false) = (verb, keyed) {
+            errors.at(
+                service,
+                format!("the {} may be done by both services", verb.to_uppercase()),
+                "add `#[idempotent]`, which sends the same `Idempotency-Key` to both, or give a value or \
+                 a function in place of the service",
+            );
+        }
+        if arguments.iter().any(Argument::is_stream) {
+            errors.at(
+                service,
+                "a stream is read once, so it is not sent to a second service",
+                "send it as `#[body(bytes)]`, or give a value or a function in place of the service",
+            );
+        }
+    }
+
     /// An argument that it wants and cannot have, because it was given away.
     pub(super) fn wants_of(&self, arguments: &[Argument]) -> Option<&Ident> {
-        let Self::Function(_, wanted) = self else {
+        let Some(Last::Function(_, wanted)) = &self.last else {
             return None;
         };
         let mut wanted = wanted.iter();
         wanted.find(|wanted| {
             let mut arguments = arguments.iter();
-            arguments.any(|argument| {
-                argument.name == **wanted && argument.place == Place::Body(Format::Stream)
-            })
+            arguments.any(|argument| argument.name == **wanted && argument.is_stream())
         })
     }
 
-    /// What is evaluated where the service gave nothing but `__error`.
-    pub(super) fn emit(&self, ok: &Type) -> TokenStream {
-        match self {
-            Self::Function(path, arguments) => {
+    /// What is evaluated where no service gave anything but `__error`; `None` where that error stays.
+    pub(super) fn emit(&self, ok: &Type) -> Option<TokenStream> {
+        Some(match self.last.as_ref()? {
+            Last::Function(path, arguments) => {
                 let span = path
                     .segments
                     .last()
                     .map_or_else(proc_macro2::Span::call_site, |last| last.ident.span());
                 quote_spanned!(span=> #path(__error, #(&#arguments),*).await)
             }
-            Self::Value(value) => quote!({
+            Last::Value(value) => quote!({
                 ::core::mem::drop(__error);
                 let __value: #ok = #value;
                 ::core::result::Result::Ok(__value)
             }),
-        }
+        })
     }
 }
 

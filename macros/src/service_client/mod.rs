@@ -124,6 +124,7 @@ fn read<'i>(args: &Args, item: &'i ItemTrait, errors: &mut Errors) -> Option<Mod
     if let (Some(entry), Err(flaw)) = (args.get("base"), template::check_base(&base)) {
         errors.at(&entry.tokens, flaw.what, flaw.help);
     }
+    let service = args.text("service");
     let limits = Limits::of_trait(args);
     limits.check(&Limits::default(), errors);
     let mut methods: Vec<Method> = Vec::new();
@@ -145,6 +146,17 @@ fn read<'i>(args: &Args, item: &'i ItemTrait, errors: &mut Errors) -> Option<Mod
                         && shape(&other.pieces) == shape(&method.pieces)
                         && written(&other.conditions) == written(&method.conditions)
                 };
+                let elsewhere = method.fallback.as_ref();
+                let elsewhere = elsewhere.and_then(|fallback| fallback.service.as_ref());
+                if let Some(elsewhere) = elsewhere
+                    && Some(elsewhere.value()) == service
+                {
+                    errors.at(
+                        elsewhere,
+                        "this is the service that gave nothing",
+                        "name another one, or use `#[retry(..)]`",
+                    );
+                }
                 if let Some(other) = methods.iter().find(same) {
                     errors.at(
                         &method.ident,
@@ -163,7 +175,7 @@ fn read<'i>(args: &Args, item: &'i ItemTrait, errors: &mut Errors) -> Option<Mod
             None => all = false,
         }
     }
-    let service = args.text("service")?;
+    let service = service?;
     all.then(|| Model {
         item,
         names: Names::of(item, args),

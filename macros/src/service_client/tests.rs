@@ -334,3 +334,35 @@ fn one_method_may_differ_from_the_others() {
     );
     assert_eq!(texts(attribute, &item), [""; 0]);
 }
+
+#[test]
+fn another_service_stands_in_before_a_value_or_a_function() {
+    let inside = quote! {
+        #[get("/a")] #[fallback(service = "copy")] async fn a(&self) -> Result<(), CallError>;
+        #[get("/b")] #[fallback(service = "copy",)] async fn b(&self) -> Result<(), CallError>;
+        #[get("/c")] #[fallback(service = "copy", value = 7)]
+        async fn c(&self) -> Result<u8, CallError>;
+        #[get("/d/{id}")] #[fallback(service = "copy", none::at_all(id))]
+        async fn d(&self, id: u8) -> Result<u8, CallError>;
+        #[get("/e")] #[fallback(service)] async fn e(&self) -> Result<(), CallError>;
+    };
+    assert_eq!(methods(&inside), [""; 0]);
+    let item = quote!(pub trait Orders { #inside });
+    let output = expand(quote!(service = "orders"), &item).to_string();
+    assert_eq!(output.matches(". falls_back_to (\"copy\")").count(), 4);
+    assert_eq!(output.matches("Came :: Nothing").count(), 3);
+    for wrong in [
+        quote!(service = "copy", service = "other"),
+        quote!(service = copy),
+        quote!(value = 7, service = "copy"),
+        quote!(service = "copy" value = 7),
+    ] {
+        let method = quote!(
+            #[get("/a")]
+            #[fallback(#wrong)]
+            async fn a(&self) -> Result<u8, CallError>;
+        );
+        let wanted = "this is no function, no value and no other service";
+        assert_eq!(methods(&method), [wanted], "{wrong}");
+    }
+}

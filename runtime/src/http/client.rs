@@ -11,7 +11,7 @@ use crate::resilience::CircuitBreaker;
 
 use super::call::{Call, Meta};
 use super::checks::{CheckSettings, HEALTH_PATH};
-use super::descriptor::ClientDescriptor;
+use super::descriptor::{ClientDescriptor, MethodDescriptor};
 use super::error::CallError;
 use super::options::CallOptions;
 use super::stack::Stack;
@@ -29,26 +29,28 @@ pub struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new(stack: &Arc<Stack>, client: &'static ClientDescriptor) -> Self {
+    /// What makes the calls of a client. `stack` gives what each service is called by; the name of one
+    /// that has none is what is missing.
+    pub(super) fn new<'s>(
+        client: &'static ClientDescriptor,
+        stack: impl Fn(&str) -> Option<&'s Arc<Stack>>,
+    ) -> Result<Self, &'static str> {
+        let named = |service: &'static str| stack(service).ok_or(service);
+        let own = named(client.service)?;
         let methods = client.methods.iter().map(|method| {
-            let configured = stack.settings.of_method(method.name);
-            let layers = [
-                configured,
-                method.settings,
-                stack.settings.call,
-                client.settings,
-            ];
-            let name = Cow::Owned(format!("{}::{}", client.name, method.name));
-            let verb = method.verb.method();
-            let meta = Meta::new(stack, name, verb, method.keyed, &layers);
-            let cache = method.cache.filter(|_| stack.settings.cache_enabled);
-            Arc::new(meta.reconnecting(method.reconnects).caching(cache).timed())
+            let meta = meta_of(client, method, own);
+            let Some(elsewhere) = method.elsewhere else {
+                return Ok(Arc::new(meta));
+            };
+            let elsewhere = named(elsewhere)?;
+            let there = Arc::new(meta_of(client, method, elsewhere));
+            Ok(Arc::new(meta.elsewhere(elsewhere, there)))
         });
-        Self {
-            stack: Arc::clone(stack),
-            methods: methods.collect(),
+        Ok(Self {
+            stack: Arc::clone(own),
+            methods: methods.collect::<Result<_, &'static str>>()?,
             options: CallOptions::new(),
-        }
+        })
     }
 
     /// The same with these options, above its own.
@@ -72,6 +74,25 @@ impl Wire {
     pub fn falls_back<E>(&self, method: usize, error: &CallError<E>) {
         self.methods[method].falls_back(&self.stack, &error.to_string());
     }
+}
+
+/// What is the same for every call of the method, where this service answers it.
+fn meta_of(
+    client: &'static ClientDescriptor,
+    method: &'static MethodDescriptor,
+    stack: &Stack,
+) -> Meta {
+    let layers = [
+        stack.settings.of_method(method.name),
+        method.settings,
+        stack.settings.call,
+        client.settings,
+    ];
+    let name = Cow::Owned(format!("{}::{}", client.name, method.name));
+    let verb = method.verb.method();
+    let meta = Meta::new(stack, name, verb, method.keyed, &layers);
+    let cache = method.cache.filter(|_| stack.settings.cache_enabled);
+    meta.reconnecting(method.reconnects).caching(cache).timed()
 }
 
 impl fmt::Debug for Wire {

@@ -56,6 +56,8 @@ pub struct MethodDescriptor {
     pub keyed: bool,
     /// Whether its stream of events is asked for again when it breaks.
     pub reconnects: bool,
+    /// The service that is asked where its own gives nothing.
+    pub elsewhere: Option<&'static str>,
     /// How its answers are kept, if they are.
     pub cache: Option<CacheSettings>,
     /// What it says about its calls.
@@ -73,6 +75,7 @@ impl MethodDescriptor {
             path,
             keyed: false,
             reconnects: false,
+            elsewhere: None,
             cache: None,
             settings: CallSettings::UNSET,
         }
@@ -91,6 +94,14 @@ impl MethodDescriptor {
     #[must_use]
     pub const fn reconnects(mut self) -> Self {
         self.reconnects = true;
+        self
+    }
+
+    /// Where its own service gives nothing, this one is asked.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn falls_back_to(mut self, service: &'static str) -> Self {
+        self.elsewhere = Some(service);
         self
     }
 

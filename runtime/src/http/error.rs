@@ -170,6 +170,26 @@ impl CallFailure {
         self
     }
 
+    /// The same, where the service that stands in gave nothing either.
+    pub(super) fn beside(mut self: Box<Self>, other: &Self) -> Box<Self> {
+        self.sent = self.sent.max(other.sent);
+        let (service, text) = (&other.call.service, &other.text);
+        self.text = format!(
+            "{}; service `{service}`, which stands in: {text}",
+            self.text
+        )
+        .into();
+        self
+    }
+
+    pub(super) fn is_client_error(&self) -> bool {
+        match (self.kind, self.status) {
+            (CallErrorKind::Request, _) => true,
+            (CallErrorKind::Decode | CallErrorKind::TooLarge, _) | (_, None) => false,
+            (_, Some(status)) => status.is_client_error() && !may_be_repeated(status),
+        }
+    }
+
     pub(super) fn is_json(&self) -> bool {
         let content_type = self.headers.get(http::header::CONTENT_TYPE);
         let text = content_type.and_then(|value| value.to_str().ok());
@@ -261,11 +281,7 @@ impl<E> CallError<E> {
     /// covers that up.
     #[must_use]
     pub fn is_client_error(&self) -> bool {
-        match (self.failure.kind, self.failure.status) {
-            (CallErrorKind::Request, _) => true,
-            (CallErrorKind::Decode | CallErrorKind::TooLarge, _) | (_, None) => false,
-            (_, Some(status)) => status.is_client_error() && !may_be_repeated(status),
-        }
+        self.failure.is_client_error()
     }
 
     /// Whether a time limit was reached.

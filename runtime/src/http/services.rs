@@ -36,8 +36,11 @@ impl Services {
             .string("zone", faults)
             .map(Into::into);
         for (name, section) in config.section("services").entries(faults) {
-            let methods = clients.iter().filter(|client| client.service == name);
-            let methods = methods.flat_map(|client| client.methods);
+            let methods = clients.iter().flat_map(|client| {
+                let methods = client.methods.iter();
+                methods
+                    .filter(move |method| client.service == name || method.elsewhere == Some(name))
+            });
             let mut methods: Vec<_> = methods.map(|method| method.name).collect();
             methods.sort_unstable();
             methods.dedup();
@@ -68,27 +71,25 @@ impl Services {
     /// Puts each client among the states; of one whose service is not configured, what is missing.
     pub(crate) fn provide(&self, clients: &[&'static ClientDescriptor], states: &mut States) {
         for client in clients {
-            let wire = match self.0.get(client.service) {
-                Some(stack) => Ok(Wire::new(stack, client)),
-                None => {
-                    let (message, help) = self.not_configured(client.service);
-                    let needs = format!(
-                        "needs the client `{}` ({}), and {message}",
-                        client.name, client.location
-                    );
-                    Err(BindFault::new(needs, help))
-                }
-            };
+            let wire = self.wire(client).map_err(|(message, help)| {
+                let needs = format!(
+                    "needs the client `{}` ({}), and {message}",
+                    client.name, client.location
+                );
+                BindFault::new(needs, help)
+            });
             client.provide(states, wire);
         }
     }
 
     /// A client of this type, or what is missing for it.
     pub(crate) fn client<C: ServiceClient>(&self) -> Result<C, (String, String)> {
-        let client = C::DESCRIPTOR;
-        let stack = self.0.get(client.service);
-        let stack = stack.ok_or_else(|| self.not_configured(client.service))?;
-        Ok(C::from_wire(Wire::new(stack, client)))
+        self.wire(C::DESCRIPTOR).map(C::from_wire)
+    }
+
+    fn wire(&self, client: &'static ClientDescriptor) -> Result<Wire, (String, String)> {
+        let wire = Wire::new(client, |service| self.0.get(service));
+        wire.map_err(|missing| self.not_configured(missing))
     }
 
     /// A client without a trait.

@@ -36,6 +36,7 @@ pub(crate) trait Orders {
     #[cfg(all())]
     #[get("/orders/{id}/{kind}")]
     #[retry(attempts = 3)]
+    #[fallback(service = "archive")]
     async fn order(
         &self,
         id: u64,

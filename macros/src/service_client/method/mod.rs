@@ -61,6 +61,9 @@ pub(super) fn read(item: &TraitItemFn, of_trait: &Limits, errors: &mut Errors) -
     let shape = returned.as_ref().map(|(shape, ..)| shape);
     let sent = (keyed, verb, &*arguments);
     attributes::repeats(item, sent, &limits.retry, errors);
+    if let Some(fallback) = &fallback {
+        fallback.check_service(sent, errors);
+    }
     let cache = attributes::cache(item, verb, shape, errors);
     let reconnects = attributes::reconnects(item, shape, sent, errors);
     if let Some(gone) = fallback

@@ -34,22 +34,12 @@ impl Call {
         now: &mut Instant,
     ) -> Result<Answer, Box<CallFailure>> {
         let meta = &self.meta;
-        if let Some(flaw) = self.flaw {
+        if let Some(flaw) = self.flaw.take() {
             let failure = CallFailure::new(CallErrorKind::Request, &meta.call, flaw);
             return Err(Box::new(failure));
         }
         let ambient = Ambient::current();
-        let begun = *now;
-        let limits = [
-            Some(later(begun, meta.decided.timeout)),
-            // Longer than the clock goes is no limit.
-            self.options
-                .timeout
-                .and_then(|limit| begun.checked_add(limit)),
-            self.options.deadline,
-            ambient.as_ref().and_then(Ambient::deadline),
-        ];
-        let deadline = limits.into_iter().flatten().min().unwrap_or(begun);
+        let deadline = self.deadline(ambient.as_ref(), *now);
         let mut decided = meta.decided;
         if self.options.no_retry || ambient.as_ref().is_some_and(Ambient::is_repeat) {
             decided.attempts = 1;
@@ -58,7 +48,8 @@ impl Call {
             self.path.push('?');
             self.path.push_str(&self.query);
         }
-        let trace = self.stack.trace(ambient.as_ref());
+        let known = self.trace.take();
+        let trace = known.unwrap_or_else(|| self.stack.trace(ambient.as_ref()));
         let span = tracing::info_span!(
             "call",
             otel.name = %meta.call.method,
@@ -81,10 +72,8 @@ impl Call {
             let key = Key::new(&self.meta.method, &self.path, &headers, fine);
             (Arc::clone(rules), key)
         });
-        if self.keyed && !self.headers.contains_key(&IDEMPOTENCY_KEY) {
-            let key = self.stack.new_key();
-            self.headers.insert(IDEMPOTENCY_KEY.clone(), key);
-        }
+        self.add_key();
+        let meta = &self.meta;
         if !self.options.headers.is_empty() {
             self.headers
                 .extend(std::mem::take(&mut self.options.headers));
@@ -129,6 +118,28 @@ impl Call {
         }
         Ok(answer)
     }
+
+    /// When it ends, if it begins now.
+    pub(super) fn deadline(&self, ambient: Option<&Ambient>, now: Instant) -> Instant {
+        let limits = [
+            Some(later(now, self.meta.decided.timeout)),
+            // Longer than the clock goes is no limit.
+            self.options
+                .timeout
+                .and_then(|limit| now.checked_add(limit)),
+            self.options.deadline,
+            ambient.and_then(Ambient::deadline),
+        ];
+        limits.into_iter().flatten().min().unwrap_or(now)
+    }
+
+    /// Adds the key by which the service knows it again, unless it has one.
+    pub(super) fn add_key(&mut self) {
+        if self.keyed && !self.headers.contains_key(&IDEMPOTENCY_KEY) {
+            let key = self.stack.new_key();
+            self.headers.insert(IDEMPOTENCY_KEY.clone(), key);
+        }
+    }
 }
 
 /// A call that may write something. Given up, it may have, or still will: what is kept does not count any
@@ -160,7 +171,7 @@ fn add(headers: &mut HeaderMap, name: &HeaderName, text: String) {
 
 impl Stack {
     /// Where the call stands in its trace.
-    fn trace(&self, ambient: Option<&Ambient>) -> TraceContext {
+    pub(super) fn trace(&self, ambient: Option<&Ambient>) -> TraceContext {
         let rng = &self.environment.rng;
         match ambient {
             Some(ambient) => ambient.trace().child(rng),

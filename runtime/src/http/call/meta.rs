@@ -27,6 +27,8 @@ pub(in super::super) struct Meta {
     pub(super) repeatable: bool,
     pub(super) reconnects: bool,
     pub(super) cache: Option<Arc<Rules>>,
+    /// The service that is asked where this one gives nothing, with what is the same for those calls.
+    pub(super) elsewhere: Option<(Arc<Stack>, Arc<Meta>)>,
     pub(super) decided: Decided,
     /// How long its attempts usually take, where second requests go by that.
     pub(super) times: Option<Arc<UsualTime>>,
@@ -58,6 +60,7 @@ impl Meta {
             keyed,
             reconnects: false,
             cache: None,
+            elsewhere: None,
             decided: Decided::of(layers),
             times: None,
             fallbacks: OnceLock::new(),
@@ -85,6 +88,12 @@ impl Meta {
     /// Its answers are kept by these rules.
     pub(in super::super) fn caching(mut self, settings: Option<CacheSettings>) -> Self {
         self.cache = settings.map(|settings| Arc::new(Rules::new(settings)));
+        self
+    }
+
+    /// Where its service gives nothing, that one is asked.
+    pub(in super::super) fn elsewhere(mut self, stack: &Arc<Stack>, meta: Arc<Self>) -> Self {
+        self.elsewhere = Some((Arc::clone(stack), meta));
         self
     }
 

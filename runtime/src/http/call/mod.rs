@@ -1,5 +1,6 @@
 //! One call, from its parts to what it gives.
 
+mod elsewhere;
 mod exchange;
 mod meta;
 
@@ -12,6 +13,8 @@ use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
+
+use crate::observability::TraceContext;
 
 use super::body::{Body, BodyStream};
 use super::error::{CallError, CallErrorKind, CallFailure, Sent};
@@ -42,6 +45,8 @@ pub struct Call {
     meta: Arc<Meta>,
     options: CallOptions,
     keyed: bool,
+    /// Where it stands in its trace, if that was decided already.
+    trace: Option<TraceContext>,
     path: String,
     query: String,
     headers: HeaderMap,
@@ -56,6 +61,7 @@ impl Call {
             meta: Arc::clone(meta),
             options: options.clone(),
             keyed: meta.keyed,
+            trace: None,
             path: String::with_capacity(PATH),
             query: String::new(),
             headers: HeaderMap::new(),
@@ -245,7 +251,24 @@ impl Call {
     /// # Errors
     /// [`CallError`] says what happened.
     #[doc(hidden)]
-    pub async fn send<R: Read, E: DeserializeOwned>(self) -> Result<R::Output, CallError<E>> {
+    pub async fn send<R: Read, E: DeserializeOwned>(mut self) -> Result<R::Output, CallError<E>> {
+        let result = match self.elsewhere() {
+            None => self.send_here::<R>().await,
+            // In a box, or each call would have room for two.
+            Some(elsewhere) => Box::pin(elsewhere.or::<R>(self)).await,
+        };
+        result.map_err(|failure| {
+            let problem = if failure.is_json() {
+                serde_json::from_slice(&failure.body).ok()
+            } else {
+                None
+            };
+            CallError::new(failure, problem)
+        })
+    }
+
+    /// Sends it to its own service alone.
+    async fn send_here<R: Read>(self) -> Result<R::Output, Box<CallFailure>> {
         let (meta, stack) = (Arc::clone(&self.meta), Arc::clone(&self.stack));
         let begun = Instant::now();
         let mut now = begun;
@@ -269,14 +292,7 @@ impl Call {
         });
         let error = result.as_ref().err().map(|failure| failure.kind);
         meta.ended(&stack, error, now.saturating_duration_since(begun));
-        result.map_err(|failure| {
-            let problem = if failure.is_json() {
-                serde_json::from_slice(&failure.body).ok()
-            } else {
-                None
-            };
-            CallError::new(failure, problem)
-        })
+        result
     }
 
     /// Keeps the first thing that is wrong.
