@@ -1,23 +1,65 @@
-//! What an answer says about the health of who gave it: `breaker.failures`.
+//! What an answer says about the health of who gave it: `breaker.failures`, or the program's own judgment.
 
+use std::fmt;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
-use http::StatusCode;
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
 
 use crate::config::{Faults, Section};
 use crate::resilience::Signal;
 
-/// Which statuses are failures. Not those of calls: what is no success is one for the caller, always.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Judge {
-    /// `None` for what is usual.
-    failures: Option<Box<[RangeInclusive<u16>]>>,
+/// An answer, as `App::judge` hands it to the program's own judgment.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Judged<'a> {
+    /// Its status, of whatever kind.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: &'a HeaderMap,
+    /// Its body; of an answer that is no success the beginning, and of one that is read while it comes
+    /// nothing.
+    pub body: &'a Bytes,
+}
+
+/// What a program says about the health of a service that gave this answer.
+pub(crate) type Judgment = Arc<dyn Fn(&Judged<'_>) -> Signal + Send + Sync>;
+
+/// Which answers are failures. Not those of calls: what is no success is one for the caller, always.
+#[derive(Clone, Default)]
+pub(crate) enum Judge {
+    /// The program says.
+    Own(Judgment),
+    /// These statuses.
+    Statuses(Box<[RangeInclusive<u16>]>),
+    #[default]
+    Usual,
+}
+
+impl fmt::Debug for Judge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Own(_) => f.write_str("Own"),
+            Self::Statuses(statuses) => statuses.fmt(f),
+            Self::Usual => f.write_str("Usual"),
+        }
+    }
 }
 
 impl Judge {
-    /// Reads `failures` of the section of the breaker.
-    pub(super) fn read(section: &Section<'_>, faults: &mut Faults) -> Self {
-        let Some(texts) = section.strings("failures", faults) else {
+    /// Reads `failures` of the section of the breaker, unless the program has a judgment of its own.
+    pub(super) fn read(section: &Section<'_>, own: Option<&Judgment>, faults: &mut Faults) -> Self {
+        let texts = section.strings("failures", faults);
+        if let Some(own) = own {
+            if section.contains("failures") {
+                let message = "has no effect: the program judges the answers itself (`App::judge`)";
+                let fault = section.fault("failures", message);
+                faults.push(fault.with_help("leave it out"));
+            }
+            return Self::Own(Arc::clone(own));
+        }
+        let Some(texts) = texts else {
             return Self::default();
         };
         let mut failures = Vec::with_capacity(texts.len());
@@ -31,18 +73,19 @@ impl Judge {
                 }
             }
         }
-        Self {
-            failures: Some(failures.into()),
-        }
+        Self::Statuses(failures.into())
     }
 
-    /// What the status says.
-    pub(super) fn signal(&self, status: StatusCode) -> Signal {
-        let status = status.as_u16();
-        match &self.failures {
-            Some(failures) if failures.iter().any(|all| all.contains(&status)) => Signal::Failure,
-            Some(_) => Signal::Success,
-            None => match status {
+    /// What the answer says.
+    pub(super) fn signal(&self, answer: &Judged<'_>) -> Signal {
+        let status = answer.status.as_u16();
+        match self {
+            Self::Own(judgment) => judgment(answer),
+            Self::Statuses(failures) if failures.iter().any(|all| all.contains(&status)) => {
+                Signal::Failure
+            }
+            Self::Statuses(_) => Signal::Success,
+            Self::Usual => match status {
                 429 => Signal::Refused,
                 500.. => Signal::Failure,
                 _ => Signal::Success,
@@ -77,16 +120,21 @@ mod tests {
         let toml = format!("[breaker]\n{value}");
         let config = Config::from_toml("interline.toml", &toml).unwrap();
         let mut faults = Faults::new();
-        let judge = Judge::read(&config.section("breaker"), &mut faults);
+        let judge = Judge::read(&config.section("breaker"), None, &mut faults);
         faults.into_result().map_err(|error| error.to_string())?;
         Ok(judge)
     }
 
     fn signals(judge: &Judge, statuses: &[u16]) -> Vec<Signal> {
         let statuses = statuses.iter();
-        statuses
-            .map(|status| judge.signal(StatusCode::from_u16(*status).unwrap()))
-            .collect()
+        let signal = |status: &u16| {
+            judge.signal(&Judged {
+                status: StatusCode::from_u16(*status).unwrap(),
+                headers: &HeaderMap::new(),
+                body: &Bytes::new(),
+            })
+        };
+        statuses.map(signal).collect()
     }
 
     #[test]

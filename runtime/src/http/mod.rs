@@ -64,12 +64,13 @@ pub use context::{RequestContext, carry};
 pub use descriptor::{ClientDescriptor, MethodDescriptor, ServiceClient, Verb};
 pub use error::{CallError, CallErrorKind, Sent};
 pub use events::{Event, EventStream};
+pub use judge::Judged;
 pub use options::{CallOptions, CallSettings, RetrySettings};
 pub use problem::Problem;
 #[doc(hidden)]
 pub use read::{Answered, Empty, Events, Full, Json, Maybe, Pieces, Raw, Read, Received};
 pub use response::Response;
-pub(crate) use services::Services;
+pub(crate) use services::{Judging, Services};
 pub(crate) use stack::Surroundings;
 pub use stream::ByteStream;
 #[cfg(feature = "testing")]

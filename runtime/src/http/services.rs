@@ -12,8 +12,17 @@ use crate::handling::{BindFault, States};
 use super::checks;
 use super::client::{HttpClient, Wire};
 use super::descriptor::{ClientDescriptor, ServiceClient};
+use super::judge::Judgment;
 use super::settings::ServiceSettings;
 use super::stack::{Stack, Surroundings};
+
+/// How the program judges the answers of a service.
+#[derive(Clone)]
+pub(crate) struct Judging {
+    pub(crate) service: Arc<str>,
+    pub(crate) judgment: Judgment,
+    pub(crate) written: &'static std::panic::Location<'static>,
+}
 
 /// The services in `[services]`, by name.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +34,7 @@ impl Services {
     pub(crate) fn read(
         config: &Config,
         clients: &[&'static ClientDescriptor],
+        judgments: &[Judging],
         backends: &Backends,
         environment: &Surroundings,
         faults: &mut Faults,
@@ -44,7 +54,10 @@ impl Services {
             let mut methods: Vec<_> = methods.map(|method| method.name).collect();
             methods.sort_unstable();
             methods.dedup();
-            let settings = ServiceSettings::read(&section, &methods, backends, metrics, faults);
+            let judging = judgments.iter().find(|judging| *judging.service == *name);
+            let judgment = judging.map(|judging| &judging.judgment);
+            let settings =
+                ServiceSettings::read(&section, &methods, judgment, backends, metrics, faults);
             let Some(mut settings) = settings else {
                 continue;
             };

@@ -12,7 +12,7 @@ use crate::resilience::{CircuitBreakerOptions, Jitter, LoadBalancer, OutlierOpti
 
 use super::checks::CheckSettings;
 use super::contradictions;
-use super::judge::Judge;
+use super::judge::{Judge, Judgment};
 use super::options::{CallSettings, RetrySettings};
 use super::tls::Security;
 use super::transport::Ways;
@@ -120,11 +120,12 @@ impl ServiceSettings {
         found.map_or(CallSettings::UNSET, |(_, settings)| *settings)
     }
 
-    /// Reads the section of a service whose clients have these `methods`. `None` after pushing what
-    /// is wrong.
+    /// Reads the section of a service whose clients have these `methods`, and whose answers the program
+    /// may judge itself. `None` after pushing what is wrong.
     pub(crate) fn read(
         section: &Section<'_>,
         methods: &[&'static str],
+        judgment: Option<&Judgment>,
         backends: &Backends,
         metrics: Option<&dyn MetricsSink>,
         faults: &mut Faults,
@@ -162,7 +163,7 @@ impl ServiceSettings {
             balance,
             zone: None,
             outliers: read_outliers(section, balance, faults),
-            judge: Judge::read(&section.section("breaker", faults), faults),
+            judge: Judge::read(&section.section("breaker", faults), judgment, faults),
             breaker: read_breaker(&section.section("breaker", faults), faults),
             checks: CheckSettings::read(&section.section("health", faults), faults),
             concurrency: section

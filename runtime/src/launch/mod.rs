@@ -182,6 +182,45 @@ impl App {
         self
     }
 
+    /// Judges the answers of a service in place of `breaker.failures`: what says that an instance, or the
+    /// whole service, does not work, for its circuits and for the choice among its instances. What the
+    /// caller gets stays the same. Where nothing is answered, that is a failure without a question, and an
+    /// answer that is read while it comes is judged by how it ends.
+    ///
+    /// ```
+    /// use interline::prelude::*;
+    /// use interline::resilience::Signal;
+    ///
+    /// # fn app(config: Config) -> App {
+    /// // This one says that it cannot go on in a header, under a status of success.
+    /// App::new(config).judge("orders", |answer| {
+    ///     match answer.headers.contains_key("x-degraded") || answer.status.is_server_error() {
+    ///         true => Signal::Failure,
+    ///         false => Signal::Success,
+    ///     }
+    /// })
+    /// # }
+    /// ```
+    #[cfg(feature = "http")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
+    #[must_use]
+    #[track_caller]
+    pub fn judge<F>(mut self, service: impl Into<Arc<str>>, judgment: F) -> Self
+    where
+        F: Fn(&crate::http::Judged<'_>) -> crate::resilience::Signal + Send + Sync + 'static,
+    {
+        let service = service.into();
+        self.wiring
+            .judgments
+            .retain(|known| known.service != service);
+        self.wiring.judgments.push(crate::http::Judging {
+            service,
+            judgment: Arc::new(judgment),
+            written: std::panic::Location::caller(),
+        });
+        self
+    }
+
     /// Uses this broker under its own name, in place of what the configuration says about that name:
     /// for tests.
     #[must_use]

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use crate::config::suggest::suggest;
 use crate::discovery::{Backends, Registrations, ServiceDiscoveryManager};
 use crate::http::{Services, Surroundings};
 use crate::registry::Registry;
 
-use super::Findings;
 use super::wiring::Wiring;
+use super::{Findings, Place, Problem};
 
 /// What is known of other services.
 #[derive(Clone, Debug)]
@@ -35,7 +36,22 @@ pub(super) fn read(
     };
     let (config, faults) = (&wiring.config, &mut findings.faults);
     let backends = Backends::read(config, service, &wiring.discoveries, &wiring.rng, faults);
-    let services = Services::read(config, &registry.clients, &backends, &environment, faults);
+    let (clients, judgments) = (&registry.clients, &wiring.judgments);
+    let services = Services::read(config, clients, judgments, &backends, &environment, faults);
+    let named: Vec<&str> = config.section("services").keys().collect();
+    for judging in judgments {
+        if named.contains(&&*judging.service) {
+            continue;
+        }
+        let what = format!("judge(\"{}\")", judging.service);
+        let message = "judges the answers of a service that is not configured";
+        let help = match suggest(&judging.service, named.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("write `[services.{}]`, or leave it out", judging.service),
+        };
+        let problem = Problem::new(Place::Code(judging.written), what, message);
+        findings.problems.push(problem.help(help));
+    }
     let who = (service, instance);
     let registrations = Registrations::read(config, &backends, who, version, faults);
     let metrics = wiring.metrics.clone();

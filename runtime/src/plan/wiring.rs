@@ -55,6 +55,8 @@ pub struct Wiring {
     pub(crate) discoveries: Vec<(Arc<str>, Arc<dyn crate::discovery::Discovery>)>,
     #[cfg(all(feature = "http", feature = "testing"))]
     pub(crate) stand_ins: crate::http::StandIns,
+    #[cfg(feature = "http")]
+    pub(crate) judgments: Vec<crate::http::Judging>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) rng: Rng,
     pub(crate) instance: Option<Arc<str>>,
@@ -85,6 +87,8 @@ impl Wiring {
             discoveries: Vec::new(),
             #[cfg(all(feature = "http", feature = "testing"))]
             stand_ins: crate::http::StandIns::default(),
+            #[cfg(feature = "http")]
+            judgments: Vec::new(),
             clock: Arc::new(SystemClock),
             rng: Rng::new(),
             instance: None,

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use interline::http::CallErrorKind;
-use interline::resilience::CircuitState;
+use interline::prelude::*;
+use interline::resilience::{CircuitState, Signal};
 
 use crate::server::{Reply, Server};
 use crate::shop::{ITEM, Shop, ShopClient, client, item, till};
@@ -226,4 +227,72 @@ async fn as_many_calls_run_as_may_and_dropped_ones_give_their_place_back() {
         (error.kind(), error.attempts()),
         (CallErrorKind::BulkheadFull, 0)
     );
+}
+
+#[tokio::test]
+async fn the_program_may_judge_the_answers_itself() {
+    let server = Server::start(|_| Reply::json(ITEM).header("x-degraded", "yes")).await;
+    let toml = |lines: &str| {
+        let url = server.url();
+        let toml = format!(
+            "service.name = \"till\"\n[services.shop]\nurls = [\"{url}\"]\nretry.attempts = 1\n\
+             breaker.consecutive = 3\nbreaker.open = \"1h\"\nejection.max_share = 0.0\n{lines}\n"
+        );
+        Config::from_toml("interline.toml", &toml).unwrap()
+    };
+    let app = |config| {
+        let app = App::new(config).named_only().publish_only();
+        app.judge("shop", |answer| {
+            let excused = answer.body.starts_with(b"closed");
+            match answer.headers.contains_key("x-degraded") {
+                true => Signal::Failure,
+                false if answer.status.is_server_error() && !excused => Signal::Failure,
+                false => Signal::Success,
+            }
+        })
+    };
+    // A success that says it is none opens the circuit, and the caller has the answer.
+    let running = app(toml("")).launch().await.unwrap();
+    let shop: ShopClient = running.client().unwrap();
+    for _ in 0..3 {
+        assert_eq!(shop.item("7").await.unwrap(), item());
+    }
+    let error = shop.item("7").await.unwrap_err();
+    assert_eq!(error.kind(), CallErrorKind::CircuitBreakerOpen);
+    // And a failure that is to be expected does not.
+    server.change(|_| Reply::status(500).body("closed"));
+    let running = app(toml("")).launch().await.unwrap();
+    let shop: ShopClient = running.client().unwrap();
+    for _ in 0..20 {
+        let error = shop.item("7").await.unwrap_err();
+        assert_eq!(error.kind(), CallErrorKind::Status);
+    }
+    server.change(|_| Reply::status(500).body("broken"));
+    for _ in 0..3 {
+        let error = shop.item("7").await.unwrap_err();
+        assert_eq!(error.kind(), CallErrorKind::Status);
+    }
+    let error = shop.item("7").await.unwrap_err();
+    assert_eq!(error.kind(), CallErrorKind::CircuitBreakerOpen);
+}
+
+#[tokio::test]
+async fn a_judgment_that_nobody_asks_for_is_a_mistake() {
+    let toml = "service.name = \"till\"\n[services.shop]\nurls = [\"http://localhost:1\"]\n\
+                breaker.failures = [\"5xx\"]\n";
+    let config = Config::from_toml("interline.toml", toml).unwrap();
+    let app = App::new(config).named_only().publish_only();
+    let app = app.judge("shop", |_| Signal::Success);
+    let error = app.judge("shp", |_| Signal::Success).launch().await;
+    let text = error.unwrap_err().to_string();
+    for wanted in [
+        "interline.toml:4",
+        "services.shop.breaker.failures",
+        "has no effect: the program judges the answers itself",
+        "breakers.rs",
+        "judges the answers of a service that is not configured",
+        "did you mean `shop`?",
+    ] {
+        assert!(text.contains(wanted), "{wanted}: {text}");
+    }
 }

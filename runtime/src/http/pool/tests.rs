@@ -22,7 +22,7 @@ pub(super) fn pool(endpoints: &EndpointSet, lines: &str, rng: &Rng) -> Pool {
     let config = Config::from_toml("interline.toml", &toml).unwrap();
     let mut faults = Faults::new();
     let (section, backends) = (config.section("services.orders"), Backends::default());
-    let settings = ServiceSettings::read(&section, &[], &backends, None, &mut faults);
+    let settings = ServiceSettings::read(&section, &[], None, &backends, None, &mut faults);
     faults.into_result().unwrap();
     let settings = settings.unwrap();
     let environment = Surroundings {

@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::resilience::Signal;
 
 use super::super::error::{CallErrorKind, CallFailure, Sent, may_be_repeated};
+use super::super::judge::Judged;
 use super::super::pool::{Held, Lease};
 use super::super::retry_after;
 use super::super::stream::Rest;
@@ -48,7 +49,11 @@ impl Stack {
                 (Err((failure, verdict)), signal)
             }
             Ok(Ok(mut incoming)) => {
-                let signal = self.settings.judge.signal(incoming.status);
+                let signal = self.settings.judge.signal(&Judged {
+                    status: incoming.status,
+                    headers: &incoming.headers,
+                    body: &incoming.body,
+                });
                 let result = if is_fine(prepared, incoming.status) {
                     if let Some(body) = incoming.rest.take() {
                         let rest = self.rest(prepared, body, lease.hold(*now), attempt);

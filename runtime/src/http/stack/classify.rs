@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::resilience::Signal;
 
 use super::super::error::{CallErrorKind, CallFailure, CallName, Sent};
-use super::super::judge::Judge;
+use super::super::judge::{Judge, Judged};
 use super::super::transport::{TransportError, Why};
 use super::request::Answer;
 
@@ -101,11 +101,21 @@ pub(in super::super) fn explain(error: &TransportError) -> String {
 /// What a call says about the health of the service.
 pub(super) fn signal_of_call(judge: &Judge, result: &Result<Answer, Box<CallFailure>>) -> Signal {
     let failure = match result {
-        Ok(_) => return Signal::Success,
+        Ok(answer) => {
+            return judge.signal(&Judged {
+                status: answer.status,
+                headers: &answer.headers,
+                body: &answer.body,
+            });
+        }
         Err(failure) => failure,
     };
     match (failure.kind, failure.status) {
-        (_, Some(status)) => judge.signal(status),
+        (_, Some(status)) => judge.signal(&Judged {
+            status,
+            headers: &failure.headers,
+            body: &failure.body,
+        }),
         (CallErrorKind::TooLarge, None) => Signal::Success,
         // Nobody was asked.
         (CallErrorKind::Timeout, None) if failure.attempts == 0 => Signal::Ignored,
