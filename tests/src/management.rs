@@ -450,12 +450,21 @@ impl Management {
     /// As [`create_vhost`](Self::create_vhost).
     pub async fn close_connections(&self) -> Result<usize> {
         let connections = self.connections().await?;
+        self.close(&connections).await?;
+        Ok(connections.len())
+    }
+
+    /// Has the server close these connections, which it knows by their names.
+    ///
+    /// # Errors
+    ///
+    /// As [`create_vhost`](Self::create_vhost).
+    pub async fn close(&self, connections: &[String]) -> Result<()> {
         // All at once: one that is going down by itself meanwhile is slow to answer.
         let closing = connections
             .iter()
             .map(|name| async move { self.delete(&["connections", name]).await });
-        try_join_all(closing).await?;
-        Ok(connections.len())
+        try_join_all(closing).await.map(drop)
     }
 
     /// Gets any other resource, `["overview"]` say.

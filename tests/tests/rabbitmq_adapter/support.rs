@@ -24,6 +24,9 @@ pub type Outcome = Result<(), Error>;
 /// The longest that anything may take that is expected to happen.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
+/// The same for a connection that somebody had to repair: it is tried again after 15 to 30 seconds.
+pub const REPAIR_LIMIT: Duration = Duration::from_secs(90);
+
 pub struct Stage {
     pub vhost: Vhost,
     pub metrics: InMemoryMetrics,
@@ -141,7 +144,15 @@ impl Inbox {
 }
 
 pub async fn eventually(condition: impl Fn() -> bool, shown: impl Fn() -> String) {
-    let deadline = Instant::now() + LIMIT;
+    eventually_within(LIMIT, condition, shown).await;
+}
+
+pub async fn eventually_within(
+    limit: Duration,
+    condition: impl Fn() -> bool,
+    shown: impl Fn() -> String,
+) {
+    let deadline = Instant::now() + limit;
     while !condition() {
         assert!(Instant::now() < deadline, "never came true: {}", shown());
         sleep(Duration::from_millis(10)).await;
@@ -149,6 +160,16 @@ pub async fn eventually(condition: impl Fn() -> bool, shown: impl Fn() -> String
 }
 
 pub async fn until_state(broker: &RabbitMq, state: ConnectionState) {
+    until_state_within(LIMIT, broker, state).await;
+}
+
+/// Waits until it is up again after what was wrong has been repaired.
+pub async fn until_repaired(broker: &RabbitMq) {
+    until_state_within(REPAIR_LIMIT, broker, ConnectionState::Ready).await;
+}
+
+async fn until_state_within(limit: Duration, broker: &RabbitMq, state: ConnectionState) {
     let health = || broker.health_check();
-    eventually(|| health().state == state, || format!("{:?}", health())).await;
+    let shown = || format!("{:?}", health());
+    eventually_within(limit, || health().state == state, shown).await;
 }

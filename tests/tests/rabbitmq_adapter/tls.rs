@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::certificates::{Authority, Files};
 use crate::support::{
-    Error, Inbox, LIMIT, Outcome, broker, eventually, message, subscription, until_state,
+    Error, Inbox, LIMIT, Outcome, broker, eventually, message, subscription, until_repaired,
 };
 
 pub fn cases() -> Vec<Case> {
@@ -263,7 +263,7 @@ async fn expired() -> Outcome {
         .files
         .write_pair("server", &stage.ca.server("localhost")?)?;
     stage.server.restart().await?;
-    until_state(&two, ConnectionState::Ready).await;
+    until_repaired(&two).await;
     end(&two).await;
     Ok(())
 }
@@ -285,7 +285,7 @@ async fn rotated_authority() -> Outcome {
     };
     eventually(refused, || format!("{:?}", one.health_check())).await;
     stage.files.write("ca.pem", &other.pem())?;
-    until_state(&one, ConnectionState::Ready).await;
+    until_repaired(&one).await;
     let mut inbox = Inbox::open(&one, subscription("tls.rotated")).await?;
     one.publish(message("tls.rotated", "1", "{}")).await?;
     inbox.take().await;
