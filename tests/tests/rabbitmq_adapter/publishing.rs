@@ -1,19 +1,23 @@
 //! Confirmed, unroutable, refused, lost.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{OptionFuture, join, join_all};
 use interline::PublishError;
 use interline::handling::PublishErrorKind;
-use interline::message::RabbitMqPublish;
-use interline::messaging::{ConnectionState, MessageBroker};
+use interline::message::headers::name;
+use interline::message::{RabbitMqPublish, ReplyAddress};
+use interline::messaging::{ConnectionState, MessageBroker, ReplyEvent};
 use interline::observability::metrics::InMemoryMetrics;
 use interline::testing::ServerFixture;
 use interline_tests::harness::Case;
-use serde_json::json;
-use tokio::time::{Instant, timeout};
+use interline_tests::servers::Vhost;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout};
 
-use crate::support::{LIMIT, Outcome, Stage, broker, message, subscription, until_state};
+use crate::support::{Inbox, LIMIT, Outcome, Stage, broker, message, subscription, until_state};
 
 pub fn cases() -> Vec<Case> {
     vec![
@@ -22,6 +26,14 @@ pub fn cases() -> Vec<Case> {
             own_outcome,
         ),
         Case::new("a_full_queue_refuses", refused),
+        Case::new(
+            "a_refused_message_brings_another_channel_and_the_order_stays",
+            renewed,
+        ),
+        Case::new(
+            "a_refused_request_brings_another_channel_and_replies_find_the_one_before",
+            refused_request,
+        ),
         Case::new(
             "a_missing_exchange_fails_its_own_publishes_only",
             missing_exchange,
@@ -36,7 +48,7 @@ fn kind(outcome: Result<(), PublishError>) -> Option<PublishErrorKind> {
 
 async fn own_outcome() -> Outcome {
     let stage = Stage::new().await?;
-    let inbox = crate::support::Inbox::open(&stage.broker, subscription("orders.placed")).await?;
+    let inbox = Inbox::open(&stage.broker, subscription("orders.placed")).await?;
     // Returned messages and acknowledgements of several at once cross each other here.
     for round in 0..5 {
         let publishes = (0..1_000).map(|index| {
@@ -86,6 +98,126 @@ async fn refused() -> Outcome {
     let outcome = stage.broker.publish(message("a.b", "2", "{}")).await;
     assert_eq!(kind(outcome), Some(PublishErrorKind::Nacked));
     stage.end().await
+}
+
+async fn renewed() -> Outcome {
+    // So few are begun one after the other by one poll.
+    const BATCH: u32 = 30;
+    let stage = Stage::new().await?;
+    let arguments = json!({ "x-max-length": 1, "x-overflow": "reject-publish" });
+    stage.management().declare_queue("tiny", arguments).await?;
+    stage
+        .management()
+        .bind_queue("interline", "tiny", "a.full")
+        .await?;
+    let mut inbox = Inbox::open(&stage.broker, subscription("a.b")).await?;
+    let full = |id: &str| stage.broker.publish(message("a.full", id, "{}"));
+    assert_eq!(kind(full("first").await), None);
+    let publishes = (0..4).map(|index| message("a.b", &format!("before-{index}"), "{}"));
+    for outgoing in publishes {
+        stage.broker.publish(outgoing).await?;
+        inbox.take().await;
+    }
+    let mut before = BTreeSet::new();
+    until("both channels are listed", async || {
+        before = publishing_channels(&stage.vhost).await?;
+        Ok(before.len() == 2)
+    })
+    .await?;
+    let mut count = 0_u32;
+    until(
+        "another has followed and the one before is closed",
+        async || {
+            let publishes = (count..count + BATCH).map(|index| {
+                let mut outgoing = message("a.b", &index.to_string(), "{}");
+                outgoing.key = Some("one".to_owned());
+                let refused = (index % 10 == 5).then(|| full(&format!("full-{index}")));
+                let publish = stage.broker.publish(outgoing);
+                async move { join(publish, OptionFuture::from(refused)).await }
+            });
+            for (published, refused) in timeout(LIMIT, join_all(publishes)).await? {
+                assert_eq!(kind(published), None);
+                if let Some(refused) = refused {
+                    assert_eq!(kind(refused), Some(PublishErrorKind::Nacked));
+                }
+            }
+            for index in count..count + BATCH {
+                assert_eq!(inbox.take().await.id.as_str(), index.to_string());
+            }
+            count += BATCH;
+            let now = publishing_channels(&stage.vhost).await?;
+            Ok(now.len() == 2 && now != before)
+        },
+    )
+    .await?;
+    inbox.consumer.stop().await;
+    stage.end().await
+}
+
+async fn refused_request() -> Outcome {
+    let stage = Stage::new().await?;
+    let arguments = json!({ "x-max-length": 1, "x-overflow": "reject-publish" });
+    stage.management().declare_queue("tiny", arguments).await?;
+    stage
+        .management()
+        .bind_queue("interline", "tiny", "a.full")
+        .await?;
+    assert_eq!(
+        kind(stage.broker.publish(message("a.full", "1", "{}")).await),
+        None
+    );
+    let mut inbox = Inbox::open(&stage.broker, subscription("a.b")).await?;
+    let (sender, mut events) = mpsc::channel(64);
+    let requests = stage.broker.requests(sender).await?;
+    let before = requests.send(message("a.b", "before", "{}")).await?;
+    let asked = inbox.take().await;
+    let refused = requests.send(message("a.full", "2", "{}")).await;
+    assert_eq!(kind(refused.map(drop)), Some(PublishErrorKind::Nacked));
+    until("another channel has followed", async || {
+        let epoch = requests.send(message("a.b", "after", "{}")).await?;
+        inbox.take().await;
+        Ok(epoch > before)
+    })
+    .await?;
+    let to = asked
+        .headers
+        .text(name::REPLY_TO)
+        .expect("it says where to");
+    let to = ReplyAddress::parse(&to).expect("a good address");
+    stage
+        .broker
+        .reply(to, message("answers", "r", "{}"))
+        .await?;
+    match timeout(LIMIT, events.recv()).await? {
+        Some(ReplyEvent::Reply(reply)) => assert_eq!(reply.id.as_str(), "r"),
+        other => panic!("{other:?}"),
+    }
+    inbox.consumer.stop().await;
+    stage.end().await
+}
+
+/// The channels that publish, by their names.
+async fn publishing_channels(vhost: &Vhost) -> Result<BTreeSet<String>, crate::support::Error> {
+    let all: Vec<Value> = vhost
+        .management
+        .get(&["vhosts", &vhost.name, "channels"])
+        .await?;
+    let publishing = all.iter().filter(|channel| channel["confirm"] == true);
+    Ok(publishing
+        .filter_map(|channel| channel["name"].as_str().map(str::to_owned))
+        .collect())
+}
+
+async fn until(
+    what: &str,
+    mut look: impl AsyncFnMut() -> Result<bool, crate::support::Error>,
+) -> Outcome {
+    let deadline = Instant::now() + LIMIT;
+    while !look().await? {
+        assert!(Instant::now() < deadline, "never came true: {what}");
+        sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
 }
 
 async fn missing_exchange() -> Outcome {

@@ -27,7 +27,7 @@ use super::core::lock;
 use board::Board;
 use ledger::Keys;
 pub(super) use ledger::Verdict;
-use renewal::Renewal;
+pub(super) use renewal::Renewal;
 
 /// Publishes that wait for a confirm on one channel; further ones wait for a place.
 const OPEN_MAX: usize = 2_048;

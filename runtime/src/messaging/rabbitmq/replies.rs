@@ -1,30 +1,37 @@
 //! Requests by direct reply-to: one channel that publishes them and hears the replies. The server
 //! ties the two together, so a reply finds this channel or nobody.
+//!
+//! A channel on which the server refused a request is followed by another, as that of a lane is; what
+//! was asked there is still answered there.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
 use lapin::options::{BasicConsumeOptions, ConfirmSelectOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Connection};
-use tokio::sync::watch;
-use tokio::task::AbortHandle;
-use tokio::time::{sleep, timeout};
+use tokio::sync::{Notify, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::handling::{BoxFuture, PublishError, PublishErrorKind};
 use crate::message::{Incoming, Origin, Outgoing, Place};
 use crate::messaging::{BrokerError, BrokerErrorKind, ReplyEvent, ReplyEvents, Requests};
 
 use super::connection::{Live, OPERATION_TIMEOUT, limited};
-use super::core::{BACKOFF_MAX, Core, Link};
+use super::core::{BACKOFF_MAX, Core, Link, lock};
 use super::headers;
-use super::lane::{Job, Line};
+use super::lane::{Job, Line, Renewal, Verdict};
 
 /// The pseudo-queue whose consumer hears the replies, and the address that the server replaces by
 /// one of this channel.
 const REPLY_TO: &str = "amq.rabbitmq.reply-to";
 const REPLIES: &str = "replies";
+const REPLY_SUCCESS: u16 = 200;
+/// How long the replies to what was asked on a channel are heard after another has followed.
+const FORMER_MAX: Duration = Duration::from_secs(120);
 
 /// The channel for requests, as far as it is there.
 #[derive(Clone)]
@@ -39,17 +46,23 @@ pub(super) struct DirectRequests {
     core: Arc<Core>,
     end: watch::Receiver<End>,
     task: AbortHandle,
+    renewal: Mutex<Renewal>,
+    renew: Arc<Notify>,
 }
 
 impl DirectRequests {
     /// Begins to listen, and waits until a reply would be heard.
     pub(super) async fn listen(core: &Arc<Core>, events: ReplyEvents) -> Result<Self, BrokerError> {
         let (sender, end) = watch::channel(End::Opening);
-        let task = tokio::spawn(run(Arc::clone(core), sender, events));
+        let renew = Arc::<Notify>::default();
+        let task = run(Arc::clone(core), sender, events, Arc::clone(&renew));
+        let task = tokio::spawn(task);
         let mut requests = Self {
             core: Arc::clone(core),
             end,
             task: task.abort_handle(),
+            renewal: Mutex::default(),
+            renew,
         };
         match requests.open().await {
             Some(_) => Ok(requests),
@@ -86,6 +99,10 @@ impl DirectRequests {
             };
             match line.publish(job).await {
                 Some(verdict) => {
+                    let refused = matches!(verdict, Verdict::Nacked);
+                    if refused && lock(&self.renewal).is_due(Instant::now()) {
+                        self.renew.notify_one();
+                    }
                     return super::publish::judge(verdict, exchange, &outgoing).map(|()| epoch);
                 }
                 // It never left: the channel went before its turn came.
@@ -136,16 +153,33 @@ async fn another(end: &mut watch::Receiver<End>, epoch: u64) {
 }
 
 /// Keeps a channel open as long as the link is not closed for good.
-async fn run(core: Arc<Core>, end: watch::Sender<End>, events: ReplyEvents) {
+async fn run(core: Arc<Core>, end: watch::Sender<End>, events: ReplyEvents, renew: Arc<Notify>) {
     let mut attempt = 0;
+    let mut former = JoinSet::new();
     while let Some(live) = core.wait_until_up().await {
         match listen(&core, &live).await {
             Ok((channel, consumer)) => {
                 attempt = 0;
                 let epoch = core.next_epoch();
-                let line = Line::on(channel);
+                let line = Line::on(channel.clone());
                 end.send_replace(End::Open { epoch, line });
-                forward(&core, consumer, &events).await;
+                let mut hearing = Box::pin(hear(Arc::clone(&core), consumer, events.clone()));
+                let is_lost = tokio::select! {
+                    () = &mut hearing => true,
+                    () = renew.notified() => false,
+                };
+                while former.try_join_next().is_some() {}
+                if !is_lost {
+                    let events = events.clone();
+                    former.spawn(async move {
+                        // Whoever waits longer than that for an answer learns that it will not come.
+                        let _ = timeout(FORMER_MAX, hearing).await;
+                        let _ = events.send(ReplyEvent::Lost { epoch }).await;
+                        let closing = channel.close(REPLY_SUCCESS, "OK".into());
+                        let _ = timeout(OPERATION_TIMEOUT, closing).await;
+                    });
+                    continue;
+                }
                 end.send_replace(End::Opening);
                 if events.send(ReplyEvent::Lost { epoch }).await.is_err() {
                     break;
@@ -182,7 +216,7 @@ async fn listen(core: &Core, live: &Live) -> Result<(Channel, lapin::Consumer), 
 }
 
 /// Hands over replies until the channel ends, or nobody takes them any more.
-async fn forward(core: &Core, mut consumer: lapin::Consumer, events: &ReplyEvents) {
+async fn hear(core: Arc<Core>, mut consumer: lapin::Consumer, events: ReplyEvents) {
     while let Some(Ok(delivery)) = consumer.next().await {
         let headers = headers::read(&delivery.properties);
         let place = Place::RabbitMq {

@@ -14,7 +14,7 @@ const MAX: Duration = Duration::from_secs(30);
 
 /// The renewals of one lane.
 #[derive(Debug, Default)]
-pub(super) struct Renewal {
+pub(in crate::messaging::rabbitmq) struct Renewal {
     last: Option<Instant>,
     /// How long the last one has to have been ago.
     wait: Duration,
@@ -23,7 +23,7 @@ pub(super) struct Renewal {
 impl Renewal {
     /// Whether a channel on which a message was refused is to be followed by another now; then this
     /// counts as done.
-    pub(super) fn is_due(&mut self, now: Instant) -> bool {
+    pub(in crate::messaging::rabbitmq) fn is_due(&mut self, now: Instant) -> bool {
         let since = self.last.map(|last| now.duration_since(last));
         if since.is_some_and(|since| since < self.wait) {
             return false;
