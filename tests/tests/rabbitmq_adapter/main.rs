@@ -5,6 +5,7 @@ mod certificates;
 mod connections;
 mod consuming;
 mod exchanges;
+mod instances;
 mod publishing;
 mod settings;
 mod settling;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         publishing::cases(),
         consuming::cases(),
         exchanges::cases(),
+        instances::cases(),
         settling::cases(),
         topology::cases(),
         attributes::cases(),

@@ -1,7 +1,7 @@
 //! One pair of connections: what publishes and what consumes, so that a blocked publisher never
 //! holds back an acknowledgement.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use lapin::tcp::AMQPUriTcpExt;
 use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{Connection, ConnectionProperties, Error, ErrorKind};
 use tokio::sync::Mutex;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::info;
 
 use crate::messaging::{BrokerError, BrokerErrorKind};
@@ -38,8 +38,8 @@ pub(super) struct Live {
     /// The channel that publishes to exchanges of others: naming a missing one closes the channel,
     /// and with it everything that is on its way there.
     foreign: Lane,
-    /// The queues that were made on first use over this connection.
-    pub(super) declared: Mutex<HashSet<String>>,
+    /// The queues that were made on first use over this connection, and when.
+    pub(super) declared: Mutex<HashMap<String, Instant>>,
 }
 
 /// A failed attempt to connect.

@@ -19,7 +19,7 @@ use crate::message::headers::name;
 use crate::message::{Headers, Incoming, Origin, Place};
 use crate::messaging::{
     BrokerError, BrokerErrorKind, Consumer, ConsumerState, Delivery, Settlement, Settler,
-    Subscription, Ticket,
+    Subscription, Ticket, TopologyMode,
 };
 
 use super::connection::{Live, limited};
@@ -27,7 +27,7 @@ use super::core::{BACKOFF_MAX, Core, Link};
 use super::declare::{self, short};
 use super::headers;
 use super::settler::{Epoch, QueueSettler};
-use super::topology;
+use super::topology::{self, Part};
 
 /// A consumer that ran this long starts over with short waits.
 const STEADY: Duration = Duration::from_secs(10);
@@ -263,10 +263,24 @@ impl Task {
         let broker = &core.context.name;
         let mode = self.subscription.topology;
         let prefix = core.context.prefix.as_deref();
-        let parts: Vec<_> = topology::parts(prefix, &core.settings.exchange, &self.subscription)
-            .into_iter()
-            .map(|part| (part, mode))
-            .collect();
+        let parts: Vec<_> = topology::parts(
+            prefix,
+            &core.settings.exchange,
+            core.settings.instance_queue_expires,
+            &self.subscription,
+        )
+        .into_iter()
+        .map(|part| {
+            let mode = match (&part, mode) {
+                // What this instance has for itself is bound here or nowhere.
+                (Part::Binding { .. }, TopologyMode::Verify) if self.settler.names.of_instance => {
+                    TopologyMode::Apply
+                }
+                (_, mode) => mode,
+            };
+            (part, mode)
+        })
+        .collect();
         declare::all(&core, &live.consume, &parts).await?;
         let channel = limited(broker, "a channel", live.consume.create_channel()).await?;
         let epoch = Arc::new(Epoch::new(

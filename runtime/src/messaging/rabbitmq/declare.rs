@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use lapin::options::{
     ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+    QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, Connection};
@@ -93,16 +94,14 @@ async fn one(
         }
         Part::Queue {
             name,
-            exclusive,
+            of_instance,
             arguments,
         } => {
-            // A queue of this connection alone is made here or nowhere.
-            let passive = passive && !exclusive;
+            // A queue of this instance alone is made here or nowhere.
+            let passive = passive && !of_instance;
             let options = QueueDeclareOptions {
                 passive,
-                durable: !exclusive,
-                exclusive: *exclusive,
-                auto_delete: *exclusive,
+                durable: true,
                 ..QueueDeclareOptions::default()
             };
             let short = short(broker, name)?;
@@ -141,6 +140,21 @@ async fn one(
             limited(broker, &what, bound).await
         }
     }
+}
+
+/// Deletes queues with everything in them. One that is not there is no error.
+pub(super) async fn delete(
+    core: &Core,
+    connection: &Connection,
+    queues: &[String],
+) -> Result<(), BrokerError> {
+    let broker = &core.context.name;
+    let channel = limited(broker, "a channel", connection.create_channel()).await?;
+    for queue in queues {
+        let deleted = channel.queue_delete(short(broker, queue)?, QueueDeleteOptions::default());
+        limited(broker, &format!("queue `{queue}`"), deleted).await?;
+    }
+    Ok(())
 }
 
 /// How many messages wait in a queue; `None` if it is gone, or does not answer.

@@ -17,7 +17,8 @@ pub(super) fn concerns(subscription: &Subscription) -> Vec<DurabilityConcern> {
     };
     if let Group::EachInstance { .. } = subscription.group {
         concerns.push(DurabilityConcern::note(
-            "the queue of an instance ends with its connection, and what it holds with it",
+            "the queue of an instance ends with the instance, or when that was not connected for \
+             `instance_queue_expires`, and what it holds with it",
             "name a `group` if nothing may be missed",
         ));
     } else if is_classic {
@@ -45,9 +46,7 @@ pub(super) fn concerns(subscription: &Subscription) -> Vec<DurabilityConcern> {
         let overflow = match argument("x-overflow") {
             Some(Argument::Text(overflow)) => Some(*overflow),
             // What the adapter itself asks for where dead letters are kept.
-            _ if subscription.dead_letter && !is_classic && is_shared(subscription) => {
-                Some("reject-publish")
-            }
+            _ if subscription.dead_letter && !is_classic => Some("reject-publish"),
             _ => None,
         };
         if !overflow.is_some_and(|overflow| overflow.starts_with("reject-publish")) {
@@ -65,10 +64,6 @@ pub(super) fn concerns(subscription: &Subscription) -> Vec<DurabilityConcern> {
     }
     let about = |concern: DurabilityConcern| concern.of(&subscription.label);
     concerns.into_iter().map(about).collect()
-}
-
-fn is_shared(subscription: &Subscription) -> bool {
-    matches!(subscription.group, Group::Named(_))
 }
 
 #[cfg(test)]
@@ -133,7 +128,7 @@ mod tests {
             };
         });
         assert!(
-            matches!(&each[..], [(Note, text)] if text.contains("ends with its connection")),
+            matches!(&each[..], [(Note, text)] if text.contains("ends with the instance")),
             "{each:?}"
         );
     }

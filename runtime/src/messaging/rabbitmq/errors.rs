@@ -144,7 +144,7 @@ pub(super) fn operation(broker: &Arc<str>, what: &str, error: &Error) -> BrokerE
             BrokerErrorKind::NotFound,
             format!("{what}: {}", missing(text).unwrap_or_else(|| plain(text))),
         ),
-        // An exclusive queue of a connection that the server has not yet noticed to be gone.
+        // An exclusive queue, which may be of a connection that the server has not yet noticed to be gone.
         AMQPErrorKind::Soft(AMQPSoftError::RESOURCELOCKED) => (
             BrokerErrorKind::Refused,
             format!("{what} is held by another connection: {}", plain(text)),

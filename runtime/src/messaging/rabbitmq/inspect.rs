@@ -31,7 +31,7 @@ pub(super) async fn inspect(core: &Core, topology: &Topology) -> Result<Inspecti
             // Of an instance that is not running.
             None
             | Some(Part::Queue {
-                exclusive: true, ..
+                of_instance: true, ..
             }) => continue,
             Some(part @ (Part::Binding { .. } | Part::Chain { .. })) => {
                 bindings.push((shown, part));
@@ -96,7 +96,7 @@ fn bound(
 ) {
     for (shown, part) in declared {
         let of_instance =
-            matches!(part, Part::Binding { queue, .. } if is_exclusive(topology, queue));
+            matches!(part, Part::Binding { queue, .. } if is_of_instance(topology, queue));
         if !of_instance && !listed.bindings.iter().any(|one| leftover::is(part, one)) {
             inspection.missing.push((*shown).clone());
         }
@@ -160,7 +160,7 @@ pub(super) fn export(core: &Core, topology: &Topology) -> Export {
             // A queue of an instance is made by the instance.
             Some(Part::Queue {
                 name,
-                exclusive: false,
+                of_instance: false,
                 arguments,
             }) => queues.push(format!(
                 "{{\"name\":{},\"vhost\":{},\"durable\":true,\"auto_delete\":false,\"arguments\":{}}}",
@@ -173,7 +173,7 @@ pub(super) fn export(core: &Core, topology: &Topology) -> Export {
                 exchange,
                 key,
                 arguments,
-            }) if !is_exclusive(topology, &queue) => {
+            }) if !is_of_instance(topology, &queue) => {
                 bindings.push(binding(&vhost, &exchange, &queue, "queue", &key, &arguments));
             }
             Some(Part::Chain { to, from, key }) => {
@@ -193,10 +193,10 @@ pub(super) fn export(core: &Core, topology: &Topology) -> Export {
     Export::new(format, "json", text)
 }
 
-fn is_exclusive(topology: &Topology, queue: &str) -> bool {
+pub(super) fn is_of_instance(topology: &Topology, queue: &str) -> bool {
     topology.parts.iter().any(|part| {
         let read = topology::read(part);
-        matches!(read, Some(Part::Queue { name, exclusive: true, .. }) if name == queue)
+        matches!(read, Some(Part::Queue { name, of_instance: true, .. }) if name == queue)
     })
 }
 

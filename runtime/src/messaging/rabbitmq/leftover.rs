@@ -162,12 +162,12 @@ pub(super) fn is(part: &Part, binding: &Binding) -> bool {
         })
 }
 
-/// The name of a queue that outlives its connection.
+/// The name of a queue that is not of one instance.
 fn queue_name(part: &Part) -> Option<&str> {
     match part {
         Part::Queue {
             name,
-            exclusive: false,
+            of_instance: false,
             ..
         } => Some(name),
         _ => None,
@@ -199,6 +199,8 @@ fn with_wildcards(topic: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::message::TopicPattern;
     use crate::messaging::rabbitmq::management::Queue;
@@ -211,7 +213,7 @@ mod tests {
 
     fn declared(subscriptions: &[Subscription]) -> Vec<Part> {
         let all = subscriptions.iter();
-        all.flat_map(|one| parts(Some("eu."), "interline", one))
+        all.flat_map(|one| parts(Some("eu."), "interline", Duration::from_secs(600), one))
             .collect()
     }
 

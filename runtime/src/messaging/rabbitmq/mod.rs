@@ -135,7 +135,7 @@ impl RabbitMq {
         all.extend(given.map(|(name, value)| ((*name).to_owned(), Value::from(value))));
         self.declare(Part::Queue {
             name: name.to_owned(),
-            exclusive: false,
+            of_instance: false,
             arguments: all,
         })
         .await
@@ -151,7 +151,7 @@ impl RabbitMq {
         let names = Names {
             queue: queue.to_owned(),
             dead_letters: format!("{queue}.dlq"),
-            exclusive: false,
+            of_instance: false,
         };
         self.declare(topology::dead_letter_queue(&names)).await?;
         Ok(names.dead_letters)
@@ -183,6 +183,9 @@ impl RabbitMq {
             .iter()
             .map(|consumer| consumer.settler.flush(deadline));
         futures_util::future::join_all(flushing).await;
+        let leaving = consumers.iter().map(|consumer| consumer.settler.leave());
+        // What is not deleted in time goes by itself later.
+        let _ = timeout_at(deadline, futures_util::future::join_all(leaving)).await;
         let live = self.core.live();
         self.core.link.send_replace(Link::Closed);
         self.core.up.record(0.0);
@@ -221,7 +224,13 @@ impl MessageBroker for RabbitMq {
     fn topology(&self, subscriptions: &[Arc<Subscription>]) -> Topology {
         let prefix = self.core.context.prefix.as_deref();
         let exchange = &self.core.settings.exchange;
-        topology::readable(prefix, exchange, subscriptions.iter().map(|one| &**one))
+        let expires = self.core.settings.instance_queue_expires;
+        topology::readable(
+            prefix,
+            exchange,
+            expires,
+            subscriptions.iter().map(|one| &**one),
+        )
     }
 
     fn connect(&self) -> BoxFuture<'_, Result<Connected, BrokerError>> {
@@ -274,7 +283,15 @@ impl MessageBroker for RabbitMq {
                         format!("{} `{}` is nothing that RabbitMQ has", part.kind, part.name);
                     return Err(BrokerError::new(BrokerErrorKind::Configuration, name, text));
                 };
-                parts.push((read, part.mode));
+                // What an instance has for itself it makes when it runs.
+                let of_instance = match &read {
+                    Part::Queue { of_instance, .. } => *of_instance,
+                    Part::Binding { queue, .. } => inspect::is_of_instance(topology, queue),
+                    Part::Exchange { .. } | Part::Chain { .. } => false,
+                };
+                if !of_instance {
+                    parts.push((read, part.mode));
+                }
             }
             self.make(&parts).await
         })

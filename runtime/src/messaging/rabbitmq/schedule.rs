@@ -11,6 +11,8 @@ use std::time::{Duration, SystemTime};
 
 use lapin::types::MAX_SHORT_STRING_LENGTH;
 
+use tokio::time::Instant;
+
 use crate::handling::{PublishError, PublishErrorKind};
 use crate::message::{HeaderValue, Outgoing};
 use crate::messaging::{BrokerError, BrokerErrorKind, ExchangeKind, Scheduling};
@@ -90,7 +92,7 @@ pub(super) fn parts(exchange: &str, highest: u32) -> Vec<Part> {
         topic(&due),
         Part::Queue {
             name: sink.clone(),
-            exclusive: false,
+            of_instance: false,
             arguments: vec![
                 ("x-queue-type".to_owned(), Value::Text("classic".to_owned())),
                 ("x-max-length".to_owned(), Value::Int(0)),
@@ -146,7 +148,7 @@ impl Core {
             let Some(live) = self.wait_until_up().await else {
                 return Err(self.closed_to(outgoing));
             };
-            if !live.declared.lock().await.contains(&first) {
+            if !live.declared.lock().await.contains_key(&first) {
                 let parts = parts(exchange, highest);
                 let parts: Vec<_> = parts
                     .into_iter()
@@ -160,7 +162,8 @@ impl Core {
                     }
                     return Err(undeclared(&error, outgoing));
                 }
-                live.declared.lock().await.insert(first.clone());
+                let mut declared = live.declared.lock().await;
+                declared.insert(first.clone(), Instant::now());
             }
             let job = || Job {
                 exchange: first.as_str().into(),

@@ -18,6 +18,11 @@ const EXCHANGE_DEFAULT: &str = "interline";
 const URL_DEFAULT: &str = "amqp://localhost";
 /// The server's own default.
 const CONSUMER_TIMEOUT_DEFAULT: Duration = Duration::from_secs(1_800);
+/// Longer than a connection needs to come back after a restart of the server, and not so long that what
+/// crashed instances leave behind piles up.
+const EXPIRES_DEFAULT: Duration = Duration::from_secs(600);
+const EXPIRES_MIN: Duration = Duration::from_secs(1);
+const EXPIRES_MAX: Duration = Duration::from_secs(7 * 86_400);
 const SECONDS_10: Duration = Duration::from_secs(10);
 
 /// How the broker is reached, and what is shared by everything on it.
@@ -33,6 +38,7 @@ const SECONDS_10: Duration = Duration::from_secs(10);
 /// | `heartbeat` | `10s` | 1 s to 10 min |
 /// | `connect_timeout` | `10s` | |
 /// | `consumer_timeout` | `30m` | the server's setting of this name, where that is another: how long a message may be handled |
+/// | `instance_queue_expires` | `10m` | how long the queue of a subscriber with `group = each_instance` outlives its connection; 1 s to 7 d |
 /// | `connection_pool_size` | 2 | channels that publish |
 /// | `on_terminal` | `fail` | wrong credentials and the like at start: give up, or `retry` |
 /// | `tls.ca_file` | the system's | the authorities that are trusted, and no others; PEM, read again at each reconnect, like the next two |
@@ -50,6 +56,7 @@ pub(super) struct Settings {
     heartbeat: Duration,
     pub(super) connect_timeout: Duration,
     pub(super) consumer_timeout: Duration,
+    pub(super) instance_queue_expires: Duration,
     pub(super) pool_size: usize,
     pub(super) retry_terminal: bool,
     tls: Tls,
@@ -95,6 +102,9 @@ impl Settings {
             consumer_timeout: section
                 .nonzero_duration("consumer_timeout", faults)
                 .unwrap_or(CONSUMER_TIMEOUT_DEFAULT),
+            instance_queue_expires: section
+                .duration("instance_queue_expires", EXPIRES_MIN..=EXPIRES_MAX, faults)
+                .unwrap_or(EXPIRES_DEFAULT),
             pool_size: section
                 .integer::<u16>("connection_pool_size", 1..=64, faults)
                 .map_or(2, usize::from),

@@ -1,6 +1,6 @@
 //! Carries out settlements on the channel that the delivery came from, and nowhere else.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,7 +12,7 @@ use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout_at};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::handling::BoxFuture;
 use crate::message::headers::name;
@@ -174,6 +174,8 @@ pub(super) struct QueueSettler {
     stopping: watch::Sender<bool>,
     flushing: tokio::sync::Mutex<()>,
     stale: Series,
+    /// The delay queues that were made for this instance.
+    made: Mutex<BTreeSet<String>>,
     me: std::sync::Weak<Self>,
 }
 
@@ -184,7 +186,7 @@ impl QueueSettler {
         let stale = Series::of(context.metrics.as_deref(), STALE_SETTLEMENTS, labels);
         let names = topology::names(context.prefix.as_deref(), subscription);
         Arc::new_cyclic(|me| Self {
-            in_order: subscription.ordered_by == Some(OrderedBy::Key) && !names.exclusive,
+            in_order: subscription.ordered_by == Some(OrderedBy::Key) && !names.of_instance,
             names,
             core: Arc::clone(core),
             subscription: Arc::clone(subscription),
@@ -195,6 +197,7 @@ impl QueueSettler {
             stopping: watch::Sender::new(false),
             flushing: tokio::sync::Mutex::default(),
             stale,
+            made: Mutex::default(),
             me: me.clone(),
         })
     }
@@ -254,7 +257,7 @@ impl QueueSettler {
         };
         let _busy = Busy::new(self);
         let copy = self.copy(&epoch, ticket.tag, message, headers, &target);
-        let part = target.part(&self.names);
+        let part = target.part(&self.names, self.core.settings.instance_queue_expires);
         let Part::Queue { name: queue, .. } = &part else {
             unreachable!("a copy goes to a queue");
         };
@@ -335,7 +338,7 @@ impl QueueSettler {
         target: &Target,
         copy: &Copy,
     ) -> Result<(), Failed> {
-        let makes = self.subscription.topology == TopologyMode::Apply || self.names.exclusive;
+        let makes = self.subscription.topology == TopologyMode::Apply || self.names.of_instance;
         let on_first_use = matches!(target, Target::Delay(_));
         if makes && on_first_use {
             self.declare(live, queue, part)
@@ -361,12 +364,19 @@ impl QueueSettler {
 
     async fn declare(&self, live: &Live, queue: &str, part: &Part) -> Result<(), BrokerError> {
         let mut declared = live.declared.lock().await;
-        if declared.contains(queue) {
+        // That of an instance expires when it was not declared for long, whatever is in it.
+        let lasts = |at: &Instant| {
+            !self.names.of_instance || at.elapsed() < self.core.settings.instance_queue_expires / 2
+        };
+        if declared.get(queue).is_some_and(lasts) {
             return Ok(());
         }
         let parts = [(part.clone(), TopologyMode::Apply)];
         declare::all(&self.core, &live.consume, &parts).await?;
-        declared.insert(queue.to_owned());
+        declared.insert(queue.to_owned(), Instant::now());
+        if self.names.of_instance {
+            lock(&self.made).insert(queue.to_owned());
+        }
         Ok(())
     }
 
@@ -411,6 +421,20 @@ impl QueueSettler {
             .channel
             .queue_declare(queue, options, FieldTable::default());
         asked.await.is_ok()
+    }
+
+    /// Takes along what this instance had for itself: it does not come back.
+    pub(super) async fn leave(&self) {
+        let ours = self.names.of_instance && self.subscription.topology != TopologyMode::Off;
+        let Some(live) = self.core.live().filter(|_| ours) else {
+            return;
+        };
+        let mut queues = vec![self.names.queue.clone()];
+        queues.extend(lock(&self.made).iter().cloned());
+        // It goes by itself otherwise.
+        if let Err(error) = declare::delete(&self.core, &live.consume, &queues).await {
+            debug!(subscription = %self.subscription.label, "{error}");
+        }
     }
 
     /// Waits until the server has taken every settlement, then closes the channel.
@@ -482,9 +506,9 @@ impl Target {
         }
     }
 
-    fn part(&self, names: &Names) -> Part {
+    fn part(&self, names: &Names, expires: Duration) -> Part {
         match self {
-            Self::Delay(after) => topology::delay_queue(names, *after),
+            Self::Delay(after) => topology::delay_queue(names, *after, expires),
             Self::DeadLetters => topology::dead_letter_queue(names),
         }
     }

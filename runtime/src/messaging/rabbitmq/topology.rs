@@ -13,6 +13,8 @@ const DELIVERY_LIMIT: i64 = 20;
 /// Dead letters are read again and again by people and tools; RabbitMQ 4 drops after 20 times
 /// unless told otherwise, and no version takes "never".
 const DELIVERY_LIMIT_NONE: i64 = 2_000_000_000;
+/// How long a queue stays that nobody reads from.
+const EXPIRES: &str = "x-expires";
 /// AMQP's longest name.
 const NAME_BYTES_MAX: usize = 255;
 
@@ -70,8 +72,8 @@ pub(super) enum Part {
     },
     Queue {
         name: String,
-        /// Of this connection alone, and gone with it.
-        exclusive: bool,
+        /// Of this instance alone.
+        of_instance: bool,
         arguments: Arguments,
     },
     Binding {
@@ -93,7 +95,8 @@ pub(super) enum Part {
 pub(super) struct Names {
     pub(super) queue: String,
     pub(super) dead_letters: String,
-    pub(super) exclusive: bool,
+    /// Of this instance alone: its queue ends with it, or by itself when it was away for too long.
+    pub(super) of_instance: bool,
 }
 
 pub(super) fn names(prefix: Option<&str>, subscription: &Subscription) -> Names {
@@ -110,7 +113,7 @@ pub(super) fn names(prefix: Option<&str>, subscription: &Subscription) -> Names 
                 queue: format!("{shared}.{instance}"),
                 // Shared by the instances, or each run would leave a queue behind.
                 dead_letters: format!("{shared}.dlq"),
-                exclusive: true,
+                of_instance: true,
             }
         }
         Group::Named(group) => {
@@ -121,7 +124,7 @@ pub(super) fn names(prefix: Option<&str>, subscription: &Subscription) -> Names 
             Names {
                 dead_letters: format!("{queue}.dlq"),
                 queue,
-                exclusive: false,
+                of_instance: false,
             }
         }
     }
@@ -142,21 +145,26 @@ fn rung(delay: Duration) -> String {
     }
 }
 
-/// The queue in which a retry waits for `delay` and from which it goes back to its own queue only.
-pub(super) fn delay_queue(names: &Names, delay: Duration) -> Part {
+/// The queue in which a retry waits for `delay` and from which it goes back to its own queue only. That
+/// of an instance lasts for `expires` longer than what was put there when it was made, or made again.
+pub(super) fn delay_queue(names: &Names, delay: Duration, expires: Duration) -> Part {
     let millis = i64::try_from(delay.as_millis().max(1)).unwrap_or(i64::MAX);
     let mut arguments = vec![
         ("x-message-ttl".to_owned(), Value::Int(millis)),
         ("x-dead-letter-exchange".to_owned(), text("")),
         ("x-dead-letter-routing-key".to_owned(), text(&names.queue)),
     ];
-    if !names.exclusive {
+    if names.of_instance {
+        // Nobody reads from it, so it lives from one declaration to the next, which a quorum queue takes
+        // no notice of.
+        arguments.push((EXPIRES.to_owned(), millis_of(delay + expires)));
+    } else {
         arguments.extend(quorum());
         arguments.extend(at_least_once());
     }
     Part::Queue {
         name: delay_queue_name(&names.queue, delay),
-        exclusive: names.exclusive,
+        of_instance: names.of_instance,
         arguments,
     }
 }
@@ -170,7 +178,7 @@ pub(super) fn wait_queue(name: &str, wait: Duration, exchange: &str) -> Part {
     arguments.extend(at_least_once());
     Part::Queue {
         name: name.to_owned(),
-        exclusive: false,
+        of_instance: false,
         arguments,
     }
 }
@@ -184,7 +192,7 @@ pub(super) fn dead_letter_queue(names: &Names) -> Part {
     ));
     Part::Queue {
         name: names.dead_letters.clone(),
-        exclusive: false,
+        of_instance: false,
         arguments,
     }
 }
@@ -194,6 +202,7 @@ pub(super) fn dead_letter_queue(names: &Names) -> Part {
 pub(super) fn parts(
     prefix: Option<&str>,
     exchange: &str,
+    expires: Duration,
     subscription: &Subscription,
 ) -> Vec<Part> {
     let names = names(prefix, subscription);
@@ -212,8 +221,8 @@ pub(super) fn parts(
     }
     parts.push(Part::Queue {
         name: names.queue.clone(),
-        exclusive: names.exclusive,
-        arguments: queue_arguments(&names, subscription),
+        of_instance: names.of_instance,
+        arguments: queue_arguments(&names, expires, subscription),
     });
     if !exchange.is_empty() {
         let key = match &options.binding {
@@ -230,10 +239,13 @@ pub(super) fn parts(
     parts
 }
 
-fn queue_arguments(names: &Names, subscription: &Subscription) -> Arguments {
+fn queue_arguments(names: &Names, expires: Duration, subscription: &Subscription) -> Arguments {
     let options = &subscription.rabbitmq;
-    let is_quorum = !names.exclusive && options.queue_kind != Some(QueueKind::Classic);
+    let is_quorum = options.queue_kind != Some(QueueKind::Classic);
     let mut arguments = Vec::new();
+    if names.of_instance {
+        arguments.push((EXPIRES.to_owned(), millis_of(expires)));
+    }
     if is_quorum {
         arguments.extend(quorum());
         arguments.push(("x-delivery-limit".to_owned(), Value::Int(DELIVERY_LIMIT)));
@@ -248,7 +260,7 @@ fn queue_arguments(names: &Names, subscription: &Subscription) -> Arguments {
             arguments.extend(at_least_once());
         }
     }
-    if subscription.ordered_by == Some(OrderedBy::Key) && !names.exclusive {
+    if subscription.ordered_by == Some(OrderedBy::Key) && !names.of_instance {
         arguments.push(("x-single-active-consumer".to_owned(), Value::Bool(true)));
     }
     if let Some(priority) = options.max_priority.filter(|_| !is_quorum) {
@@ -272,6 +284,10 @@ fn own(arguments: &[(String, Argument)]) -> Arguments {
 
 fn text(value: &str) -> Value {
     Value::Text(value.to_owned())
+}
+
+fn millis_of(duration: Duration) -> Value {
+    Value::Int(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX))
 }
 
 fn quorum() -> [(String, Value); 1] {
@@ -298,11 +314,12 @@ pub(super) fn too_long(names: &Names) -> Option<String> {
 pub(super) fn readable<'a>(
     prefix: Option<&str>,
     exchange: &str,
+    expires: Duration,
     subscriptions: impl Iterator<Item = &'a Subscription>,
 ) -> Topology {
     let mut all: Vec<TopologyPart> = Vec::new();
     for subscription in subscriptions {
-        for part in parts(prefix, exchange, subscription) {
+        for part in parts(prefix, exchange, expires, subscription) {
             let mut shown = show(&part, subscription.topology);
             if !matches!(part, Part::Exchange { .. }) {
                 shown.subscription = Some(subscription.label.clone());
@@ -316,7 +333,7 @@ pub(super) fn readable<'a>(
 }
 
 const KIND: &str = "type";
-const EXCLUSIVE: &str = "exclusive";
+const OF_INSTANCE: &str = "of one instance";
 const QUEUE: &str = "queue";
 const EXCHANGE: &str = "exchange";
 const KEY: &str = "key";
@@ -338,14 +355,14 @@ fn show(part: &Part, mode: TopologyMode) -> TopologyPart {
         }
         Part::Queue {
             name,
-            exclusive,
+            of_instance,
             arguments,
         } => {
             let mut part = TopologyPart::new(QUEUE, name.as_str(), mode);
             part.arguments = shown(arguments);
-            if *exclusive {
+            if *of_instance {
                 part.arguments
-                    .push((EXCLUSIVE.to_owned(), "true".to_owned()));
+                    .push((OF_INSTANCE.to_owned(), "true".to_owned()));
             }
             part
         }
@@ -404,8 +421,8 @@ pub(super) fn read(part: &TopologyPart) -> Option<Part> {
         },
         QUEUE => Part::Queue {
             name: part.name.clone(),
-            exclusive: find(EXCLUSIVE).is_some(),
-            arguments: rest(&[EXCLUSIVE]),
+            of_instance: find(OF_INSTANCE).is_some(),
+            arguments: rest(&[OF_INSTANCE]),
         },
         "binding" => Part::Binding {
             queue: find(QUEUE)?,
@@ -436,6 +453,8 @@ mod tests {
     use super::*;
     use crate::message::TopicPattern;
 
+    const EXPIRES_AFTER: Duration = Duration::from_secs(600);
+
     fn subscription(topic: &'static str) -> Subscription {
         Subscription::new(TopicPattern::new(topic), Group::Named("billing".into()))
     }
@@ -455,6 +474,7 @@ mod tests {
         let parts = parts(
             Some("eu."),
             "interline",
+            EXPIRES_AFTER,
             &subscription("orders.{region}.placed"),
         );
         let queue = "eu.billing.orders.{region}.placed";
@@ -462,7 +482,7 @@ mod tests {
             matches!(&parts[0], Part::Exchange { name, kind: ExchangeKind::Topic } if name == "interline")
         );
         assert!(matches!(&parts[1], Part::Queue { name, .. } if *name == format!("{queue}.dlq")));
-        assert!(matches!(&parts[2], Part::Queue { name, exclusive: false, .. } if name == queue));
+        assert!(matches!(&parts[2], Part::Queue { name, of_instance: false, .. } if name == queue));
         assert_eq!(
             arguments(&parts[2]),
             [
@@ -484,8 +504,8 @@ mod tests {
         after.prefetch = 1_000;
         after.ladder = vec![Duration::from_millis(1)].into();
         assert_eq!(
-            parts(None, "interline", &before),
-            parts(None, "interline", &after)
+            parts(None, "interline", EXPIRES_AFTER, &before),
+            parts(None, "interline", EXPIRES_AFTER, &after)
         );
     }
 
@@ -503,7 +523,7 @@ mod tests {
             let name = delay_queue_name(&names.queue, Duration::from_millis(millis));
             assert_eq!(name, format!("billing.orders.placed.retry.{rung}"));
         }
-        let part = delay_queue(&names, Duration::from_secs(5));
+        let part = delay_queue(&names, Duration::from_secs(5), EXPIRES_AFTER);
         assert_eq!(
             arguments(&part),
             [
@@ -518,7 +538,7 @@ mod tests {
     }
 
     #[test]
-    fn an_instance_of_its_own_leaves_nothing_behind_but_shared_dead_letters() {
+    fn what_an_instance_has_for_itself_ends_without_it_but_for_shared_dead_letters() {
         let group = Group::EachInstance {
             service: "billing".into(),
             instance: "i-1".into(),
@@ -528,26 +548,29 @@ mod tests {
         let names = names(None, &subscription);
         assert_eq!(names.queue, "billing.audit.a.b.i-1");
         assert_eq!(names.dead_letters, "billing.audit.a.b.dlq");
-        let parts = parts(None, "interline", &subscription);
-        assert!(matches!(
-            &parts[2],
-            Part::Queue {
-                exclusive: true,
-                ..
-            }
-        ));
+        let parts = parts(None, "interline", EXPIRES_AFTER, &subscription);
+        let of_instance = |part: &Part| {
+            matches!(
+                part,
+                Part::Queue {
+                    of_instance: true,
+                    ..
+                }
+            )
+        };
+        assert!(!of_instance(&parts[1]) && of_instance(&parts[2]));
+        assert!(arguments(&parts[2]).contains(&"x-expires=600000".to_owned()));
+        assert!(arguments(&parts[2]).contains(&"x-queue-type=\"quorum\"".to_owned()));
+        let delay = delay_queue(&names, Duration::from_secs(30), EXPIRES_AFTER);
+        assert!(of_instance(&delay));
+        // Longer than what waits in it.
+        assert!(arguments(&delay).contains(&"x-expires=630000".to_owned()));
+        // A declaration makes its time begin anew, which it does not for a quorum queue.
         assert!(
-            arguments(&parts[2])
+            !arguments(&delay)
                 .iter()
-                .all(|argument| !argument.contains("quorum"))
+                .any(|argument| argument.contains("quorum"))
         );
-        assert!(matches!(
-            delay_queue(&names, Duration::from_secs(1)),
-            Part::Queue {
-                exclusive: true,
-                ..
-            }
-        ));
     }
 
     #[test]
@@ -560,7 +583,7 @@ mod tests {
         subscription.rabbitmq.exchange = Some(String::new());
         subscription.rabbitmq.max_priority = Some(9);
         subscription.rabbitmq.arguments = vec![("x-max-length".into(), Argument::Int(5))];
-        let parts = parts(Some("eu."), "interline", &subscription);
+        let parts = parts(Some("eu."), "interline", EXPIRES_AFTER, &subscription);
         assert_eq!(parts.len(), 1);
         assert!(matches!(&parts[0], Part::Queue { name, .. } if name == "legacy"));
         assert_eq!(
@@ -581,14 +604,18 @@ mod tests {
             ("count".into(), Argument::Text("5")),
         ];
         let two = subscription("orders.{id}.paid");
-        let topology = readable(None, "interline", [&one, &two].into_iter());
+        let topology = readable(None, "interline", EXPIRES_AFTER, [&one, &two].into_iter());
         let read: Vec<_> = topology
             .parts
             .iter()
             .map(|part| read(part).unwrap())
             .collect();
-        let mut expected = parts(None, "interline", &one);
-        expected.extend(parts(None, "interline", &two).into_iter().skip(1));
+        let mut expected = parts(None, "interline", EXPIRES_AFTER, &one);
+        expected.extend(
+            parts(None, "interline", EXPIRES_AFTER, &two)
+                .into_iter()
+                .skip(1),
+        );
         assert_eq!(read, expected);
     }
 
