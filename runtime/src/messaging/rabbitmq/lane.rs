@@ -130,7 +130,13 @@ impl Lane {
                         tokio::spawn(line.close());
                     }
                 }
-                _ => sleep(REOPEN_MAX.mul_f64(self.rng.unit())).await,
+                _ => {
+                    // Where no other can be had, the one that refused a message is good enough for the rest.
+                    if let Some(line) = &before {
+                        line.0.retired.store(false, Ordering::SeqCst);
+                    }
+                    sleep(REOPEN_MAX.mul_f64(self.rng.unit())).await;
+                }
             }
         }
     }
