@@ -10,6 +10,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::TopicPartitionList;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep;
 
 use crate::handling::BoxFuture;
 use crate::message::{Incoming, Origin, Place};
@@ -28,6 +29,8 @@ use super::topology::{self, Source};
 /// How long the cluster may take for one answer.
 const ANSWER: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(50);
+/// How long a seek may take: the consumer may just be made anew, and each partition has its questions.
+const SEEK_MAX: Duration = Duration::from_secs(30);
 /// How long the cluster may be silent while a window is read.
 const SILENCE: Duration = Duration::from_secs(15);
 
@@ -112,16 +115,33 @@ pub(super) async fn seek(
     };
     let (done, outcome) = oneshot::channel();
     lock(&group.seeks).push(Seek { member, to, done });
-    match outcome.await {
-        Ok(Ok(count)) => Ok(count),
-        Ok(Err((kind, text))) => Err(core.error(kind, text)),
-        Err(_) => Err(core.not_connected()),
+    // When this ends without an outcome its receiver is gone, and nobody carries the wish out later on.
+    let outcome = tokio::select! {
+        biased;
+        outcome = outcome => outcome.ok(),
+        () = group.closed() => None,
+        () = sleep(SEEK_MAX) => {
+            let text = format!(
+                "subscription `{}` was not moved within {SEEK_MAX:?}",
+                subscription.label
+            );
+            return Err(core.error(BrokerErrorKind::Timeout, text));
+        }
+    };
+    match outcome {
+        Some(Ok(count)) => Ok(count),
+        Some(Err((kind, text))) => Err(core.error(kind, text)),
+        None => Err(core.not_connected()),
     }
 }
 
 impl Seek {
     /// Carries it out on the thread that reads.
     pub(super) fn run(self, group: &Arc<Group>, client: &Client) {
+        if self.done.is_closed() {
+            // Nobody expects any more that it reads on elsewhere.
+            return;
+        }
         let outcome = self.move_all(group, client);
         // Whoever asked may have given up waiting.
         let _ = self.done.send(outcome);
@@ -142,7 +162,8 @@ impl Seek {
                 .add_partition_offset(topic, partition, offset)
                 .map_err(told)?;
         }
-        if of_member.is_empty() {
+        // The questions take their time, and whoever asked may have given up meanwhile.
+        if of_member.is_empty() || self.done.is_closed() {
             return Ok(0);
         }
         client.commit(&positions, CommitMode::Sync).map_err(told)?;
@@ -390,5 +411,69 @@ fn finish<T>(
         Ok(Ok(found)) => Ok(found),
         Ok(Err((kind, text))) => Err(core.error(kind, text)),
         Err(error) => Err(core.error(BrokerErrorKind::ConnectionLost, error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::messaging::kafka::assigned::tests::partition;
+    use crate::messaging::kafka::group::Role;
+    use crate::messaging::kafka::rebalance::Rebalancing;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    async fn wait_for(condition: impl Fn() -> bool) {
+        let waiting = async {
+            while !condition() {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(LONG, waiting).await.expect("it comes to pass");
+    }
+
+    /// A seek that waits for a thread which has no cluster.
+    async fn waiting() -> (
+        Arc<Group>,
+        Arc<Assigned>,
+        tokio::task::JoinHandle<Result<usize, BrokerError>>,
+    ) {
+        let (assigned, _deliveries) = partition(Kind::Source);
+        let member = Arc::clone(&assigned.member);
+        let group = Group::of(&member.core, &member.names.group, Role::Sources);
+        group.add(&member);
+        let seeking = tokio::spawn(async move {
+            seek(&member.core, &member.subscription, Position::Earliest).await
+        });
+        wait_for(|| !lock(&group.seeks).is_empty()).await;
+        (group, assigned, seeking)
+    }
+
+    #[tokio::test]
+    async fn a_seek_ends_with_its_group() {
+        let (group, _assigned, seeking) = waiting().await;
+        group.close();
+        let outcome = timeout(LONG, seeking).await.expect("it ends");
+        let error = outcome.unwrap().unwrap_err();
+        assert_eq!(error.kind(), BrokerErrorKind::Unreachable);
+    }
+
+    #[tokio::test]
+    async fn a_seek_that_was_given_up_is_not_carried_out() {
+        let (group, assigned, seeking) = waiting().await;
+        lock(&group.assigned).push(assigned);
+        seeking.abort();
+        let wish = lock(&group.seeks).pop().unwrap();
+        wait_for(|| wish.done.is_closed()).await;
+        let config = group.core.settings.member("c", "g").unwrap();
+        let made = config.create_with_context(Rebalancing::new(&group));
+        // It has no cluster to ask, so each question would take its time.
+        let client: Client = made.unwrap();
+        let begun = Instant::now();
+        wish.run(&group, &client);
+        assert!(begun.elapsed() < ANSWER);
+        group.close();
     }
 }

@@ -77,6 +77,8 @@ impl Thread {
             member.stop_now();
         }
         lock(&group.members).clear();
+        // Nobody carries them out any more; whoever waits for one is told so.
+        lock(&group.seeks).clear();
         group.closed.send_replace(true);
     }
 
