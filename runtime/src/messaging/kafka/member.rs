@@ -161,15 +161,14 @@ impl Member {
         lock(&self.retries).clone()
     }
 
-    pub(super) fn set_retries(&self, topics: Vec<String>) {
-        *lock(&self.retries) = topics;
-    }
-
-    /// One more topic of its retries exists.
-    pub(super) fn add_retry(&self, topic: &str) {
+    /// These topics of its retries exist, beside those that are known: answers may overtake each other, and an
+    /// older one does not take back what a newer one has said.
+    pub(super) fn add_retries<'a>(&self, topics: impl IntoIterator<Item = &'a str>) {
         let mut retries = lock(&self.retries);
-        if !retries.iter().any(|known| known == topic) {
-            retries.push(topic.to_owned());
+        for topic in topics {
+            if !retries.iter().any(|known| known == topic) {
+                retries.push(topic.to_owned());
+            }
         }
     }
 

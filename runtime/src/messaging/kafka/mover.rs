@@ -97,15 +97,7 @@ pub(super) fn read(core: &Arc<Core>, names: &Names, topics: &[&str]) {
             member
         }
     };
-    let mut all = member.retries();
-    let fresh = topics
-        .iter()
-        .filter(|topic| !all.iter().any(|known| known == *topic));
-    let fresh: Vec<String> = fresh.map(|topic| (*topic).to_owned()).collect();
-    if !fresh.is_empty() {
-        all.extend(fresh);
-        member.set_retries(all);
-    }
+    member.add_retries(topics.iter().copied());
 }
 
 fn start(core: &Arc<Core>, names: Names) -> Arc<Member> {

@@ -92,13 +92,18 @@ pub(super) async fn look(core: Weak<Core>, member: Weak<Member>) {
             if *core.link.borrow() == Link::Up {
                 let there = core.ask_for_topic(&topic).await;
                 let there = matches!(there, Ok(Some(_)));
-                if there || !known && has_retries(&core, &member.names).await {
-                    join(&core, &member, &topic, there);
+                if !there && !known {
+                    // A question that failed is asked again.
+                    let former = has_retries(&core, &member.names).await;
+                    known = former.is_ok();
+                    if former.unwrap_or(false) {
+                        join(&core, &member, None);
+                    }
                 }
                 if there {
+                    join(&core, &member, Some(&topic));
                     return;
                 }
-                known = true;
             }
             made
         };
@@ -110,30 +115,74 @@ pub(super) async fn look(core: Weak<Core>, member: Weak<Member>) {
 }
 
 /// Whether there are topics of retries, of a time when they did not wait in the process.
-async fn has_retries(core: &Arc<Core>, names: &Names) -> bool {
+async fn has_retries(core: &Arc<Core>, names: &Names) -> Result<bool, BrokerError> {
     if !names.retries.is_empty() {
         // They are read already.
-        return false;
+        return Ok(false);
     }
-    let topics = core.ask_for_topics().await;
-    topics.is_ok_and(|topics| {
-        let mut own = topics.iter();
-        own.any(|topic| names.rung_of(&topic.name).is_some())
-    })
+    let topics = core.ask_for_topics().await?;
+    let mut own = topics.iter();
+    Ok(own.any(|topic| names.rung_of(&topic.name).is_some()))
 }
 
-/// Has the group of retries read what there is for this subscription.
-fn join(core: &Arc<Core>, member: &Arc<Member>, topic: &str, there: bool) {
+/// Has the group of retries read what there is for this subscription, `topic` among it.
+fn join(core: &Arc<Core>, member: &Arc<Member>, topic: Option<&str>) {
+    if member.is_stopped() {
+        return;
+    }
+    if let Some(topic) = topic {
+        // The server that is asked for all of them next may not know of it yet.
+        member.add_retries([topic]);
+    }
     let group = Group::of(core, &member.names.retry_group(), Role::Retries);
     let reads = group.members().iter().any(|one| Arc::ptr_eq(one, member));
     if !reads {
-        // It finds the topics by itself.
+        // The other topics it finds by itself. Others may read in this group: it ends with the connection.
         group.add(member);
-    } else if there {
-        member.add_retry(topic);
     }
-    if member.is_stopped() {
-        // Everything closes meanwhile, and nobody would close this one.
-        group.close();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+    use crate::messaging::kafka::assigned::Kind;
+    use crate::messaging::kafka::assigned::tests::partition;
+
+    #[tokio::test]
+    async fn a_way_back_is_read_whatever_older_answers_say() {
+        let (assigned, _deliveries) = partition(Kind::Source);
+        let member = &assigned.member;
+        let core = &member.core;
+        join(core, member, None);
+        join(core, member, Some("t.g.retry.1s"));
+        // Asked before that one was made.
+        member.add_retries(["t.g.retry.5m"]);
+        assert_eq!(member.retries(), ["t.g.retry.1s", "t.g.retry.5m"]);
+        let group = Group::of(core, &member.names.retry_group(), Role::Retries);
+        assert_eq!(group.members().len(), 1);
+        core.set_link(Link::Closed);
+    }
+
+    #[tokio::test]
+    async fn the_first_to_join_reads_the_topic_that_was_seen() {
+        let (assigned, _deliveries) = partition(Kind::Source);
+        let member = &assigned.member;
+        join(&member.core, member, Some("t.g.retry.1s"));
+        assert_eq!(member.retries(), ["t.g.retry.1s"]);
+        member.core.set_link(Link::Closed);
+    }
+
+    #[tokio::test]
+    async fn a_subscription_that_was_stopped_ends_no_other_one() {
+        let (assigned, _deliveries) = partition(Kind::Source);
+        let member = &assigned.member;
+        let core = &member.core;
+        let group = Group::of(core, &member.names.retry_group(), Role::Retries);
+        member.stop_now();
+        join(core, member, Some("t.g.retry.1s"));
+        assert!(!group.closing.load(Ordering::Acquire));
+        core.set_link(Link::Closed);
     }
 }

@@ -140,9 +140,9 @@ impl Session<'_> {
             if role == Role::Retries && outcome.is_ok() {
                 match core.ask_for_topics().await {
                     Ok(topics) => {
-                        let names = topics.into_iter().map(|topic| topic.name);
+                        let names = topics.iter().map(|topic| &*topic.name);
                         let own = names.filter(|name| preparing.names.rung_of(name).is_some());
-                        preparing.set_retries(own.collect());
+                        preparing.add_retries(own);
                     }
                     Err(error) => outcome = Err(error),
                 }
