@@ -47,6 +47,8 @@ impl Progress {
     ) -> Option<BrokerError> {
         let limit = group.core.settings.stall_timeout;
         if *group.core.link.borrow() != Link::Up {
+            // Nothing can come meanwhile: its time begins when the cluster is there again.
+            lock(&group.stalled).clear();
             return None;
         }
         let mut read = lock(&group.assigned).clone();
@@ -100,4 +102,41 @@ impl Progress {
 
 fn every(group: &Group) -> Duration {
     group.core.settings.stall_timeout / ASKED_TIMES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::messaging::kafka::assigned::tests::partition;
+    use crate::messaging::kafka::group::{Role, Stall};
+
+    #[tokio::test]
+    async fn an_outage_does_not_count_as_standing_still() {
+        let (assigned, _deliveries) = partition(Kind::Source);
+        let core = &assigned.member.core;
+        let group = Group::of(core, "g", Role::Sources);
+        lock(&group.assigned).push(Arc::clone(&assigned));
+        let mut progress = Progress::new(&group);
+        let begun = Instant::now();
+        let stands_still = || {
+            let partition = (assigned.topic.to_string(), assigned.partition);
+            let stall = Stall {
+                at: 0,
+                since: begun,
+            };
+            lock(&group.stalled).insert(partition, stall);
+        };
+        let late = begun + 2 * core.settings.stall_timeout;
+        let (room, parked) = (Reading::default(), Parked::default());
+
+        stands_still();
+        core.set_link(Link::Down);
+        assert!(progress.look(&group, &room, &parked, late).is_none());
+        core.set_link(Link::Up);
+        assert!(progress.look(&group, &room, &parked, late).is_none());
+
+        stands_still();
+        assert!(progress.look(&group, &room, &parked, late).is_some());
+        core.set_link(Link::Closed);
+    }
 }
