@@ -1,9 +1,10 @@
 //! The one thread that asks the cluster: whether it is there, and what it has.
 
+use std::collections::BTreeSet;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::Offset;
 use rdkafka::client::ClientContext;
@@ -24,6 +25,9 @@ use super::errors;
 const LOOK: Duration = Duration::from_secs(1);
 /// How long an answer may take; also the longest time that a loss goes unnoticed.
 const ANSWER: Duration = Duration::from_secs(3);
+/// How long the ends of partitions may take. They are asked for again and again, and a partition without a leader
+/// makes the library look for one until then; meanwhile nobody watches.
+const ENDS_ANSWER: Duration = Duration::from_millis(500);
 /// How often one question is asked whose connection the library gives up.
 const ASKED_MAX: usize = 3;
 const BACKOFF_MAX: Duration = Duration::from_millis(1_500);
@@ -297,13 +301,13 @@ impl Watcher {
 
     /// Answers questions for `wait`; false if nobody can ask any more.
     fn answer(&mut self, client: Option<&Client>, wait: Duration) -> bool {
-        let until = std::time::Instant::now() + wait;
+        let until = Instant::now() + wait;
         loop {
             if self.core.is_closed() {
                 return false;
             }
             // A disconnect is seen within this time.
-            let left = until.saturating_duration_since(std::time::Instant::now());
+            let left = until.saturating_duration_since(Instant::now());
             let question = match self
                 .questions
                 .recv_timeout(left.min(Duration::from_millis(100)))
@@ -380,7 +384,39 @@ pub(super) fn metadata<C: ConsumerContext>(
     asked
 }
 
+/// Where partitions end. One without a leader would keep the answer for all others back: those are asked for again
+/// without it.
 fn ends(client: &Client, partitions: &[(String, i32)]) -> Told<Vec<End>> {
+    ends_of(client, partitions).or_else(|error| {
+        let led = with_leader(client, partitions)?;
+        if led.is_empty() || led.len() == partitions.len() {
+            return Err(error);
+        }
+        ends_of(client, &led)
+    })
+}
+
+/// Those that have a leader.
+fn with_leader(client: &Client, partitions: &[(String, i32)]) -> Told<Vec<(String, i32)>> {
+    let until = Instant::now() + ENDS_ANSWER;
+    let topics: BTreeSet<&str> = partitions.iter().map(|(topic, _)| &**topic).collect();
+    let mut led = Vec::new();
+    for name in topics {
+        let left = until.saturating_duration_since(Instant::now());
+        let found = metadata(client, Some(name), left);
+        let found = found.map_err(|error| errors::told(&error))?;
+        let of_topic = found.topics().iter().filter(|topic| topic.name() == name);
+        let all = of_topic.flat_map(|topic| topic.partitions());
+        let with = all.filter(|one| one.leader() >= 0).map(|one| one.id());
+        let with: BTreeSet<i32> = with.collect();
+        let asked = partitions.iter();
+        let asked = asked.filter(|(topic, partition)| topic == name && with.contains(partition));
+        led.extend(asked.cloned());
+    }
+    Ok(led)
+}
+
+fn ends_of(client: &Client, partitions: &[(String, i32)]) -> Told<Vec<End>> {
     let mut asked = TopicPartitionList::new();
     for (topic, partition) in partitions {
         // In place of a time it means the end. An offset that is asked for in this way ends before a transaction
@@ -388,7 +424,7 @@ fn ends(client: &Client, partitions: &[(String, i32)]) -> Told<Vec<End>> {
         let added = asked.add_partition_offset(topic, *partition, Offset::End);
         added.map_err(|error| errors::told(&error))?;
     }
-    let found = client.offsets_for_times(asked, ANSWER);
+    let found = client.offsets_for_times(asked, ENDS_ANSWER);
     let found = found.map_err(|error| errors::told(&error))?;
     let known = found.elements().into_iter().filter_map(|element| {
         let Offset::Offset(offset) = element.offset() else {
@@ -479,5 +515,37 @@ impl Core {
             Ok(Err((kind, text))) => Err(self.error(kind, text)),
             Err(_) => Err(self.not_connected()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::config::ClientConfig;
+    use rdkafka::mocking::MockCluster;
+
+    use super::*;
+    use crate::messaging::kafka::assigned::Kind;
+    use crate::messaging::kafka::assigned::tests::partition;
+
+    #[tokio::test]
+    async fn a_partition_without_a_leader_keeps_no_other_end_back() {
+        let (assigned, _deliveries) = partition(Kind::Source);
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("t", 2, 1).unwrap();
+        cluster.partition_leader("t", 1, None).unwrap();
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", cluster.bootstrap_servers());
+        let watch = Watch::new(&assigned.member.core);
+        let client: Client = config.create_with_context(watch).unwrap();
+        metadata(&client, Some("t"), 10 * ANSWER).unwrap();
+        let asked = [("t".to_owned(), 0), ("t".to_owned(), 1)];
+        // One answer may be late on a busy machine; it would never come if one partition could prevent it.
+        let found = (0..20).find_map(|_| ends(&client, &asked).ok());
+        let found = found.expect("the end of the other one");
+        let found: Vec<_> = found
+            .iter()
+            .map(|end| (end.partition, end.offset))
+            .collect();
+        assert_eq!(found, [(0, 0)]);
     }
 }
