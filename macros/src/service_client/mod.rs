@@ -105,6 +105,16 @@ fn expand_item(args: &Args, item: &TokenStream, errors: &mut Errors) -> TokenStr
     output
 }
 
+/// Whether a method has limits or repeats of its own.
+fn says_limits(member: &TraitItem) -> bool {
+    const SAY: [&str; 3] = ["attempt_timeout", "retry", "timeout"];
+    let TraitItem::Fn(function) = member else {
+        return false;
+    };
+    let says = |name: &&str| function.attrs.iter().any(|one| one.path().is_ident(name));
+    SAY.iter().any(says)
+}
+
 fn read<'i>(args: &Args, item: &'i ItemTrait, errors: &mut Errors) -> Option<Model<'i>> {
     check_item(item, errors);
     if !args.has("service") {
@@ -126,7 +136,11 @@ fn read<'i>(args: &Args, item: &'i ItemTrait, errors: &mut Errors) -> Option<Mod
     }
     let service = args.text("service");
     let limits = Limits::of_trait(args);
-    limits.check(&Limits::default(), errors);
+    // Those of the trait are defaults: what has no effect beside the rest of them has one for a method that says
+    // some of them itself.
+    if !item.items.iter().any(says_limits) {
+        limits.check(&Limits::default(), errors);
+    }
     let mut methods: Vec<Method> = Vec::new();
     let mut all = true;
     for member in &item.items {

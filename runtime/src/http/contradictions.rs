@@ -1,4 +1,4 @@
-//! What the limits and repeats of a service say together: what has no effect beside the rest is a mistake.
+//! What the limits and repeats of a service say together: what has no effect beside the rest is likely a mistake.
 
 use std::time::Duration;
 
@@ -90,7 +90,7 @@ fn shown(duration: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::settings::read_call;
+    use super::super::settings::read_said;
     use super::*;
     use crate::config::Config;
 
@@ -101,9 +101,11 @@ mod tests {
         let mut faults = Faults::new();
         let section = config.section("services").section("shop", &mut faults);
         let methods = section.section("methods", &mut faults);
-        let of_all = read_call(&section, &CallSettings::UNSET, &mut faults);
+        let of_all = read_said(&section, &mut faults);
+        check(&section, &of_all, &CallSettings::UNSET, &mut faults);
         let item = methods.section("item", &mut faults);
-        read_call(&item, &of_all, &mut faults);
+        let of_item = read_said(&item, &mut faults);
+        check(&item, &of_item, &of_all, &mut faults);
         faults
             .into_result()
             .map_or_else(|error| error.to_string(), |_| String::new())

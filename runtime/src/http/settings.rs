@@ -355,14 +355,21 @@ fn read_rate(
 }
 
 /// What the section says of calls, above what is said of all of them.
-pub(super) fn read_call(
-    section: &Section<'_>,
-    of_all: &CallSettings,
-    faults: &mut Faults,
-) -> CallSettings {
+fn read_call(section: &Section<'_>, of_all: &CallSettings, faults: &mut Faults) -> CallSettings {
+    let said = read_said(section, faults);
+    // Told, and no more: an attribute of a method, which is not known here, may give each of them an effect.
+    let mut doubts = Faults::new();
+    contradictions::check(section, &said, of_all, &mut doubts);
+    for doubt in doubts.iter() {
+        tracing::warn!("{doubt}");
+    }
+    said
+}
+
+pub(super) fn read_said(section: &Section<'_>, faults: &mut Faults) -> CallSettings {
     let retry = section.section("retry", faults);
     let hedge = section.section("hedge", faults);
-    let said = CallSettings {
+    CallSettings {
         timeout: section.nonzero_duration("timeout", faults),
         attempt_timeout: section.nonzero_duration("attempt_timeout", faults),
         retry: RetrySettings {
@@ -375,9 +382,7 @@ pub(super) fn read_call(
             hedge: hedge.nonzero_duration("after", faults),
             hedge_percentile: hedge.integer("percentile", 50..=99, faults),
         },
-    };
-    contradictions::check(section, &said, of_all, faults);
-    said
+    }
 }
 
 fn read_breaker(section: &Section<'_>, faults: &mut Faults) -> Option<CircuitBreakerOptions> {

@@ -53,10 +53,6 @@ const TAKEN: &[(&[&str], &str)] = &[
         "leave it out, and write `#[timeout(\"2s\")]` for how long the call may take",
     ),
     (
-        &["host"],
-        "leave it out, and write `host` in the configuration of the service",
-    ),
-    (
         &["content-length"],
         "leave it out; for a stream `BodyStream::length` says it",
     ),
@@ -232,30 +228,19 @@ fn mark_of(argument: &syn::PatType) -> Option<&Attribute> {
     attributes.find(|found| PLACES.iter().any(|place| found.path().is_ident(place)))
 }
 
-/// Of two headers of one name only one would be sent, and of two values of one key the service would read
-/// the one or the other.
+/// Of two headers of one name only one would be sent. A key of the query may come more than once: that is how
+/// lists are written.
 fn only_one(mark: &Attribute, place: &Place, others: &[Argument], errors: &mut Errors) {
-    match place {
-        Place::Header { name, .. } => {
-            let same = |other: &Argument| matches!(&other.place, Place::Header { name: known, .. } if known == name);
-            if others.iter().any(same) {
-                errors.at(
-                    mark,
-                    format!("the header `{name}` has a value already"),
-                    "give it another name, or leave out one of the two",
-                );
-            }
-        }
-        Place::Query(key) => {
-            if others.iter().any(|other| other.place == *place) {
-                errors.at(
-                    mark,
-                    format!("the query has a value for `{key}` already"),
-                    "send both as one list, or give it another key",
-                );
-            }
-        }
-        Place::Body(_) | Place::Path => {}
+    let Place::Header { name, .. } = place else {
+        return;
+    };
+    let same = |other: &Argument| matches!(&other.place, Place::Header { name: known, .. } if known == name);
+    if others.iter().any(same) {
+        errors.at(
+            mark,
+            format!("the header `{name}` has a value already"),
+            "give it another name, or leave out one of the two",
+        );
     }
 }
 

@@ -62,7 +62,10 @@ impl Elsewhere {
         };
         let other = self.call.send_here::<R>().await;
         match other {
-            Err(other) if !other.is_client_error() => Err(failure.beside(&other)),
+            // That the other service cannot be asked says nothing of what the first has done.
+            Err(other) if other.status.is_none() || !other.is_client_error() => {
+                Err(failure.beside(&other))
+            }
             other => {
                 let (stack, meta) = &self.asked;
                 meta.falls_back(stack, &failure.to_string());
