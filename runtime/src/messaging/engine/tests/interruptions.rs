@@ -314,6 +314,32 @@ async fn what_is_acknowledged_and_waits_when_the_process_drains_is_lost_and_coun
     }
 }
 
+/// The broker counts it as done and sends on: without a place of its own, whatever comes would wait here.
+#[tokio::test(start_paused = true)]
+async fn what_is_acknowledged_and_waits_keeps_its_place() {
+    for batch in [None, Some(BatchOptions::new(1, Duration::from_millis(10)))] {
+        let world = World::new().await;
+        let seen = Seen::default();
+        let again = || Outcome::retry_after(Duration::from_secs(20), "away");
+        let handler = match batch {
+            Some(_) => batches(&seen, move |_| again()),
+            None => handler(&seen, move |_, _| async move { again() }),
+        };
+        let planned = planned_with("orders", handler, |planned| {
+            planned.ack = Ack::OnReceive;
+            planned.concurrency = 2;
+            planned.batch = batch;
+        });
+        let _runner = world.run(planned).await;
+        for body in ["1", "2", "3", "4", "5"] {
+            world.publish("orders", body, &[]).await;
+        }
+        // Two wait for their second attempt, and nobody else has begun.
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(seen.take().len(), 2, "batch: {batch:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_acknowledged_on_receipt_does_not_come_again_after_a_crash() {
     for batch in [None, Some(BatchOptions::new(2, Duration::from_millis(10)))] {
