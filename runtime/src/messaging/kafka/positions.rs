@@ -122,7 +122,8 @@ pub(super) async fn seek(
         () = group.closed() => None,
         () = sleep(SEEK_MAX) => {
             let text = format!(
-                "subscription `{}` was not moved within {SEEK_MAX:?}",
+                "whether subscription `{}` was moved is not known: there was no answer within {SEEK_MAX:?}; \
+                 asking again does no harm",
                 subscription.label
             );
             return Err(core.error(BrokerErrorKind::Timeout, text));
