@@ -468,3 +468,62 @@ impl Consumer for Member {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::messaging::kafka::assigned::tests::{partition, record};
+
+    #[tokio::test]
+    async fn what_may_not_be_read_is_told_until_a_message_of_it_comes() {
+        let (assigned, _deliveries) = partition(Kind::Source);
+        let member = &assigned.member;
+        let why = || Some("not allowed".to_owned());
+        assert!(member.set_denied(Role::Sources, why()));
+        assert!(!member.set_denied(Role::Sources, why()), "it is known");
+        // Whether it is in its group is another question.
+        member.set_joined(true);
+        member.set_failed(None);
+        let denied = ConsumerState::Failed("not allowed".to_owned());
+        assert_eq!(member.state(), denied);
+        assert!(member.set_denied(Role::Retries, why()));
+        member.offer(&assigned, 0, record(&assigned, 0));
+        assert_eq!(member.state(), denied, "its retries may not be read");
+        assert!(member.set_denied(Role::Retries, None));
+        assert_eq!(member.state(), ConsumerState::Starting);
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_room_is_woken_when_there_is_plenty() {
+        let (assigned, mut deliveries) = partition(Kind::Source);
+        let member = &assigned.member;
+        let mut offset = 0;
+        while member.room() > Room::Scarce {
+            let mut incoming = record(&assigned, offset);
+            assert!(assigned.enter(offset, &mut incoming));
+            member.offer(&assigned, offset, incoming);
+            offset += 1;
+        }
+        assert_eq!(offset, i64::try_from(WAITING).unwrap());
+        let reader = Arc::clone(member);
+        let waiting = thread::spawn(move || {
+            while reader.wake_with_room(thread::current()) {
+                thread::park_timeout(Duration::from_secs(60));
+            }
+            reader.room()
+        });
+        member.pump();
+        while !waiting.is_finished() {
+            match deliveries.try_recv() {
+                Ok(delivery) => drop(delivery.settlement.done().await),
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+        assert_eq!(waiting.join().unwrap(), Room::Plenty);
+        member.pause().await;
+        assert_eq!(member.room(), Room::None);
+    }
+}

@@ -297,3 +297,56 @@ fn owner(members: &[Arc<Member>], topic: &str) -> Option<(Arc<Member>, Kind)> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::statistics;
+
+    use super::*;
+    use crate::messaging::kafka::assigned::tests::partition;
+    use crate::messaging::kafka::core::Link;
+    use crate::messaging::kafka::group::Role;
+
+    #[tokio::test]
+    async fn a_partition_that_is_not_fetched_stands_still_if_the_cluster_has_more_of_it() {
+        let (assigned, _deliveries) = partition(Kind::Source);
+        let core = &assigned.member.core;
+        let group = Group::of(core, "g", Role::Sources);
+        lock(&group.assigned).push(Arc::clone(&assigned));
+        let place = (assigned.topic.to_string(), assigned.partition);
+        // It was fetched to its end as it was then.
+        let read_to = |next_offset| {
+            let partition = statistics::Partition {
+                next_offset,
+                ls_offset: 5,
+                ..Default::default()
+            };
+            let topic = statistics::Topic {
+                partitions: [(place.1, partition)].into(),
+                ..Default::default()
+            };
+            Statistics {
+                topics: [(place.0.clone(), topic)].into(),
+                ..Default::default()
+            }
+        };
+        let stall = || {
+            let stalled = lock(&group.stalled);
+            stalled.get(&place).map(|stall| (stall.at, stall.since))
+        };
+        group.measure(&read_to(5));
+        assert_eq!(stall(), None);
+        lock(&group.ends).insert(place.clone(), 9);
+        group.measure(&read_to(5));
+        let first = stall().expect("there is more of it");
+        assert_eq!(first.0, 5);
+        group.measure(&read_to(5));
+        assert_eq!(stall(), Some(first), "since then");
+        group.measure(&read_to(7));
+        let later = stall().expect("there still is");
+        assert!(later.0 == 7 && later.1 >= first.1);
+        group.measure(&read_to(9));
+        assert_eq!(stall(), None);
+        core.set_link(Link::Closed);
+    }
+}
